@@ -1,0 +1,33 @@
+"""Behaviour-regularised reinforcement learning in JAX: pure losses, agents, environments and populations."""
+
+import importlib
+
+__version__ = "0.1.0"
+
+_SUBMODULES = (
+    "agents",
+    "data",
+    "envs",
+    "evaluation",
+    "generative",
+    "io",
+    "loops",
+    "losses",
+    "networks",
+    "policies",
+    "population",
+    "transforms",
+    "types",
+)
+__all__ = ["__version__", *_SUBMODULES]
+
+
+def __getattr__(name: str):
+    # Lazy: borrowing one loss must not pay for Flax, Brax or Orbax.
+    if name in _SUBMODULES:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__():
+    return sorted(__all__)

@@ -1,0 +1,196 @@
+"""The whole contract on one screen: what flows between losses, agents, data sets, environments and runs.
+
+Shapes: ``B`` batch, ``N`` rows of a data set, ``O`` observation, ``A`` action, ``T`` time, ``E`` parallel environments.
+Every array is float32 unless said otherwise. Actions live in ``[-1, 1]``; environments and readers do the scaling.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeVar, dataclass_transform
+
+import jax
+import jax.numpy as jnp
+
+Array = jax.Array
+Key = jax.Array  # a typed key, from ``jax.random.key``
+PyTree = Any
+Metrics = dict[str, Array]  # name -> scalar
+T = TypeVar("T")
+
+
+def setting(default: Any, help: str, **metadata: Any) -> Any:
+    """A field of a ``Config`` or ``Hyper`` with its meaning; the command line prints ``help`` beside the default."""
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(setting, dataclasses.field))
+def pytree(cls: type[T]) -> type[T]:
+    """Make ``cls`` a frozen dataclass whose fields are pytree children (``dataclasses.replace`` edits a copy).
+
+    A field declared with ``metadata={"static": True}`` is part of the tree structure instead and must be hashable.
+    """
+    cls = dataclasses.dataclass(frozen=True)(cls)
+    static = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
+    dynamic = [f.name for f in dataclasses.fields(cls) if f.name not in static]
+    return jax.tree_util.register_dataclass(cls, data_fields=dynamic, meta_fields=static)
+
+
+def as_float32(tree: T) -> T:
+    """Every leaf as a strong float32 array: Python numbers and arrays then share one compilation."""
+    return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float32), tree)
+
+
+@dataclasses.dataclass(frozen=True)
+class Spec:
+    """Sizes that an agent needs to build its networks."""
+
+    observation_dim: int
+    action_dim: int
+    max_episode_steps: int = 1000
+
+
+@pytree
+class Transition:
+    """A batch of steps ``[B, ...]``, or a trajectory ``[T, E, ...]`` for on-policy agents.
+
+    ``discount`` is 0 only at a true termination and 1 otherwise, time-outs included; gamma is never folded in.
+    ``next_observation`` is what the action led to, before any reset. ``last`` is 1 where the episode ends either way.
+    ``next_action`` is the behaviour's action at ``next_observation`` (at an episode's end, its own action).
+    ``return_rank`` in [0, 1] is the quantile of the episode's return within the data set (1 = best).
+    """
+
+    observation: Array
+    action: Array
+    reward: Array
+    discount: Array
+    next_observation: Array
+    last: Array | None = None
+    next_action: Array | None = None
+    return_rank: Array | None = None
+    extras: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+
+@pytree
+class Dataset:
+    """Immutable rows on the device, in time order, episode after episode. Always an argument of a jitted function.
+
+    ``episode`` ``[N]`` int32 numbers the episodes; ``step`` ``[N]`` int32 counts within one; ``start`` and ``end`` are
+    the first row of a row's episode and one past its last. ``score_random`` and ``score_expert`` are undiscounted
+    returns measured in the data set's own environment; normalised score = 100 (return - random) / (expert - random).
+    """
+
+    observation: Array
+    action: Array
+    reward: Array
+    discount: Array
+    next_observation: Array
+    next_action: Array
+    last: Array
+    return_rank: Array
+    episode: Array
+    step: Array
+    start: Array
+    end: Array
+    score_random: Array
+    score_expert: Array
+    extras: dict[str, Array] = dataclasses.field(default_factory=dict)  # e.g. physics states, [N, ...]
+    name: str = dataclasses.field(default="", metadata={"static": True})
+
+    @property
+    def size(self) -> int:
+        """Number of rows ``N``."""
+        return self.reward.shape[0]
+
+    @property
+    def spec(self) -> Spec:
+        return Spec(self.observation.shape[-1], self.action.shape[-1])
+
+
+@pytree
+class EnvState:
+    """One environment's state; ``terminated`` and ``truncated`` are float32 0 or 1, never both 1.
+
+    ``final_observation`` is the observation the last action led to. It differs from ``observation`` only where an
+    auto-reset has already put the first observation of the next episode there.
+    """
+
+    observation: Array
+    reward: Array
+    terminated: Array
+    truncated: Array
+    final_observation: Array
+    step: Array  # int32, steps since reset
+    key: Key
+    inner: PyTree  # physics
+    metrics: Metrics = dataclasses.field(default_factory=dict)
+
+
+class Env(NamedTuple):
+    """``reset(key) -> state`` and ``step(state, action [A]) -> state``, pure, for one environment; callers vmap."""
+
+    reset: Callable[[Key], EnvState]
+    step: Callable[[EnvState, Array], EnvState]
+    spec: Spec
+    name: str = ""
+    render: Callable[[list[PyTree]], str] | None = None  # host side: a list of ``inner`` -> an HTML page
+
+
+class Network(NamedTuple):
+    """``init(key) -> params`` and ``apply(params, *inputs) -> outputs``."""
+
+    init: Callable[..., PyTree]
+    apply: Callable[..., Any]
+
+
+class Agent(NamedTuple):
+    """Three pure functions, made by ``agents.<name>.make(config, spec)``.
+
+    ``init(key, hyper) -> state``; ``update(state, batch, hyper, key, step) -> (state, metrics)`` with ``step`` an
+    unbatched int32 counted from the start of training; ``act(state, observation [..., O], hyper, key, explore) ->
+    action [..., A]`` with ``explore`` a Python bool.
+    """
+
+    init: Callable[[Key, PyTree], PyTree]
+    update: Callable[[PyTree, Transition, PyTree, Key, Array], tuple[PyTree, Metrics]]
+    act: Callable[[PyTree, Array, PyTree, Key, bool], Array]
+
+
+class Paper(NamedTuple):
+    """Where an algorithm comes from; every agent module has one as ``PAPER``."""
+
+    title: str
+    authors: str
+    year: int
+    url: str
+    deviations: str = ""  # where we differ from the paper or its released code, and why
+
+
+class Run(NamedTuple):
+    """A whole experiment for one member, cut into segments; made by a loop, mapped by ``population.sweep``.
+
+    ``train`` runs segment ``index`` (int32): ``train(state, index, key, hyper, data) -> (state, metrics)``, metrics
+    being means over the segment. ``evaluate(state, index, key, hyper) -> metrics`` or None. ``key`` is always the
+    member's own run key: every random number is derived from it by ``fold_in``, so a resumed run repeats exactly.
+    Calling the run executes all segments in one ``scan`` and stacks the metrics: ``(key, hyper, data) -> (state, history)``.
+    """
+
+    init: Callable[[Key, PyTree], PyTree]
+    train: Callable[[PyTree, Array, Key, PyTree, PyTree], tuple[PyTree, Metrics]]
+    evaluate: Callable[[PyTree, Array, Key, PyTree], Metrics] | None
+    segments: int
+    updates_per_segment: int
+
+    def segment(self, state: PyTree, index: Array, key: Key, hyper: PyTree, data: PyTree) -> tuple[PyTree, Metrics]:
+        """Train for one segment, then evaluate."""
+        state, metrics = self.train(state, index, key, hyper, data)
+        if self.evaluate is not None:
+            metrics = {**metrics, **self.evaluate(state, index, key, hyper)}
+        return state, metrics
+
+    def __call__(self, key: Key, hyper: PyTree, data: PyTree = None) -> tuple[PyTree, Metrics]:
+        def body(state, index):
+            return self.segment(state, index, key, hyper, data)
+
+        return jax.lax.scan(body, self.init(key, hyper), jnp.arange(self.segments))
