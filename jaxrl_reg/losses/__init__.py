@@ -1,0 +1,78 @@
+"""Pure losses: functions of arrays and scalars, to be borrowed by any JAX code.
+
+Each is per example over any leading axes (``[...]``) and the caller takes the mean, so masks and weights are the
+caller's. Where a batch is coupled the shape says ``[B]`` and the docstring says how. Every scalar may be traced, so
+hyperparameters can be vmapped. Wrong shapes raise ``ValueError`` and are never broadcast. Arithmetic is in float32 at
+least; results have the dtype of the array arguments. Gradients are stopped only where a docstring says DETACHED.
+"""
+
+from jaxrl_reg.losses.conservative import (
+    cql_lagrange_loss,
+    cql_lagrange_weight,
+    cql_penalty,
+    gradient_diversity_loss,
+)
+from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
+from jaxrl_reg.losses.policy import (
+    adaptive_q_scale,
+    advantage_select,
+    awr_weight,
+    behaviour_cloning_loss,
+    behaviour_cloning_nll,
+    rebrac_actor_loss,
+    regularised_actor_loss,
+    sparse_weight,
+    weighted_log_prob_loss,
+)
+from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
+from jaxrl_reg.losses.value import (
+    clipped_double_q_target,
+    ensemble_td_error,
+    expectile_loss,
+    exponential_value_loss,
+    generalised_advantage_estimation,
+    gumbel_loss,
+    huber_loss,
+    lambda_return,
+    n_step_return,
+    rebrac_target,
+    soft_td_target,
+    sparse_value_loss,
+    squared_td_error,
+    td_target,
+)
+
+__all__ = [
+    "adaptive_q_scale",
+    "advantage_select",
+    "awr_weight",
+    "behaviour_cloning_loss",
+    "behaviour_cloning_nll",
+    "clipped_double_q_target",
+    "clipped_value_loss",
+    "cql_lagrange_loss",
+    "cql_lagrange_weight",
+    "cql_penalty",
+    "ensemble_td_error",
+    "expectile_loss",
+    "exponential_value_loss",
+    "generalised_advantage_estimation",
+    "gradient_diversity_loss",
+    "gumbel_loss",
+    "huber_loss",
+    "lambda_return",
+    "n_step_return",
+    "policy_gradient_loss",
+    "ppo_clip_loss",
+    "rebrac_actor_loss",
+    "rebrac_target",
+    "regularised_actor_loss",
+    "soft_actor_loss",
+    "soft_td_target",
+    "sparse_value_loss",
+    "sparse_weight",
+    "squared_td_error",
+    "td_target",
+    "temperature_loss",
+    "weighted_log_prob_loss",
+]

@@ -1,0 +1,59 @@
+"""Maps over parameter and gradient trees."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+
+T = TypeVar("T")
+
+
+def polyak(online: T, target: T, rate: jax.Array | float) -> T:
+    """Exponential moving average ``rate online + (1 - rate) target``, leaf by leaf.
+
+    Leaves that are not floating point (counters) are taken from ``online``. Keep targets in float32: in bfloat16 a step
+    of 0.005 is smaller than the rounding.
+
+    Args:
+      online: pytree of arrays.
+      target: pytree of the same structure and shapes; its dtypes are kept.
+      rate: scalar in [0, 1], may be traced; 0 keeps the target exactly, 1 copies the online leaves exactly.
+    Returns:
+      pytree like ``target``.
+    Raises:
+      ValueError: structures or shapes differ, or ``rate`` is not a scalar.
+    Source: Polyak and Juditsky, 1992; target networks of Lillicrap et al., 2015, Continuous Control with Deep RL.
+    """
+    if jnp.shape(rate) != ():
+        raise ValueError(f"polyak: rate has shape {list(jnp.shape(rate))}; expected a scalar")
+
+    def mix(path, new, old):
+        if jnp.shape(new) != jnp.shape(old):
+            where = jax.tree_util.keystr(path)
+            raise ValueError(f"polyak: online{where} has shape {list(new.shape)}, target{where} {list(old.shape)}")
+        if not jnp.issubdtype(jnp.result_type(old), jnp.floating):
+            return new
+        wide = jnp.promote_types(old.dtype, jnp.float32)
+        step = jnp.asarray(rate, wide)
+        return (step * new.astype(wide) + (1.0 - step) * old.astype(wide)).astype(old.dtype)
+
+    return jax.tree_util.tree_map_with_path(mix, online, target)
+
+
+def clamp_gradients(gradients: T, bound: jax.Array | float) -> T:
+    """Every entry of every leaf held within ``[-bound, bound]``, one by one (not by norm; directions change).
+
+    Args:
+      gradients: pytree of floating-point arrays.
+      bound: scalar >= 0, units of the gradients, may be traced; infinity changes nothing.
+    Returns:
+      pytree of the same structure, shapes and dtypes. NaN stays NaN.
+    Raises:
+      ValueError: ``bound`` is not a scalar.
+    Source: the gradient clamp of the forward-backward representation code (Touati and Ollivier, 2021).
+    """
+    if jnp.shape(bound) != ():
+        raise ValueError(f"clamp_gradients: bound has shape {list(jnp.shape(bound))}; expected a scalar")
+    return jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound).astype(leaf.dtype), gradients)
