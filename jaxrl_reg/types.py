@@ -167,13 +167,14 @@ class Paper(NamedTuple):
     deviations: str = ""  # where we differ from the paper or its released code, and why
 
 
-class Run(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Run:
     """A whole experiment for one member, cut into segments; made by a loop, mapped by ``population.sweep``.
 
     ``train`` runs segment ``index`` (int32): ``train(state, index, key, hyper, data) -> (state, metrics)``, metrics
     being means over the segment. ``evaluate(state, index, key, hyper) -> metrics`` or None. ``key`` is always the
     member's own run key: every random number is derived from it by ``fold_in``, so a resumed run repeats exactly.
-    Calling the run executes all segments in one ``scan`` and stacks the metrics: ``(key, hyper, data) -> (state, history)``.
+    Calling the run executes all segments in one ``scan``, metrics stacked: ``(key, hyper, data) -> (state, history)``.
     """
 
     init: Callable[[Key, PyTree], PyTree]

@@ -11,6 +11,7 @@ os.environ.setdefault(
     "--xla_backend_optimization_level=1 --xla_cpu_enable_concurrency_optimized_scheduler=false",
 )
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that placement over devices is tested
 cache = pathlib.Path(tempfile.gettempdir()) / f"jaxrl-reg-tests-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")

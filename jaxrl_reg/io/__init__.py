@@ -1,0 +1,1 @@
+"""What touches disk and services: checkpoints, log sinks, environment information."""

@@ -1,0 +1,113 @@
+"""Checkpoints of a whole population, with Orbax: atomic, the previous one kept, no pickle.
+
+A pytree is stored as its leaves in flattening order, so any structure (NamedTuples, typed keys) goes in and comes back
+into the structure that the caller describes. A save that is cut off leaves a temporary folder that is never read.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import warnings
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.types import PyTree
+
+
+def _is_key(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+
+
+def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
+    leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
+    return {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.device_get(leaves))}
+
+
+def _from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
+    wanted, structure = jax.tree.flatten(like)
+    if len(wanted) != len(leaves):
+        raise UserError(f"the checkpoint has {len(leaves)} arrays, the run needs {len(wanted)}: not the same settings")
+    restored = []
+    for leaf, template in zip((leaves[name] for name in sorted(leaves)), wanted, strict=True):
+        if _is_key(template):
+            value: Any = jax.random.wrap_key_data(
+                leaf
+            )  # keys of the default implementation, as jax.random.key makes them
+        else:
+            value = np.asarray(leaf, template.dtype)
+        if value.shape != template.shape:
+            raise UserError(
+                f"a checkpoint array has shape {value.shape}, the run needs {template.shape}: not the same settings"
+            )
+        restored.append(value)
+    return jax.tree.unflatten(structure, restored)
+
+
+def _manager(directory: str | pathlib.Path, create: bool):
+    import orbax.checkpoint as ocp
+
+    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False, create=create)
+    return ocp.CheckpointManager(pathlib.Path(directory).resolve(), options=options)
+
+
+def save(directory: str | pathlib.Path, step: int, tree: PyTree, info: dict[str, Any]) -> None:
+    """Write ``tree`` (arrays, typed keys) and ``info`` (JSON) as checkpoint ``step``; the two newest are kept.
+
+    Raises:
+      UserError: if the disk refuses; the previous checkpoint is untouched.
+    """
+    import orbax.checkpoint as ocp
+
+    try:
+        with _manager(directory, create=True) as manager:
+            if step in manager.all_steps():  # a damaged one that a resumed run has reached again
+                manager.delete(step)
+            leaves = ocp.args.StandardSave(_to_host(tree))
+            manager.save(step, args=ocp.args.Composite(leaves=leaves, info=ocp.args.JsonSave(info)), force=True)
+    except OSError as error:
+        raise UserError(
+            f"could not write checkpoint {step} in {directory}: {error}; the previous one is intact"
+        ) from error
+
+
+def steps(directory: str | pathlib.Path) -> list[int]:
+    """The complete checkpoints in ``directory``, oldest first; empty if there is none."""
+    if not pathlib.Path(directory).is_dir():
+        return []
+    with _manager(directory, create=False) as manager:
+        return sorted(manager.all_steps())
+
+
+def restore(directory: str | pathlib.Path, like) -> tuple[int, PyTree, dict[str, Any]] | None:
+    """The newest readable checkpoint as ``(step, tree, info)``, or None if there is none.
+
+    Args:
+      directory: where ``save`` wrote.
+      like: ``like(info)`` describes the tree (arrays or ``jax.ShapeDtypeStruct``); may depend on the stored ``info``.
+
+    A damaged checkpoint is reported by a warning and the one before it used.
+
+    Raises:
+      UserError: if no checkpoint can be read although there are some, or one belongs to other settings.
+    """
+    import orbax.checkpoint as ocp
+
+    found = steps(directory)
+    for step in reversed(found):
+        try:
+            with _manager(directory, create=False) as manager:
+                stored = manager.restore(
+                    step, args=ocp.args.Composite(leaves=ocp.args.StandardRestore(), info=ocp.args.JsonRestore())
+                )
+        except (OSError, ValueError, KeyError, FileNotFoundError, json.JSONDecodeError) as error:
+            reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
+            warnings.warn(f"checkpoint {step} in {directory} is damaged ({reason}); trying an older one", stacklevel=2)
+            continue
+        return step, _from_host(stored["leaves"], like(stored["info"])), stored["info"]
+    if found:
+        raise UserError(f"no checkpoint in {directory} can be read; delete the folder to start over")
+    return None

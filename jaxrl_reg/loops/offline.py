@@ -1,0 +1,88 @@
+"""Offline training: batches drawn from a data set, one agent update each, evaluation after every segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg.data.samplers import uniform
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, Run, Transition
+
+# One stream of random numbers per purpose, so that a new consumer shifts no other.
+INIT, TRAIN, EVALUATE = range(3)
+
+Sampler = Callable[[Dataset, Key, int], Transition]
+Evaluator = Callable[[Callable[[Array, Key], Array], Key], Metrics]
+
+
+def per_segment(updates: int, segments: int) -> int:
+    """Updates in one segment.
+
+    Raises:
+      UserError: if ``updates`` does not divide into ``segments`` equal parts.
+    """
+    if segments < 1 or updates < segments or updates % segments:
+        raise UserError(f"updates={updates} must be a positive multiple of segments={segments}")
+    return updates // segments
+
+
+def evaluate_agent(agent: Agent, evaluator: Evaluator) -> Callable[[PyTree, Array, Key, PyTree], Metrics]:
+    """``Run.evaluate`` for an agent: its greedy actions scored by ``evaluator``, metrics named ``eval/...``."""
+
+    def evaluate(state: PyTree, index: Array, key: Key, hyper: PyTree) -> Metrics:
+        def act(observation: Array, act_key: Key) -> Array:
+            return agent.act(state, observation, hyper, act_key, False)
+
+        metrics = evaluator(act, jax.random.fold_in(jax.random.fold_in(key, EVALUATE), index))
+        return {f"eval/{name}": value for name, value in metrics.items()}
+
+    return evaluate
+
+
+def offline(
+    agent: Agent,
+    *,
+    batch_size: int = 256,
+    updates: int,
+    segments: int = 1,
+    evaluate: Evaluator | None = None,
+    sample: Sampler = uniform,
+) -> Run:
+    """A run of ``updates`` gradient updates on a fixed data set, in ``segments`` equal parts.
+
+    Args:
+      agent: three pure functions.
+      batch_size: rows per update, drawn anew each time by ``sample``.
+      updates: total number of calls of ``agent.update``.
+      segments: number of parts; metrics are averaged, and the agent evaluated, once per part.
+      evaluate: ``fn(act, key) -> metrics``, such as ``evaluation.returns.evaluator(env, episodes)``.
+      sample: ``fn(data, key, batch_size) -> batch``; uniform transitions by default.
+
+    Returns:
+      A ``Run``: call it as ``(key, hyper, data) -> (state, history)`` or hand it to ``population.sweep``.
+
+    Raises:
+      UserError: if ``updates`` is not a multiple of ``segments``.
+    """
+    length = per_segment(updates, segments)
+
+    def init(key: Key, hyper: PyTree) -> PyTree:
+        return agent.init(jax.random.fold_in(key, INIT), hyper)
+
+    def train(state: PyTree, index: Array, key: Key, hyper: PyTree, data: Dataset) -> tuple[PyTree, Metrics]:
+        key = jax.random.fold_in(jax.random.fold_in(key, TRAIN), index)
+
+        def body(state, i):
+            sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
+            batch = sample(data, sample_key, batch_size)
+            # The step comes from the scan index: unbatched, so a delayed update stays a real branch under vmap.
+            return agent.update(state, batch, hyper, update_key, index * length + i)
+
+        state, metrics = jax.lax.scan(body, state, jnp.arange(length))
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    evaluation = None if evaluate is None else evaluate_agent(agent, evaluate)
+    return Run(init, train, evaluation, segments, length)

@@ -1,0 +1,334 @@
+"""Train every member of ``settings x seeds`` with one compiled program, segment by segment, resumable."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import pathlib
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.population import placement as placing
+from jaxrl_reg.population.grid import setting_count
+from jaxrl_reg.types import PyTree, Run, as_float32
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+# Rolling out many members at once is cheaper on every machine: physics steps are many and small.
+EVALUATION_CHUNK = 256
+SAFE_FRACTION = 0.8  # of the memory limit; the rest is for the allocator and for the host
+
+
+class Interrupted(RuntimeError):
+    """The sweep was asked to stop; everything up to the last finished segment is in the checkpoint, if there is one."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Progress:
+    """What ``on_segment`` is told after each segment. ``metrics`` are ``[H, S]`` arrays of this segment."""
+
+    segment: int  # finished segments
+    segments: int
+    updates: int  # per member, so far
+    updates_per_second: float  # all members together, in this segment
+    eta_seconds: float
+    metrics: dict[str, np.ndarray]
+    plan: placing.Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """A finished sweep over ``H`` settings and ``S`` seeds.
+
+    ``metrics[name]`` is ``[H, S, segments]``; every leaf of ``state`` is ``[H, S, ...]``; leaves of ``hypers`` ``[H]``.
+    """
+
+    metrics: dict[str, np.ndarray]
+    state: PyTree
+    hypers: Any
+    seeds: np.ndarray
+    plan: placing.Plan
+    updates_per_segment: int
+
+    @property
+    def swept(self) -> tuple[str, ...]:
+        """Names of the hyperparameters that differ between settings."""
+        fields = dataclasses.fields(self.hypers)
+        return tuple(f.name for f in fields if np.unique(np.asarray(getattr(self.hypers, f.name))).size > 1)
+
+    def member(self, setting: int, seed: int) -> PyTree:
+        """The state of one member, by position in the settings and in the seeds."""
+        return jax.tree.map(lambda leaf: leaf[setting, seed], self.state)
+
+    def hyper(self, setting: int) -> Any:
+        """One setting, every leaf a scalar."""
+        return jax.tree.map(lambda leaf: leaf[setting], self.hypers)
+
+    def frame(self) -> pd.DataFrame:
+        """One row per member and segment: member, seed, setting, swept hyperparameters, segment, update, metrics."""
+        import pandas as pd
+
+        shape = next(iter(self.metrics.values())).shape
+        h, s, t = (axis.ravel() for axis in np.indices(shape))
+        columns: dict[str, Any] = {"member": h * shape[1] + s, "seed": self.seeds[s], "setting": h}
+        columns |= {name: np.asarray(getattr(self.hypers, name))[h] for name in self.swept}
+        columns |= {"segment": t, "update": (t + 1) * self.updates_per_segment}
+        columns |= {name: values.ravel() for name, values in self.metrics.items()}
+        return pd.DataFrame(columns)
+
+
+@contextlib.contextmanager
+def _stop_flag() -> Iterator[threading.Event]:
+    """An event that Ctrl-C (or SIGTERM) sets, so that a segment ends before we stop; a second Ctrl-C stops at once."""
+    flag = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield flag  # signals belong to the main thread; a caller's thread is stopped by its own means
+        return
+
+    def on_signal(number: int, frame: Any) -> None:
+        if flag.is_set():
+            raise KeyboardInterrupt
+        flag.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield flag
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Programs:
+    init: Callable
+    train: Callable
+    evaluate: Callable | None
+    plan: placing.Plan
+
+
+def _compile(run: Run, members: PyTree, data: PyTree, chunk: int, devices: list[jax.Device], count: int) -> _Programs:
+    """Trace and compile, asking the compiler for the memory; halves the chunk until the program fits."""
+    keys, hypers = members
+    index = placing.replicate(jnp.int32(0), devices)
+    init = jax.jit(placing.over_members(lambda member, _: run.init(*member), chunk, devices))
+    states = jax.eval_shape(init, (keys, hypers), None)
+    padded = keys.shape[0]
+    state_bytes, data_bytes = placing.tree_bytes(states) // padded, placing.tree_bytes(data)
+    limit = placing.memory_limit(devices[0])
+
+    def one(member, shared):
+        state, key, hyper = member
+        return run.train(state, shared[0], key, hyper, shared[1])
+
+    while True:
+        start = time.perf_counter()
+        side_by_side = placing.over_members(one, chunk, devices)
+        # A new function object each time: jit would otherwise return the trace of the chunk before.
+        train = jax.jit(
+            lambda states, keys, hypers, *shared, f=side_by_side: f((states, keys, hypers), shared), donate_argnums=0
+        )
+        lowered = train.lower(_like(states, keys), keys, hypers, index, data)
+        traced = time.perf_counter()
+        compiled = lowered.compile()
+        plan = placing.Plan(
+            members=count,
+            devices=len(devices),
+            chunk=chunk,
+            platform=devices[0].platform,
+            state_bytes=state_bytes,
+            program_bytes=int(getattr(compiled.memory_analysis(), "temp_size_in_bytes", 0)),
+            data_bytes=data_bytes,
+            trace_seconds=traced - start,
+            compile_seconds=time.perf_counter() - traced,
+        )
+        if plan.total_bytes <= SAFE_FRACTION * limit:
+            break
+        if chunk == 1:
+            raise UserError(
+                f"{plan.members} members need {placing.megabytes(plan.total_bytes)} per device but only "
+                f"{placing.megabytes(SAFE_FRACTION * limit)} can be used; take fewer seeds or a smaller network"
+            )
+        chunk = -(-chunk // 2)
+
+    evaluate = None
+    if run.evaluate is not None:
+        evaluation, start = run.evaluate, time.perf_counter()
+
+        def evaluate_one(member, index):
+            state, key, hyper = member
+            return evaluation(state, index, key, hyper)
+
+        side_by_side = placing.over_members(evaluate_one, min(plan.per_device, EVALUATION_CHUNK), devices)
+        lowered = jax.jit(side_by_side).lower((_like(states, keys), keys, hypers), index)
+        traced = time.perf_counter()
+        evaluate = lowered.compile()
+        plan = dataclasses.replace(
+            plan,
+            compilations=plan.compilations + 1,
+            trace_seconds=plan.trace_seconds + traced - start,
+            compile_seconds=plan.compile_seconds + time.perf_counter() - traced,
+        )
+    return _Programs(init, compiled, evaluate, plan)
+
+
+def _like(shapes: PyTree, placed: jax.Array) -> PyTree:
+    """Shape descriptions with the sharding of an array that is already in place."""
+    return jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=placed.sharding), shapes)
+
+
+def sweep(
+    run: Run,
+    *,
+    seeds: int | Sequence[int],
+    hypers: PyTree,
+    data: PyTree = None,
+    placement: str = "auto",
+    chunk: int | None = None,
+    devices: Sequence[jax.Device] | None = None,
+    directory: str | pathlib.Path | None = None,
+    save_seconds: float = 30.0,
+    resume: bool = False,
+    on_plan: Callable[[placing.Plan], None] | None = None,
+    on_segment: Callable[[Progress], None] | None = None,
+) -> Result:
+    """Train every seed under every setting: one program, one copy of the data per device.
+
+    Member ``(h, s)`` is ``run(jax.random.key(seeds[s]), hypers[h], data)``: its parameters equal those of that single
+    run to 1e-5 after tens of updates, rounding apart (members side by side are summed in another order).
+
+    Args:
+      run: made by a loop, such as ``loops.offline``.
+      seeds: how many (0, 1, ...), or which.
+      hypers: settings with leaves ``[H]``, from ``population.grid``.
+      data: a pytree handed to every member's ``run.train``; never copied per member.
+      placement: ``vmap`` (members side by side), ``map`` (one after the other), or ``auto``: map on CPU, else vmap.
+      chunk: members side by side on one device; halved until the compiled program fits into memory.
+      devices: all local ones by default; members are split over them.
+      directory: where to keep checkpoints; none are written without it.
+      save_seconds: the least time between two checkpoints; 0 saves after every segment. The last is always saved.
+      resume: continue from the newest checkpoint in ``directory``; the result is bit-identical to an uninterrupted run.
+      on_plan: called once with the plan, before training.
+      on_segment: called after every segment.
+
+    Raises:
+      UserError: for settings that are not stacked, repeated seeds, a program that cannot fit, or a checkpoint of
+        another sweep.
+      Interrupted: after Ctrl-C or SIGTERM, once the running segment has ended and is saved.
+    """
+    seeds = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
+    if seeds.ndim != 1 or seeds.size == 0 or np.unique(seeds).size != seeds.size:
+        raise UserError(f"seeds must be a positive number or distinct integers, got {seeds.tolist()}")
+    hypers = as_float32(hypers)
+    settings = setting_count(hypers)
+    count = settings * seeds.size
+    chunk, placed_on = placing.choose(count, placement, chunk, list(devices or jax.local_devices()))
+
+    identity = {
+        "seeds": seeds.tolist(),
+        "hypers": {str(i): np.asarray(leaf).tolist() for i, leaf in enumerate(jax.tree.leaves(hypers))},
+        "segments": run.segments,
+        "updates_per_segment": run.updates_per_segment,
+    }
+    padded = placing.padded(count, len(placed_on), 1)
+    setting_of, seed_of = np.divmod(np.arange(padded) % count, seeds.size)  # padding repeats the first members
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds[seed_of]))
+    members = placing.place((keys, jax.tree.map(lambda leaf: leaf[setting_of], hypers)), placed_on)
+    data = placing.replicate(data, placed_on)
+
+    programs = _compile(run, members, data, chunk, placed_on, count)
+    if on_plan is not None:
+        on_plan(programs.plan)
+
+    history: dict[str, list[np.ndarray]] = {}
+    states, first = None, 0
+    if resume and directory is not None:
+        states, history, first = _restore(directory, identity, programs, members, count)
+    if states is None:
+        states = programs.init(members, None)
+    states = placing.place(states, placed_on)
+
+    def save(segment: int) -> None:
+        from jaxrl_reg.io import checkpoint
+
+        if directory is not None:
+            names = sorted(history)
+            tree = (jax.tree.map(lambda leaf: leaf[:count], states), [np.stack(history[name]) for name in names])
+            checkpoint.save(directory, segment, tree, {**identity, "metrics": names, "segment": segment})
+
+    saved, started, done = time.monotonic(), time.monotonic(), first
+    with _stop_flag() as stop:
+        for segment in range(first, run.segments):
+            begun = time.monotonic()
+            index = placing.replicate(jnp.int32(segment), placed_on)
+            states, metrics = programs.train(states, *members, index, data)
+            if programs.evaluate is not None:
+                metrics = {**metrics, **programs.evaluate((states, *members), index)}
+            metrics = {name: np.asarray(value)[:count] for name, value in jax.device_get(metrics).items()}
+            for name, value in metrics.items():
+                history.setdefault(name, []).append(value)
+            done, now = segment + 1, time.monotonic()
+            finished = done == run.segments
+            if finished or stop.is_set() or now - saved >= save_seconds:
+                save(done)
+                saved = time.monotonic()
+            if on_segment is not None:
+                on_segment(
+                    Progress(
+                        segment=done,
+                        segments=run.segments,
+                        updates=done * run.updates_per_segment,
+                        updates_per_second=count * run.updates_per_segment / max(now - begun, 1e-9),
+                        eta_seconds=(now - started) / (done - first) * (run.segments - done),
+                        metrics={name: value.reshape(settings, -1) for name, value in metrics.items()},
+                        plan=programs.plan,
+                    )
+                )
+            if stop.is_set() and not finished:
+                raise Interrupted(f"stopped after segment {done} of {run.segments}")
+
+    def by_setting(leaf: Any) -> Any:
+        return leaf[:count].reshape(settings, seeds.size, *leaf.shape[1:])
+
+    return Result(
+        metrics={name: by_setting(np.stack(values, axis=1)) for name, values in history.items()},
+        state=jax.tree.map(by_setting, jax.device_get(states)),
+        hypers=hypers,
+        seeds=seeds,
+        plan=programs.plan,
+        updates_per_segment=run.updates_per_segment,
+    )
+
+
+def _restore(
+    directory: str | pathlib.Path, identity: dict[str, Any], programs: _Programs, members: PyTree, count: int
+) -> tuple[PyTree, dict[str, list[np.ndarray]], int]:
+    """States (padded for today's devices), history and finished segments; ``(None, {}, 0)`` without a checkpoint."""
+    from jaxrl_reg.io import checkpoint
+
+    states = jax.eval_shape(programs.init, members, None)
+
+    def like(info: dict[str, Any]) -> PyTree:
+        for name, value in identity.items():
+            if info.get(name) != value:
+                raise UserError(
+                    f"the checkpoint in {directory} belongs to another sweep: {name} differ; use a new directory"
+                )
+        cut = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), states)
+        return cut, [jax.ShapeDtypeStruct((info["segment"], count), jnp.float32) for _ in info["metrics"]]
+
+    found = checkpoint.restore(directory, like)
+    if found is None:
+        return None, {}, 0
+    segment, (states, values), info = found
+    again = np.arange(members[0].shape[0]) % count
+    history = {name: list(value) for name, value in zip(info["metrics"], values, strict=True)}
+    return jax.tree.map(lambda leaf: leaf[again], states), history, segment

@@ -1,0 +1,249 @@
+import dataclasses
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reg import population
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.population import placement
+from jaxrl_reg.types import Run, as_float32
+
+from .toy import Hyper, make_data, make_run
+
+HYPERS = population.grid(Hyper(), learning_rate=[0.05, 0.1, 0.2])
+
+
+def same(a, b):
+    raw = lambda leaf: jax.random.key_data(leaf) if placement.tree_bytes(leaf) and "key" in str(leaf.dtype) else leaf  # noqa: E731
+    return all(np.array_equal(raw(x), raw(y)) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+@pytest.mark.parametrize("how", [{"placement": "map"}, {"placement": "vmap"}, {"placement": "vmap", "chunk": 2}])
+@pytest.mark.parametrize("devices", [1, 2])
+def test_every_member_equals_its_single_run(how, devices):
+    run, data, seeds = make_run(), make_data(), [3, 1, 8]
+    result = population.sweep(run, seeds=seeds, hypers=HYPERS, data=data, devices=jax.devices()[:devices], **how)
+    single = jax.jit(run)
+    for h in range(3):
+        for s, seed in enumerate(seeds):
+            hyper = as_float32(Hyper(learning_rate=float(HYPERS.learning_rate[h])))
+            state, history = single(jax.random.key(seed), hyper, data)
+            np.testing.assert_allclose(result.member(h, s)["w"], state["w"], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(result.metrics["loss"][h, s], history["loss"], rtol=1e-5, atol=1e-6)
+            np.testing.assert_allclose(
+                result.metrics["eval/return"][h, s], history["eval/return"], rtol=1e-4, atol=1e-6
+            )
+    assert result.metrics["loss"].shape == (3, 3, 4)
+
+
+def test_two_devices_give_what_one_gives():
+    run, data = make_run(), make_data()
+    one, two = (population.sweep(run, seeds=3, hypers=HYPERS, data=data, devices=jax.devices()[:n]) for n in (1, 2))
+    assert (one.plan.devices, two.plan.devices) == (1, 2)
+    assert same(one.state, two.state)
+
+
+def test_frame_has_one_row_per_member_and_segment():
+    result = population.sweep(make_run(), seeds=2, hypers=HYPERS, data=make_data())
+    frame = result.frame()
+    assert len(frame) == 3 * 2 * 4
+    assert result.swept == ("learning_rate",)
+    row = frame[(frame.setting == 2) & (frame.seed == 1) & (frame.segment == 3)].iloc[0]
+    assert row["loss"] == result.metrics["loss"][2, 1, 3]
+    assert row["update"] == 32
+    assert row["learning_rate"] == np.float32(0.2)
+
+
+def test_progress_is_told_after_every_segment_and_the_plan_once():
+    seen, plans = [], []
+    population.sweep(make_run(), seeds=2, hypers=HYPERS, data=make_data(), on_segment=seen.append, on_plan=plans.append)
+    assert [p.updates for p in seen] == [8, 16, 24, 32]
+    assert seen[0].metrics["loss"].shape == (3, 2)
+    assert seen[-1].eta_seconds == 0
+    assert len(plans) == 1
+    assert "6 members" in str(plans[0])
+    assert plans[0].state_bytes == 3 * 4 + 8
+
+
+def test_the_data_is_an_argument_of_the_program_and_not_copied_per_member():
+    run, data = make_run(evaluate=False), make_data(100_000)
+    count = 6
+    keys = jax.vmap(jax.random.key)(jnp.arange(count))
+    hypers = jax.tree.map(lambda leaf: jnp.resize(leaf, count), HYPERS)
+
+    def train(members, shared):
+        return placement.over_members(lambda m, d: run.train(m[0], jnp.int32(0), m[1], m[2], d), 1)(members, shared)
+
+    states = jax.vmap(run.init)(keys, hypers)
+    lowered = jax.jit(train).lower((states, keys, hypers), data)
+    assert len(lowered.as_text()) < 100_000
+    assert lowered.compile().memory_analysis().argument_size_in_bytes < 1.1 * placement.tree_bytes(data)
+
+
+def test_resume_is_bit_identical(tmp_path):
+    run, data = make_run(), make_data()
+    whole = population.sweep(run, seeds=3, hypers=HYPERS, data=data)
+
+    class Stop(Exception):
+        pass
+
+    def stop_at_two(progress):
+        if progress.segment == 2:
+            raise Stop
+
+    with pytest.raises(Stop):
+        population.sweep(
+            run, seeds=3, hypers=HYPERS, data=data, directory=tmp_path, save_seconds=0, on_segment=stop_at_two
+        )
+    seen = []
+    again = population.sweep(
+        run, seeds=3, hypers=HYPERS, data=data, directory=tmp_path, resume=True, on_segment=seen.append,
+        devices=jax.devices()[:1],  # fewer devices than before: the result must not change
+    )  # fmt: skip
+    assert [p.segment for p in seen] == [3, 4]
+    assert same(whole.state, again.state)
+    assert all(np.array_equal(whole.metrics[name], again.metrics[name]) for name in whole.metrics)
+
+
+def test_a_finished_sweep_resumes_to_itself(tmp_path):
+    run, data = make_run(), make_data()
+    first = population.sweep(run, seeds=2, hypers=HYPERS, data=data, directory=tmp_path)
+    again = population.sweep(run, seeds=2, hypers=HYPERS, data=data, directory=tmp_path, resume=True)
+    assert same(first.state, again.state)
+
+
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path):
+    run, data = make_run(), make_data()
+    whole = population.sweep(run, seeds=2, hypers=HYPERS, data=data, directory=tmp_path, save_seconds=0)
+    newest = tmp_path / "4"
+    for path in newest.rglob("*"):
+        if path.is_file() and path.stat().st_size > 0:
+            path.write_bytes(b"not a checkpoint")
+    with pytest.warns(UserWarning, match=r"checkpoint 4 .* damaged"):
+        again = population.sweep(run, seeds=2, hypers=HYPERS, data=data, directory=tmp_path, resume=True)
+    assert same(whole.state, again.state)
+    shutil.rmtree(newest)
+
+
+def test_another_sweeps_checkpoint_is_refused(tmp_path):
+    run, data = make_run(), make_data()
+    population.sweep(run, seeds=2, hypers=HYPERS, data=data, directory=tmp_path)
+    with pytest.raises(UserError, match="seeds differ"):
+        population.sweep(run, seeds=[5, 6], hypers=HYPERS, data=data, directory=tmp_path, resume=True)
+
+
+def test_bad_requests_are_refused():
+    run, data = make_run(), make_data()
+    with pytest.raises(UserError, match="distinct"):
+        population.sweep(run, seeds=[1, 1], hypers=HYPERS, data=data)
+    with pytest.raises(UserError, match="placement 'both'"):
+        population.sweep(run, seeds=1, hypers=HYPERS, data=data, placement="both")
+    with pytest.raises(UserError, match="chunk=0"):
+        population.sweep(run, seeds=1, hypers=HYPERS, data=data, chunk=0)
+
+
+def test_chunk_is_halved_until_the_program_fits(monkeypatch):
+    def train(state, index, key, hyper, data):  # sorting needs its 80 kB at once, for every member side by side
+        return state + jnp.sort(jax.random.normal(jax.random.fold_in(key, index), (20_000,)))[0], {"x": state}
+
+    run = Run(lambda key, hyper: jnp.zeros(()), train, None, 1, 1)
+    request = {"seeds": 8, "hypers": population.grid(Hyper()), "placement": "vmap", "devices": jax.devices()[:1]}
+    sizes = {chunk: population.sweep(run, chunk=chunk, **request).plan.total_bytes for chunk in (2, 4, 8)}
+    assert sizes[2] < sizes[4] < sizes[8]
+    monkeypatch.setattr(placement, "memory_limit", lambda device: int(sizes[2] / 0.8) + 8)
+    assert population.sweep(run, **request).plan.chunk == 2
+    monkeypatch.setattr(placement, "memory_limit", lambda device: 100)
+    with pytest.raises(UserError, match=r"8 members need .* take fewer seeds"):
+        population.sweep(run, **request)
+
+
+def test_a_member_that_fails_harms_no_other():
+    run, data = make_run(), make_data()
+    bad = population.grid(Hyper(), learning_rate=[0.1, np.inf])
+    result = population.sweep(run, seeds=2, hypers=bad, data=data)
+    assert np.isnan(result.metrics["loss"][1]).any()
+    good = population.sweep(run, seeds=2, hypers=population.grid(Hyper(), learning_rate=[0.1]), data=data)
+    np.testing.assert_array_equal(result.metrics["loss"][0], good.metrics["loss"][0])
+
+
+CHILD = textwrap.dedent(
+    """
+    import sys, time
+    sys.path.insert(0, {root!r})
+    import numpy as np
+    from jaxrl_reg import population
+    from tests.population.toy import Hyper, make_data, make_run
+    hypers = population.grid(Hyper(), learning_rate=[0.05, 0.1, 0.2])
+    def tell(progress):
+        print(progress.segment, flush=True)
+        time.sleep(0.02)
+    try:
+        result = population.sweep(make_run(segments=40), seeds=3, hypers=hypers, data=make_data(),
+                                  directory=sys.argv[1], save_seconds=0, resume=True, on_segment=tell)
+    except population.Interrupted as stop:
+        print(stop, flush=True)
+        sys.exit(130)
+    np.savez(sys.argv[2], w=result.state["w"], **{{k.replace("/", "_"): v for k, v in result.metrics.items()}})
+    """
+)
+
+
+def child(tmp_path, checkpoints, out):
+    root = str(__import__("pathlib").Path(__file__).parents[2])
+    command = [sys.executable, "-W", "ignore", "-c", CHILD.format(root=root), str(checkpoints), str(out)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
+
+
+@pytest.mark.slow
+def test_killed_at_any_moment_and_resumed_is_bit_identical(tmp_path):
+    # SIGKILL right after a random segment was announced: the save of the next one may be under way.
+    process = child(tmp_path, tmp_path / "whole", tmp_path / "whole.npz")
+    assert process.wait(timeout=240) == 0
+    whole = np.load(tmp_path / "whole.npz")
+    generator = random.Random(0)
+    for kill in range(3):
+        process = child(tmp_path, tmp_path / "killed", tmp_path / "killed.npz")
+        for _ in range(generator.randint(2, 8)):
+            process.stdout.readline()
+        time.sleep(generator.uniform(0.0, 0.15))
+        process.send_signal(signal.SIGKILL)
+        process.wait(timeout=60)
+        assert not (tmp_path / "killed.npz").exists(), f"kill {kill} came too late to test anything"
+    process = child(tmp_path, tmp_path / "killed", tmp_path / "killed.npz")
+    assert int(process.stdout.readline()) > 3, "did not resume"
+    process.communicate(timeout=240)
+    killed = np.load(tmp_path / "killed.npz")
+    assert sorted(killed) == sorted(whole)
+    for name in whole:
+        np.testing.assert_array_equal(killed[name], whole[name])
+
+
+@pytest.mark.slow
+def test_interrupt_saves_the_finished_segments(tmp_path):
+    process = child(tmp_path, tmp_path / "c", tmp_path / "out.npz")
+    for _ in range(3):
+        process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "stopped after segment" in out
+    from jaxrl_reg.io import checkpoint
+
+    assert max(checkpoint.steps(tmp_path / "c")) >= 3
+
+
+def test_plan_counts_padding():
+    plan = placement.Plan(members=5, devices=2, chunk=1, platform="cpu", state_bytes=10, data_bytes=7)
+    assert plan.per_device == 3
+    assert plan.total_bytes == 7 + 2 * 3 * 10
+    assert dataclasses.replace(plan, chunk=4).per_device == 4
