@@ -1,0 +1,71 @@
+# make demo | test | install | lint | types | bench | experiments | notebooks      (PYTHON=python3.12 picks an interpreter)
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2])' 2>/dev/null)
+CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
+STAMP := $(VENV)/.installed-$(VERSION)
+
+.PHONY: help install demo test lint types format bench experiments systems notebooks constraints clean
+
+help:
+	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes)"
+	@echo "make test         install, then run the test suite"
+	@echo "make install      create $(VENV) with the pinned dependencies"
+	@echo "make lint types   ruff; pyright"
+	@echo "make bench        measure against peers, write docs/benchmark.md"
+	@echo "make experiments  run every experiment at its small scale, write SYSTEMS.md"
+	@echo "make notebooks    execute the notebooks at full size"
+
+install: $(STAMP)
+
+$(STAMP): pyproject.toml $(CONSTRAINTS)
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "jaxrl_reg needs Python 3.11 or newer; run: make $(MAKECMDGOALS) PYTHON=python3.12"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	@# uv installs the same set ten times faster; pip does it where uv cannot run.
+	$(PIP) 'uv==0.13.9' && $(BIN)/uv pip install --quiet --system-certs --python $(BIN)/python $(WHAT) || $(PIP) $(WHAT)
+	@touch $@
+
+demo: install
+	$(BIN)/python -m jaxrl_reg.demo
+
+test: install
+	$(BIN)/python -m pytest
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: install
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install
+	$(BIN)/pyright
+
+bench: install
+	$(BIN)/python -m benchmarks
+
+experiments: install
+	$(BIN)/python -m experiments run --all
+	$(BIN)/python -m experiments table
+
+systems: install
+	$(BIN)/python -m experiments table
+
+notebooks: install
+	$(BIN)/python -m notebooks.execute
+
+# Refresh the tested sets; no index address is written into them.
+constraints: install
+	for v in 11 12; do \
+		{ echo "# The set that the tests run against on Python 3.$$v$$( [ $$v = 12 ] && echo ' and 3.13'). Made by: make constraints"; \
+		$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra logging --extra playground --upgrade \
+			--python-version 3.$$v --no-header --no-annotate --no-emit-index-url --no-emit-find-links; } \
+		> constraints/py3$$v.txt; done
+
+clean:
+	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info
