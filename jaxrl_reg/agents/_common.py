@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Metrics, PyTree
 
 T = TypeVar("T")
@@ -54,3 +55,15 @@ def cosine(learning_rate: Array, step: Array, total: int) -> Array:
     if total == 0:
         return learning_rate
     return learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(step / total, 1.0)))
+
+
+def copy(params: PyTree) -> PyTree:
+    """Target parameters that start equal to ``params`` in buffers of their own, so that both can be donated."""
+    return jax.tree.map(jnp.copy, params)
+
+
+def present(value: Array | None, agent: str, field: str) -> Array:
+    """``value``, or a ``UserError`` that says which field of the batch the agent misses."""
+    if value is None:
+        raise UserError(f"{agent} needs batch.{field}, which is None; data.load and data.from_arrays fill it in")
+    return value

@@ -1,0 +1,94 @@
+"""Behaviour cloning: supervised learning of the data's actions.
+
+In words: fit pi(s) to a. ``deterministic``: the mean squared error between tanh(f(s)) and a, averaged over action
+dimensions. ``gaussian``: minus the log-density of a under a normal with mean tanh(f(s)) and one standard deviation per
+dimension for all states.
+
+Metrics: ``actor_loss`` the loss above; ``action_error`` mean squared distance, summed over dimensions, of the mode to
+the data's action.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg import losses
+from jaxrl_reg.agents import _common
+from jaxrl_reg.errors import unknown
+from jaxrl_reg.policies import deterministic, gaussian
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
+
+PAPER = Paper(
+    title="ALVINN: An Autonomous Land Vehicle in a Neural Network",
+    authors="Pomerleau",
+    year=1988,
+    url="https://proceedings.neurips.cc/paper/1988/hash/812b4ba287f5ee0bc9d43bbf5bbe87fb-Abstract.html",
+    deviations="The regression or likelihood form that offline-RL papers use as their baseline, on continuous actions.",
+)
+KIND = "offline"
+POLICIES = ("deterministic", "gaussian")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
+    policy: str = setting("deterministic", "deterministic or gaussian")
+    exploration_noise: float = setting(0.1, "scale of the noise of a deterministic policy when it explores")
+
+
+@pytree
+class Hyper:
+    learning_rate: float = setting(3e-4, "Adam step size")
+
+
+class State(NamedTuple):
+    actor: _common.Trainable
+
+
+def make(config: Config, spec: Spec, weight: Callable[[Transition, Hyper], Array] | None = None) -> Agent:
+    """Behaviour cloning; ``weight(batch, hyper) -> [B]`` scales rows, and the loss is divided by the weights' sum.
+
+    Raises ``UserError`` for an unknown ``config.policy``.
+    """
+    if config.policy not in POLICIES:
+        raise unknown("policy", config.policy, POLICIES)
+    stochastic = config.policy == "gaussian"
+    policy = gaussian.clipped(spec, config.hidden) if stochastic else deterministic.make(spec, config.hidden)
+
+    def init(key: Key, hyper: Hyper) -> State:
+        return State(_common.trainable(policy.init(key), optax.adam(hyper.learning_rate)))
+
+    def mode(params, observation: Array) -> Array:
+        return policy.mode(params, observation) if stochastic else policy.apply(params, observation)
+
+    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
+        weights = jnp.ones_like(batch.reward) if weight is None else weight(batch, hyper)
+        # Every weight may be zero; then nothing is learnt, and nothing is divided by zero.
+        weights = weights / jnp.maximum(weights.sum(), 1e-8)
+
+        def loss(params):
+            if stochastic:
+                error = losses.behaviour_cloning_nll(policy.log_prob(params, batch.observation, batch.action))
+            else:
+                error = losses.behaviour_cloning_loss(policy.apply(params, batch.observation), batch.action)
+            value = jnp.sum(weights * error)
+            distance = jnp.square(mode(params, batch.observation) - batch.action).sum(axis=-1)
+            return value, {"actor_loss": value, "action_error": jnp.sum(weights * distance)}
+
+        actor, metrics = _common.descend(loss, state.actor, optax.adam(hyper.learning_rate))
+        return State(actor), metrics
+
+    def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
+        action = mode(state.actor.params, observation)
+        if not explore:
+            return action
+        if stochastic:
+            return jnp.clip(policy.sample(state.actor.params, observation, key)[0], -1.0, 1.0)
+        return deterministic.explore(action, key, config.exploration_noise)
+
+    return Agent(init, update, act)

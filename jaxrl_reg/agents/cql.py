@@ -1,0 +1,150 @@
+"""CQL: critics that are low where the data has nothing to say.
+
+In words. Critics: the TD error to y = r + gamma d min_j Q'_j(s', a'), a' sampled from the policy, no entropy; plus
+``cql_coef`` times, per critic, the log-sum-exp of Q over sampled actions minus Q of the data's action. The samples
+(``n_samples`` each) are uniform, from the policy at s, and from the policy at s' but valued at s; each is corrected by
+its own log-density. Actor and temperature alpha as in SAC. All of them learn from the networks as they were before the
+step. With ``target_gap`` the penalty is held at that gap by a Lagrange multiplier.
+
+Metrics: ``critic_loss`` the whole loss; ``td_loss`` sum over critics of the mean squared TD error; ``cql_penalty`` mean
+of the log-sum-exp term; ``q`` mean value of data actions; ``actor_loss``; ``entropy`` sampled, in nats; ``temperature``
+alpha; ``lagrange`` the multiplier, 1 when it is not learned.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg import losses, networks
+from jaxrl_reg.agents import _common
+from jaxrl_reg.policies import gaussian
+from jaxrl_reg.transforms import polyak
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+
+PAPER = Paper(
+    title="Conservative Q-Learning for Offline Reinforcement Learning",
+    authors="Kumar, Zhou, Tucker, Levine",
+    year=2020,
+    url="https://arxiv.org/abs/2006.04779",
+    deviations="CQL(H) with the importance-sampled estimate. No max-backup over several next actions and no initial "
+    "phase of cloning. The log-sum-exp is not divided by the number of samples, as in released code.",
+)
+KIND = "offline"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers")
+    n_critics: int = setting(2, "number of critics; targets take their minimum")
+    n_samples: int = setting(10, "sampled actions per row and proposal")
+    target_entropy: float | None = setting(None, "in nats; None: minus the number of action dimensions")
+    target_gap: float | None = setting(None, "Lagrange form: the penalty's target; None: a fixed coefficient")
+
+
+@pytree
+class Hyper:
+    actor_learning_rate: float = setting(3e-5, "Adam step size of the actor")
+    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics and of the Lagrange multiplier")
+    temperature_learning_rate: float = setting(3e-5, "Adam step size of the log temperature")
+    discount: float = setting(0.99, "gamma")
+    tau: float = setting(0.005, "step of the target critics towards the online ones")
+    cql_coef: float = setting(5.0, "weight of the penalty; later implementations use 10 on locomotion")
+
+
+class State(NamedTuple):
+    actor: _common.Trainable
+    critic: _common.Trainable
+    log_temperature: _common.Trainable
+    log_lagrange: _common.Trainable | None
+    target_critic: PyTree
+
+
+def make(config: Config, spec: Spec) -> Agent:
+    target_entropy = -spec.action_dim if config.target_entropy is None else config.target_entropy
+    policy = gaussian.squashed(spec, config.hidden, init="orthogonal")
+    q = networks.q_network(spec, config.hidden, config.n_critics, init="orthogonal")
+    n = config.n_samples
+
+    def init(key: Key, hyper: Hyper) -> State:
+        actor_key, critic_key = jax.random.split(key)
+        critic, critic_optimiser = q.init(critic_key), optax.adam(hyper.critic_learning_rate)
+        return State(
+            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, critic_optimiser),
+            _common.trainable(jnp.zeros(()), optax.adam(hyper.temperature_learning_rate)),
+            None if config.target_gap is None else _common.trainable(jnp.zeros(()), critic_optimiser),
+            _common.copy(critic),
+        )
+
+    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
+        uniform_key, here_key, next_key, actor_key = jax.random.split(key, 4)
+        params, critic_optimiser = state.actor.params, optax.adam(hyper.critic_learning_rate)
+        temperature = jnp.exp(state.log_temperature.params)
+
+        def actor_loss(params):
+            action, log_prob = policy.sample(params, batch.observation, actor_key)
+            value = q.apply(state.critic.params, batch.observation, action).min(axis=0)
+            loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
+            return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature})
+
+        actor, (log_prob, actor_metrics) = _common.descend(
+            actor_loss, state.actor, optax.adam(hyper.actor_learning_rate)
+        )
+
+        def temperature_loss(log_temperature):
+            return losses.temperature_loss(log_temperature, log_prob, target_entropy).mean(), {}
+
+        log_temperature, _ = _common.descend(
+            temperature_loss, state.log_temperature, optax.adam(hyper.temperature_learning_rate)
+        )
+
+        # One pass at s' serves the target (the first sample) and the penalty (the others).
+        next_actions, next_log_probs = policy.sample(params, batch.next_observation, next_key, (n + 1,))
+        next_q = q.apply(state.target_critic, batch.next_observation, next_actions[0])
+        target = losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+
+        actions, log_probs = policy.sample(params, batch.observation, here_key, (n,))
+        uniform = jax.random.uniform(uniform_key, actions.shape, minval=-1.0, maxval=1.0)
+        uniform_log_probs = jnp.full_like(log_probs, -spec.action_dim * math.log(2.0))
+        log_probs = jnp.concatenate([uniform_log_probs, next_log_probs[1:], log_probs])
+        actions = jnp.concatenate([batch.action[None], uniform, next_actions[1:], actions])
+        observations = jnp.broadcast_to(batch.observation, (*actions.shape[:2], spec.observation_dim))
+        lagrange, gap = jnp.ones(()), 0.0
+        if config.target_gap is not None:
+            lagrange, gap = losses.cql_lagrange_weight(state.log_lagrange.params), config.target_gap
+
+        def critic_loss(params):
+            values = q.apply(params, observations, actions)  # [N, 1 + 3 n, B], the data's action first
+            of_data, of_samples = values[:, 0], values[:, 1:]
+            td_loss = losses.ensemble_td_error(of_data, target).mean()
+            penalty = jax.vmap(losses.cql_penalty, (0, None, 0))(of_samples, log_probs, of_data)  # [N, B]
+            loss = td_loss + lagrange * hyper.cql_coef * (penalty - gap).mean(axis=-1).sum()
+            metrics = {"critic_loss": loss, "td_loss": td_loss, "cql_penalty": penalty.mean(), "q": of_data.mean()}
+            return loss, (penalty, metrics)
+
+        critic, (penalty, metrics) = _common.descend(critic_loss, state.critic, critic_optimiser)
+
+        def lagrange_loss(log_lagrange):
+            return losses.cql_lagrange_loss(log_lagrange, penalty, gap, hyper.cql_coef).mean(), {}
+
+        log_lagrange = state.log_lagrange
+        if log_lagrange is not None:
+            log_lagrange, _ = _common.descend(lagrange_loss, log_lagrange, critic_optimiser)
+
+        state = State(
+            actor, critic, log_temperature, log_lagrange, polyak(critic.params, state.target_critic, hyper.tau)
+        )
+        return state, {**actor_metrics, **metrics, "lagrange": lagrange}
+
+    def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
+        if explore:
+            return policy.sample(state.actor.params, observation, key)[0]
+        return policy.mode(state.actor.params, observation)
+
+    return Agent(init, update, act)
