@@ -1,7 +1,7 @@
 """Networks as ``Network(init, apply)``: plain parameter dicts in, arrays out. Flax stays inside this folder."""
 
 from jaxrl_reg.networks.activations import ACTIVATIONS, activation
-from jaxrl_reg.networks.mlp import mlp, q_network, value_network
+from jaxrl_reg.networks.feedforward import mlp, q_network, value_network
 from jaxrl_reg.networks.stacked import ensemble, members, parameter_count
 
 __all__ = [
