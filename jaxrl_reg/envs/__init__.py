@@ -1,0 +1,92 @@
+"""Environments by name, one auto-reset, and what it takes to write an environment of one's own."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import pkgutil
+from types import ModuleType
+from typing import Any
+
+from jaxrl_reg.envs.adapters.gymnasium import evaluate_gymnasium
+from jaxrl_reg.envs.core import Outcome, environment, time_limit, transform_observation, unwrap, vectorize
+from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.types import Env
+
+__all__ = [
+    "Outcome",
+    "environment",
+    "evaluate_gymnasium",
+    "make",
+    "names",
+    "time_limit",
+    "transform_observation",
+    "unwrap",
+    "vectorize",
+]
+
+_ADAPTERS = ("brax", "playground")
+
+
+def make(name: str, **settings: Any) -> Env:
+    """The environment ``name``, with actions in [-1, 1] and a time limit; one of :func:`names`, or a module's path.
+
+    ``settings`` are those of the ``make`` function behind the name: ``make("brax/hopper", backend="mjx",
+    episode_length=500)``, ``make("pointmaze", task="reach_top_left")``. ``make("my_package.my_env", size=3)`` imports
+    that module and calls its ``make(size=3)``; nothing needs to be registered.
+
+    Raises ``UserError``, with the nearest known one, for an unknown name or setting.
+    """
+    family, _, member = name.partition("/")
+    if member:
+        if name not in names() and family != "brax":  # Brax may know more of them: its users can register their own
+            raise unknown("environment", name, names())
+        module = _module(family)
+        if module is None or not hasattr(module, "NAMES"):
+            raise unknown("environment", name, names())
+        function, arguments = module.make, (member,)
+    else:
+        module = _foreign(name) if "." in name else _module(name)
+        if module is None or hasattr(module, "NAMES"):
+            raise unknown("environment", name, names())
+        function, arguments = module.make, ()
+    parameters = inspect.signature(function).parameters.values()
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        known = [parameter.name for parameter in parameters][len(arguments) :]
+        for key in settings:
+            if key not in known:
+                raise unknown(f"setting of {name}", key, known) if known else UserError(f"{name} has no settings")
+    return function(*arguments, **settings)
+
+
+def names() -> list[str]:
+    """Every name that :func:`make` knows: the modules here that have a ``make``; families give one name per member."""
+    own = [info.name for info in pkgutil.iter_modules(__path__) if not info.ispkg]
+    found = []
+    for family in (*own, *_ADAPTERS):
+        module = _module(family)
+        if module is not None:
+            found += [f"{family}/{member}" for member in module.NAMES] if hasattr(module, "NAMES") else [family]
+    return sorted(found)
+
+
+def _module(name: str) -> ModuleType | None:
+    path = f"{__name__}.adapters.{name}" if name in _ADAPTERS else f"{__name__}.{name}"
+    if not name.isidentifier() or importlib.util.find_spec(path) is None:
+        return None
+    module = importlib.import_module(path)
+    return module if hasattr(module, "make") else None
+
+
+def _foreign(path: str) -> ModuleType:
+    try:
+        module = importlib.import_module(path)
+    except ModuleNotFoundError as error:
+        if error.name and not path.startswith(error.name):
+            raise  # the module exists and lacks something of its own
+        raise UserError(
+            f"environment {path!r}: no module {error.name!r} to import; known names: envs.names()"
+        ) from None
+    if not hasattr(module, "make"):
+        raise UserError(f"environment {path!r}: the module has no function make(**settings) -> Env")
+    return module

@@ -1,0 +1,111 @@
+"""Brax's locomotion and classic tasks; the physics is Brax's, everything around it ours."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+import warnings
+from typing import Any
+
+import jax
+
+from jaxrl_reg.envs import core
+from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.types import Env, Spec
+
+NAMES = (
+    "ant",
+    "halfcheetah",
+    "hopper",
+    "humanoid",
+    "humanoidstandup",
+    "inverted_double_pendulum",
+    "inverted_pendulum",
+    "pusher",
+    "reacher",
+    "swimmer",
+    "walker2d",
+)
+BACKENDS = ("spring", "positional", "generalized", "mjx")
+
+
+def make(name: str, backend: str = "spring", episode_length: int = 1000, **settings: Any) -> Env:
+    """Brax's environment ``name`` (also one that ``brax.envs.register_environment`` added) on a physics ``backend``.
+
+    Brax's ``done`` is ``terminated``; the time limit is ours, Brax's wrappers are not used. ``settings`` go to the
+    Brax class, for example ``healthy_reward`` or ``terminate_when_unhealthy``. ``inner`` is Brax's own ``State``, and
+    ``render`` takes a list of them for one environment and returns Brax's HTML viewer.
+
+    Raises ``UserError`` for an unknown name, backend or setting, and for observations that are not one vector.
+    """
+    if backend not in BACKENDS:
+        raise unknown("Brax backend", backend, BACKENDS)
+    with _quiet():
+        import brax.envs
+
+        try:
+            env = brax.envs.get_environment(name, backend=backend, **settings)
+        except KeyError:
+            raise unknown("Brax environment", name, NAMES) from None
+        except TypeError:
+            known = _settings(brax.envs, name)
+            wrong = [key for key in settings if key not in known]
+            if not wrong:
+                raise
+            raise unknown(f"setting of brax/{name}", wrong[0], known) from None
+
+    def reset(key):
+        # Brax knows raw keys only.
+        return _outcome(env.reset(jax.random.key_data(key)))
+
+    def step(state, action, key):
+        # Brax writes into the dictionaries of the state it is given.
+        return _outcome(env.step(state.replace(metrics=dict(state.metrics), info=dict(state.info)), action))
+
+    def render(states):
+        from brax.io import html
+
+        states = [state.pipeline_state for state in map(core.unwrap, states)]
+        if not states or states[0].x.pos.ndim != 2:
+            raise UserError("render needs a list of the inner states of one environment: index the leading axis first")
+        return html.render(env.sys.tree_replace({"opt.timestep": env.dt}), states)
+
+    observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
+    if not hasattr(observation, "shape") or len(observation.shape) != 1:
+        raise UserError(f"brax/{name}: the observation must be one vector")
+    spec = Spec(observation.shape[0], env.action_size)
+    return core.time_limit(core.environment(reset, step, spec, f"brax/{name}", render), episode_length)
+
+
+def _outcome(state: Any) -> core.Outcome:
+    return core.Outcome(state, state.obs, state.reward, state.done, dict(state.metrics))
+
+
+def _settings(envs: Any, name: str) -> set[str]:
+    """What the classes of ``name`` take by keyword."""
+    with contextlib.suppress(KeyError):
+        constructors = [base.__init__ for base in envs._envs[name].__mro__]
+        named = {key for function in constructors for key in inspect.signature(function).parameters}
+        return named - {"self", "args", "kwargs", "sys", "backend"}
+    return set()
+
+
+@contextlib.contextmanager
+def _quiet():
+    """Silences what Brax and its models say about their age at each start, and nothing else."""
+    import mujoco
+
+    def user_warning(message):
+        if "settotalmass" not in message:
+            warnings.warn(message, stacklevel=2)
+
+    # Without a handler, MuJoCo appends its warnings to a log file in the working directory.
+    before = mujoco.get_mju_user_warning()
+    mujoco.set_mju_user_warning(user_warning)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message="JAXopt is no longer maintained")
+            warnings.filterwarnings("ignore", message="Brax System, piplines and environments")
+            yield
+    finally:
+        mujoco.set_mju_user_warning(before)
