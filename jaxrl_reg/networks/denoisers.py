@@ -16,7 +16,7 @@ import jax.numpy as jnp
 
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.activations import activation as resolve
-from jaxrl_reg.networks.mlp import mlp
+from jaxrl_reg.networks.feedforward import mlp
 from jaxrl_reg.types import Array, Key, Network, PyTree, Spec
 
 EMBEDDINGS = ("sinusoidal", "fourier", "linear")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl_reg.types import Array, Key, Network, PyTree
 
@@ -20,10 +21,13 @@ def ensemble(network: Network, n: int) -> Network:
         return jax.vmap(network.init)(jax.random.split(key, n))
 
     def apply(params: PyTree, *inputs: Array, key: Key | None = None, **options):
+        size = jax.tree.leaves(params)[0].shape[0]
+        # Repeating the narrow inputs spares the first layer a transposed copy of its wide output.
+        inputs = tuple(jnp.broadcast_to(x, (size, *x.shape)) for x in inputs)
         if key is None:
-            return jax.vmap(lambda p: network.apply(p, *inputs, **options))(params)
-        keys = jax.random.split(key, jax.tree.leaves(params)[0].shape[0])
-        return jax.vmap(lambda p, k: network.apply(p, *inputs, key=k, **options))(params, keys)
+            return jax.vmap(lambda p, *x: network.apply(p, *x, **options))(params, *inputs)
+        keys = jax.random.split(key, size)
+        return jax.vmap(lambda p, k, *x: network.apply(p, *x, key=k, **options))(params, keys, *inputs)
 
     return Network(init, apply)
 
