@@ -1,0 +1,3 @@
+from experiments.harness import main
+
+raise SystemExit(main())

@@ -1,0 +1,25 @@
+"""CQL against BC, and against itself without the conservative penalty."""
+
+from experiments import control
+from experiments.harness import Claim
+from jaxrl_reg.agents import cql
+
+CLAIM = Claim(
+    statement="CQL improves on its data; without its penalty it is SAC on fixed data, and fails",
+    paper=cql.PAPER.url,
+    method="CQL",
+    baselines=("BC",),
+    ablation="CQL without its penalty",
+    metric="fraction of steps at the goal (pointnav)",
+    margin=0.1,
+)
+RATES = {"actor_learning_rate": 3e-4, "temperature_learning_rate": 3e-4}  # the paper's 3e-5 wants a million updates
+ARMS = {
+    "CQL": control.Arm("cql", {"cql_coef": 1.0, **RATES}),
+    "CQL without its penalty": control.Arm("cql", {"cql_coef": 0.0, **RATES}),
+    "BC": control.Arm("bc"),
+}
+
+
+def run(seeds, scale, say):
+    return control.success(ARMS, seeds, scale, say)

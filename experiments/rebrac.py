@@ -1,0 +1,24 @@
+"""ReBRAC against BC, and against itself without the penalty on the actor."""
+
+from experiments import control
+from experiments.harness import Claim
+from jaxrl_reg.agents import rebrac
+
+CLAIM = Claim(
+    statement="ReBRAC improves on its data; without the actor's penalty it leaves the data's actions and fails",
+    paper=rebrac.PAPER.url,
+    method="ReBRAC",
+    baselines=("BC",),
+    ablation="ReBRAC without the actor penalty",
+    metric="fraction of steps at the goal (pointnav)",
+    margin=0.2,
+)
+ARMS = {
+    "ReBRAC": control.Arm("rebrac", {"actor_bc_coef": 1.0, "critic_bc_coef": 0.01}),
+    "ReBRAC without the actor penalty": control.Arm("rebrac", {"actor_bc_coef": 0.0, "critic_bc_coef": 0.01}),
+    "BC": control.Arm("bc"),
+}
+
+
+def run(seeds, scale, say):
+    return control.success(ARMS, seeds, scale, say)

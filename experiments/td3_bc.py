@@ -1,0 +1,25 @@
+"""TD3+BC against BC, and against itself without the cloning term."""
+
+from experiments import control
+from experiments.harness import Claim
+from jaxrl_reg.agents import td3_bc
+
+CLAIM = Claim(
+    statement="Cloning as a regulariser lets TD3 improve on its data: above cloning alone, far above TD3 alone, whose "
+    "policy leaves the data's actions",
+    paper=td3_bc.PAPER.url,
+    method="TD3+BC",
+    baselines=("BC",),
+    ablation="TD3+BC without its BC term",
+    metric="fraction of steps at the goal (pointnav)",
+    margin=0.2,
+)
+ARMS = {
+    "TD3+BC": control.Arm("td3_bc"),
+    "TD3+BC without its BC term": control.Arm("td3_bc", {"bc_coef": 0.0}),
+    "BC": control.Arm("bc"),
+}
+
+
+def run(seeds, scale, say):
+    return control.success(ARMS, seeds, scale, say)
