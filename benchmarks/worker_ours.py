@@ -1,0 +1,202 @@
+"""Our side: offline updates of a population, online PPO and SAC, diffusion actions, and the matrix product limit."""
+
+from __future__ import annotations
+
+import os
+import time
+
+from worker import serve
+
+ROWS, OBSERVATION, ACTION = 100_000, 17, 6
+
+
+def synthetic():
+    """100,000 transitions of noise in 100 episodes, the same for every contestant."""
+    import numpy as np
+
+    from jaxrl_reg import data
+
+    generator = np.random.default_rng(0)
+    ends = (np.arange(ROWS) % 1000 == 999).astype(np.float32)
+    return data.from_arrays(
+        generator.normal(size=(ROWS, OBSERVATION)).astype(np.float32),
+        generator.uniform(-1, 1, (ROWS, ACTION)).astype(np.float32),
+        generator.normal(size=ROWS).astype(np.float32),
+        np.zeros(ROWS, np.float32),
+        ends,
+        generator.normal(size=(ROWS, OBSERVATION)).astype(np.float32),
+        name="synthetic",
+    )
+
+
+def offline(options):
+    """One unit is ``block`` updates of every member, in one compiled call."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxrl_reg import agents, loops, population
+    from jaxrl_reg.population import placement
+    from jaxrl_reg.types import as_float32
+
+    module = agents.load(options["agent"])
+    members, block = options["members"], options["block"]
+    agent = module.make(module.Config(hidden=tuple(options["hidden"])), synthetic().spec)
+    run = loops.offline(agent, batch_size=options["batch_size"], updates=block, segments=1)
+    devices = jax.devices()[: options["devices"]]
+    data = placement.replicate(synthetic(), devices)
+    chunk, devices = placement.choose(members, options["placement"], None, devices)
+    keys = jax.vmap(jax.random.key)(jnp.arange(members))
+    hypers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members,)), as_float32(module.Hyper()))
+    keys, hypers = placement.place((keys, hypers), devices)
+    states = jax.jit(population.over_members(lambda member, _: run.init(*member), chunk, devices))((keys, hypers), None)
+    states = placement.place(states, devices)
+
+    def one(member, shared):
+        state, key, hyper = member
+        return run.train(state, shared[0], key, hyper, shared[1])[0]
+
+    def train(states, keys, hypers, index, data):
+        return population.over_members(one, chunk, devices)((states, keys, hypers), (index, data))
+
+    index = placement.replicate(jnp.int32(0), devices)
+    begun = time.perf_counter()
+    lowered = jax.jit(train, donate_argnums=0).lower(states, keys, hypers, index, data)
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    facts = {
+        "unit": members * block,
+        "trace_seconds": traced - begun,
+        "compile_seconds": time.perf_counter() - traced,
+        "temporary_bytes": int(compiled.memory_analysis().temp_size_in_bytes),
+        "state_bytes": placement.tree_bytes(states),
+        "argument_bytes": placement.tree_bytes(data),
+        "version": jax.__version__,
+    }
+    kept = {"states": states}
+
+    def go(count):
+        states = kept["states"]
+        for _ in range(count):
+            states = compiled(states, keys, hypers, index, data)
+        kept["states"] = jax.block_until_ready(states)
+
+    return go, facts
+
+
+def online(options):
+    """One unit is a segment of ``steps`` environment steps of every member."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxrl_reg import agents, envs, loops
+    from jaxrl_reg.types import as_float32
+
+    module = agents.load(options["agent"])
+    env = envs.make("pendulum")
+    agent = module.make(
+        module.Config(**{k: tuple(v) if isinstance(v, list) else v for k, v in options["config"].items()}), env.spec
+    )
+    run = loops.online(agent, env, steps=options["steps"], segments=1, **options["loop"])
+    members = options["members"]
+    keys = jax.vmap(jax.random.key)(jnp.arange(members))
+    hyper = as_float32(module.Hyper())
+    states = jax.jit(jax.vmap(lambda key: run.init(key, hyper)))(keys)
+    begun = time.perf_counter()
+    train = jax.jit(jax.vmap(lambda state, key: run.train(state, jnp.int32(0), key, hyper, None)[0]), donate_argnums=0)
+    compiled = train.lower(states, keys).compile()
+    facts = {
+        "unit": members * options["steps"],
+        "compile_seconds": time.perf_counter() - begun,
+        "version": jax.__version__,
+    }
+    kept = {"states": states}
+
+    def go(count):
+        states = kept["states"]
+        for _ in range(count):
+            states = compiled(states, keys)
+        kept["states"] = jax.block_until_ready(states)
+
+    return go, facts
+
+
+def diffusion(options):
+    """One unit is a batch of actions of every member, sampled in ``steps`` denoising steps."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxrl_reg import generative
+    from jaxrl_reg.networks import denoisers
+    from jaxrl_reg.policies import diffusion as policies
+    from jaxrl_reg.types import Spec
+
+    spec, members = Spec(OBSERVATION, ACTION), options["members"]
+    network = denoisers.denoiser_mlp(spec)
+    policy = policies.ddpm(network, spec, generative.vp_betas(options["steps"]))
+    keys = jax.random.split(jax.random.key(0), members)
+    states = jax.jit(jax.vmap(policy.init))(keys)
+    observation = jax.random.normal(jax.random.key(1), (options["batch_size"], OBSERVATION))
+    sample = jax.vmap(policy.sample, in_axes=(0, None, 0))
+    begun = time.perf_counter()
+    compiled = jax.jit(sample).lower(states, observation, keys).compile()
+    facts = {
+        "unit": options["members"] * options["batch_size"],
+        "compile_seconds": time.perf_counter() - begun,
+        "version": jax.__version__,
+    }
+
+    def go(count):
+        out = jnp.zeros(())
+        for _ in range(count):
+            out = compiled(states, observation, keys)
+        jax.block_until_ready(out)
+
+    return go, facts
+
+
+def gemm(options):
+    """One unit is 120 products of 256 x 256 float32 matrices in one compiled scan: forward form, or a training mix."""
+    import jax
+    import jax.numpy as jnp
+
+    size, length = 256, 120
+    w = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
+    forms = {
+        "forward": lambda x, w: x @ w,
+        "input gradient": lambda x, w: jnp.einsum("ij,kj->ik", x, w),
+        "weight gradient": lambda x, w: jnp.einsum("ji,jk->ik", x, w),
+    }
+    chosen = [forms["forward"]] if options["form"] == "forward" else list(forms.values())
+
+    @jax.jit
+    def chain(x, w):
+        def body(x, _):
+            for form in chosen:
+                x = form(x, w)
+            return x, None
+
+        return jax.lax.scan(body, x, None, length=length // len(chosen))[0]
+
+    def go(count):
+        x = w
+        for _ in range(count):
+            x = chain(x, w)
+        jax.block_until_ready(x)
+
+    return go, {"unit": length, "version": jax.__version__}
+
+
+KINDS = {"offline": offline, "online": online, "diffusion": diffusion, "gemm": gemm}
+
+
+def prepare(options):
+    os.environ.setdefault("JAX_PLATFORMS", options.get("platform", "cpu"))
+    flags = os.environ.get("XLA_FLAGS", "")
+    os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
+    if options.get("devices", 1) > 1:
+        os.environ["JAX_NUM_CPU_DEVICES"] = str(options["devices"])
+    return KINDS[options["kind"]](options)
+
+
+if __name__ == "__main__":
+    serve(prepare)

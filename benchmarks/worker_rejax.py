@@ -1,0 +1,38 @@
+"""rejax: PPO and SAC on gymnax's Pendulum, whole training runs in one compiled call."""
+
+from __future__ import annotations
+
+import os
+
+from worker import serve
+
+
+def prepare(options):
+    os.environ.setdefault("JAX_PLATFORMS", "cpu")
+    import time
+
+    import jax
+    import rejax
+
+    steps, members = options["steps"], options["members"]
+    algorithm = {"ppo": rejax.PPO, "sac": rejax.SAC}[options["agent"]].create(
+        env="Pendulum-v1", total_timesteps=steps, eval_freq=steps, skip_initial_evaluation=True, **options["config"]
+    )
+    # Evaluation is left out on both sides.
+    algorithm = algorithm.replace(eval_callback=lambda algo, state, key: ())
+    keys = jax.random.split(jax.random.PRNGKey(0), members)
+    begun = time.perf_counter()
+    train = jax.jit(jax.vmap(algorithm.train)).lower(keys).compile()
+    facts = {"unit": members * steps, "compile_seconds": time.perf_counter() - begun, "version": jax.__version__}
+
+    def go(count):
+        out = None
+        for _ in range(count):
+            out = train(keys)
+        jax.block_until_ready(jax.tree.leaves(out))
+
+    return go, facts
+
+
+if __name__ == "__main__":
+    serve(prepare)

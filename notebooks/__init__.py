@@ -1,0 +1,1 @@
+"""Notebooks with their text pairs; ``python -m notebooks.execute`` runs them."""
