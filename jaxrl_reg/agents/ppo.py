@@ -1,0 +1,153 @@
+"""Proximal Policy Optimisation: several epochs on each trajectory, the policy held near the one that collected it.
+
+In words. On a trajectory ``[T, E]``: values, log-densities and advantages (GAE; a time-out bootstraps from the
+observation before the reset) are computed once, from the parameters and the observation statistics that acted. Then
+``epochs`` passes over shuffled minibatches, each one Adam step of the actor on the clipped surrogate with standardised
+advantages, minus ``entropy_coef`` times the entropy (a one-sample estimate: the tanh-normal has no closed form), and
+one of the value on the squared error. Last, the observation statistics take in the trajectory.
+
+Metrics, means over minibatches: ``actor_loss``, ``value_loss``, ``entropy`` (nats), ``approximate_kl`` between the
+acting and the trained policy (nats), ``clipped`` share of rows outside the clip range, ``v`` mean value.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg import losses, networks
+from jaxrl_reg.agents import _common
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.policies import gaussian
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+
+PAPER = Paper(
+    title="Proximal Policy Optimization Algorithms",
+    authors="Schulman, Wolski, Dhariwal, Radford, Klimov",
+    year=2017,
+    url="https://arxiv.org/abs/1707.06347",
+    deviations="A tanh-squashed normal whose standard deviation depends on the observation; running observation "
+    "normalisation and gradient clipping, as in common implementations; actor and value have an optimiser each "
+    "instead of one weighted loss, so that the scale of rewards cannot drown the actor; no learning-rate decay.",
+)
+KIND = "on_policy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and value")
+    activation: str = setting("tanh", "nonlinearity of the hidden layers")
+    epochs: int = setting(10, "passes over each trajectory")
+    minibatches: int = setting(16, "parts of each pass; must divide the rows of a trajectory")
+    clip_value: bool = setting(False, "hold the value within `clip` of its old prediction as well")
+    normalise: bool = setting(True, "standardise observations with running statistics")
+
+
+@pytree
+class Hyper:
+    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
+    value_learning_rate: float = setting(1e-3, "Adam step size of the value")
+    discount: float = setting(0.99, "gamma")
+    gae_lambda: float = setting(0.95, "0: one-step advantages, 1: Monte Carlo")
+    clip: float = setting(0.2, "how far the density ratio may leave 1")
+    entropy_coef: float = setting(0.0, "weight of the entropy bonus")
+    max_grad_norm: float = setting(0.5, "largest norm of the actor's gradient, and of the value's")
+
+
+class Statistics(NamedTuple):
+    mean: Array  # [O], of ``count`` observations
+    variance: Array  # [O]
+    count: Array
+
+
+class State(NamedTuple):
+    actor: _common.Trainable
+    value: _common.Trainable
+    statistics: Statistics
+
+
+def merge(old: Statistics, observation: Array) -> Statistics:
+    """Statistics of everything seen, ``observation [B, O]`` included (Chan et al. 1979, the pairwise update)."""
+    mean, variance, count = observation.mean(axis=0), observation.var(axis=0), observation.shape[0]
+    total = old.count + count
+    shift = mean - old.mean
+    spread = old.count * old.variance + count * variance + jnp.square(shift) * old.count * count / total
+    return Statistics(old.mean + shift * count / total, spread / total, total)
+
+
+def make(config: Config, spec: Spec) -> Agent:
+    options = {"activation": config.activation, "init": "orthogonal"}
+    policy = gaussian.squashed(spec, config.hidden, final_scale=0.01, **options)
+    value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
+
+    def optimiser(learning_rate: Array, hyper: Hyper) -> optax.GradientTransformation:
+        return optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
+
+    def standardise(seen: Statistics, tree: PyTree) -> PyTree:
+        if not config.normalise:
+            return tree
+        return jax.tree.map(lambda x: jnp.clip((x - seen.mean) * jax.lax.rsqrt(seen.variance + 1e-8), -10, 10), tree)
+
+    def init(key: Key, hyper: Hyper) -> State:
+        actor_key, value_key = jax.random.split(key)
+        return State(
+            _common.trainable(policy.init(actor_key), optimiser(hyper.actor_learning_rate, hyper)),
+            _common.trainable(value.init(value_key), optimiser(hyper.value_learning_rate, hyper)),
+            Statistics(jnp.zeros(spec.observation_dim), jnp.ones(spec.observation_dim), jnp.float32(1e-4)),
+        )
+
+    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
+        rows, shape = batch.reward.size, batch.reward.shape
+        if len(shape) != 2 or batch.last is None or rows % config.minibatches:
+            raise UserError(f"ppo needs trajectories [T, E] with minibatches={config.minibatches} parts, got {shape}")
+        observation, next_observation = standardise(state.statistics, (batch.observation, batch.next_observation))
+        values, next_values = (value.apply(state.value.params, x) for x in (observation, next_observation))
+        advantage = losses.generalised_advantage_estimation(
+            batch.reward, values, next_values, batch.discount, batch.last, hyper.discount, hyper.gae_lambda
+        )
+        log_prob = policy.log_prob(state.actor.params, observation, batch.action)
+        table = (observation, batch.action, log_prob, values, advantage)
+        table = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), table)
+
+        def minibatch(models, xs):
+            index, key = xs
+            observation, action, old_log_prob, old_value, advantage = jax.tree.map(lambda leaf: leaf[index], table)
+            target = advantage + old_value
+            advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+
+            def actor_loss(params):
+                log_prob = policy.log_prob(params, observation, action)
+                loss = losses.ppo_clip_loss(log_prob, old_log_prob, advantage, hyper.clip).mean()
+                entropy = -policy.sample(params, observation, key)[1].mean()
+                change = jnp.expm1(log_prob - old_log_prob)
+                metrics = {"actor_loss": loss, "entropy": entropy, "clipped": (abs(change) > hyper.clip).mean()}
+                metrics["approximate_kl"] = (change - (log_prob - old_log_prob)).mean()
+                return loss - hyper.entropy_coef * entropy, metrics
+
+            def value_loss(params):
+                v, clip = value.apply(params, observation), hyper.clip if config.clip_value else jnp.inf
+                loss = losses.clipped_value_loss(v, old_value, target, clip).mean()
+                return loss, {"value_loss": loss, "v": v.mean()}
+
+            actor, metrics = _common.descend(actor_loss, models[0], optimiser(hyper.actor_learning_rate, hyper))
+            critic, more = _common.descend(value_loss, models[1], optimiser(hyper.value_learning_rate, hyper))
+            return (actor, critic), {**metrics, **more}
+
+        def epoch(models, key):
+            order_key, part_key = jax.random.split(key)
+            order = jax.random.permutation(order_key, rows).reshape(config.minibatches, -1)
+            return jax.lax.scan(minibatch, models, (order, jax.random.split(part_key, config.minibatches)))
+
+        models, metrics = jax.lax.scan(epoch, (state.actor, state.value), jax.random.split(key, config.epochs))
+        seen = merge(state.statistics, batch.observation.reshape(rows, -1))
+        return State(*models, seen), jax.tree.map(jnp.mean, metrics)
+
+    def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
+        observation, params = standardise(state.statistics, observation), state.actor.params
+        return policy.sample(params, observation, key)[0] if explore else policy.mode(params, observation)
+
+    return Agent(init, update, act)

@@ -1,0 +1,118 @@
+"""Soft Actor-Critic: maximise return plus entropy, with the price of entropy found automatically.
+
+In words. Critics: all fit y = r + gamma d (min_j Q'_j(s', a') - alpha log pi(a'|s')), a' drawn from the policy. Actor:
+minimise alpha log pi(a|s) - min_j Q_j(s, a) at its own reparameterised action. Temperature alpha: moves so that the
+policy's entropy approaches ``-target_entropy_factor`` times the number of action dimensions. Q' follows Q slowly.
+Order: critics, actor, temperature, targets.
+
+Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of the batch's actions;
+``actor_loss``; ``entropy`` of the policy, nats; ``temperature`` alpha, reward per nat.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg import losses, networks
+from jaxrl_reg.agents import _common
+from jaxrl_reg.policies import gaussian
+from jaxrl_reg.transforms import polyak
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+
+PAPER = Paper(
+    title="Soft Actor-Critic Algorithms and Applications",
+    authors="Haarnoja, Zhou, Hartikainen, Tucker, Ha, Tan, Kumar, Zhu, Gupta, Abbeel, Levine",
+    year=2018,
+    url="https://arxiv.org/abs/1812.05905",
+    deviations="The log standard deviation is held in [-5, 2]. PyTorch-style initialisation.",
+)
+KIND = "off_policy"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
+    n_critics: int = setting(2, "number of critics; their minimum is used")
+    critic_layer_norm: str = setting("none", "LayerNorm in the critics: none, every or first_tanh")
+    initial_temperature: float = setting(1.0, "alpha at the start of training")
+
+
+@pytree
+class Hyper:
+    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
+    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
+    temperature_learning_rate: float = setting(3e-4, "Adam step size of the logarithm of alpha")
+    discount: float = setting(0.99, "gamma")
+    tau: float = setting(0.005, "step of the target critics towards the online ones")
+    target_entropy_factor: float = setting(1.0, "target entropy in nats per action dimension, sign turned")
+
+
+class State(NamedTuple):
+    actor: _common.Trainable
+    critic: _common.Trainable
+    log_temperature: _common.Trainable
+    target_critic: PyTree
+
+
+def make(config: Config, spec: Spec) -> Agent:
+    policy = gaussian.squashed(spec, config.hidden)
+    q = networks.q_network(spec, config.hidden, config.n_critics, layer_norm=config.critic_layer_norm)
+
+    def init(key: Key, hyper: Hyper) -> State:
+        actor_key, critic_key = jax.random.split(key)
+        critic = q.init(critic_key)
+        log_temperature = jnp.float32(math.log(config.initial_temperature))
+        return State(
+            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
+            _common.trainable(log_temperature, optax.adam(hyper.temperature_learning_rate)),
+            jax.tree.map(jnp.copy, critic),
+        )
+
+    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
+        next_key, actor_key = jax.random.split(key)
+        temperature = jnp.exp(state.log_temperature.params)
+
+        next_action, next_log_prob = policy.sample(state.actor.params, batch.next_observation, next_key)
+        next_q = q.apply(state.target_critic, batch.next_observation, next_action)
+        target = losses.soft_td_target(batch.reward, batch.discount, next_q, next_log_prob, hyper.discount, temperature)
+
+        def critic_loss(params):
+            values = q.apply(params, batch.observation, batch.action)
+            loss = losses.ensemble_td_error(values, target).mean()
+            return loss, {"critic_loss": loss, "q": values.mean()}
+
+        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+
+        def actor_loss(params):
+            action, log_prob = policy.sample(params, batch.observation, actor_key)
+            value = q.apply(critic.params, batch.observation, action).min(axis=0)
+            loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
+            return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature})
+
+        actor, (log_prob, actor_metrics) = _common.descend(
+            actor_loss, state.actor, optax.adam(hyper.actor_learning_rate)
+        )
+
+        def temperature_loss(params):
+            target_entropy = -hyper.target_entropy_factor * spec.action_dim
+            return losses.temperature_loss(params, log_prob, target_entropy).mean(), {}
+
+        log_temperature, _ = _common.descend(
+            temperature_loss, state.log_temperature, optax.adam(hyper.temperature_learning_rate)
+        )
+        state = State(actor, critic, log_temperature, polyak(critic.params, state.target_critic, hyper.tau))
+        return state, {**critic_metrics, **actor_metrics}
+
+    def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
+        if explore:
+            return policy.sample(state.actor.params, observation, key)[0]
+        return policy.mode(state.actor.params, observation)
+
+    return Agent(init, update, act)

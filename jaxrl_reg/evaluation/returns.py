@@ -1,0 +1,90 @@
+"""Returns of a policy: episodes side by side, each frozen once it has ended."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics
+
+Act = Callable[[Array, Key], Array]  # observation [..., O], key -> action [..., A]
+
+
+def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> Callable[[Act, Key], dict[str, Array]]:
+    """Whole episodes of a policy, one number per episode.
+
+    All episodes run in parallel and the loop ends when the last of them has ended, at the latest after
+    ``env.spec.max_episode_steps`` steps. An episode that has ended keeps its last state: there is no reset, and
+    whatever the physics would do past the end reaches no result. Under ``vmap`` the loop runs until every mapped
+    member is done.
+
+    Args:
+      env: a single environment, not a vectorised one.
+      episodes: how many, ``N``.
+      discount: factor per step for ``"discounted"``; may be traced.
+
+    Returns:
+      ``fn(act, key)`` with ``act(observation [N, O], key) -> action [N, A]``, giving ``"return"`` (undiscounted),
+      ``"discounted"``, ``"length"`` in steps and ``"terminated"`` (1 if the episode ended by itself), each ``[N]``.
+
+    Raises:
+      UserError: if ``episodes`` is below 1.
+    """
+    if episodes < 1:
+        raise UserError(f"episodes={episodes} must be at least 1")
+    limit = env.spec.max_episode_steps
+
+    def step(state: EnvState, action: Array, alive: Array) -> tuple[EnvState, Array, Array, Array]:
+        following = env.step(state, action)
+        kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), following, state)
+        return kept, following.reward, following.terminated, following.truncated
+
+    def run(act: Act, key: Key) -> dict[str, Array]:
+        reset_key, act_key = jax.random.split(key)
+        zeros = jnp.zeros(episodes)
+        totals = {"return": zeros, "discounted": zeros, "length": zeros, "terminated": zeros}
+
+        def unfinished(carry):
+            t, _, alive, _ = carry
+            return (t < limit) & alive.any()
+
+        def body(carry):
+            t, state, alive, totals = carry
+            action = act(state.observation, jax.random.fold_in(act_key, t))
+            state, reward, terminated, truncated = jax.vmap(step)(state, action, alive)
+            gains = {
+                "return": reward,
+                "discounted": reward * jnp.asarray(discount, jnp.float32) ** t,
+                "length": jnp.ones(episodes),
+                "terminated": terminated,
+            }
+            # Select, not multiply: a reward past the end may be infinite.
+            totals = {name: total + jnp.where(alive, gains[name], 0.0) for name, total in totals.items()}
+            return t + 1, state, alive & (terminated + truncated == 0), totals
+
+        start = (
+            jnp.int32(0),
+            jax.vmap(env.reset)(jax.random.split(reset_key, episodes)),
+            jnp.ones(episodes, bool),
+            totals,
+        )
+        return jax.lax.while_loop(unfinished, body, start)[-1]
+
+    return run
+
+
+def evaluator(env: Env, episodes: int) -> Callable[[Act, Key], Metrics]:
+    """``fn(act, key) -> {"return", "length"}``: means over ``episodes`` whole episodes, see ``episode_returns``.
+
+    The return is undiscounted and the length is in steps.
+    """
+    run = episode_returns(env, episodes)
+
+    def evaluate(act: Act, key: Key) -> Metrics:
+        results = run(act, key)
+        return {name: results[name].mean() for name in ("return", "length")}
+
+    return evaluate
