@@ -1,0 +1,179 @@
+"""Drawing batches inside a jitted step: ``sampler(dataset, key, batch_size) -> Transition``, pure and vmappable.
+
+The data set must be an argument of the jitted function, never closed over: XLA would write it into the program.
+Every field of a batch is gathered here; those that nobody reads are removed by the compiler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.types import Array, Dataset, Key, Transition
+
+Sampler = Callable[[Dataset, Key, int], Transition]
+
+
+def take(dataset: Dataset, rows: Array) -> Transition:
+    """The given rows (any shape) as a batch; ``rows`` must lie within the data set."""
+
+    def gather(column):
+        return column.at[rows].get(mode="clip")
+
+    return Transition(
+        observation=gather(dataset.observation),
+        action=gather(dataset.action),
+        reward=gather(dataset.reward),
+        discount=gather(dataset.discount),
+        next_observation=gather(dataset.next_observation),
+        last=gather(dataset.last),
+        next_action=gather(dataset.next_action),
+        return_rank=gather(dataset.return_rank),
+        extras=jax.tree.map(gather, dataset.extras),
+    )
+
+
+def uniform(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+    """``batch_size`` rows drawn uniformly with replacement."""
+    return take(dataset, _rows(dataset, key, batch_size))
+
+
+def n_step(n: int, gamma: float | Array) -> Sampler:
+    """Uniform rows with ``n``-step returns: ``reward`` is ``r_0 + gamma r_1 + ... + gamma^(m-1) r_(m-1)``.
+
+    ``m <= n`` is cut at the episode's end, so nothing crosses it; a truncated episode bootstraps from its true last
+    ``next_observation``. ``discount`` is ``gamma^(m-1)`` times the last row's: the agent's own ``reward + gamma *
+    discount * V(next_observation)`` then is the n-step target. ``next_observation``, ``next_action`` and ``last``
+    belong to the last row used, the other fields to the first. ``gamma`` may be traced; for ``n = 1`` this is
+    :func:`uniform`.
+    """
+    if n < 1:
+        raise UserError(f"n_step needs n >= 1, got {n}")
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        rows = _rows(dataset, key, batch_size)
+        first = take(dataset, rows)
+        used = jnp.minimum(n, dataset.end[rows] - rows)  # m, [B]
+        final = take(dataset, rows + used - 1)
+        offset = jnp.arange(n)
+        weight = jnp.where(offset < used[:, None], jnp.power(jnp.float32(gamma), offset), 0.0)  # [B, n]
+        reward = dataset.reward.at[rows[:, None] + offset].get(mode="clip")
+        return Transition(
+            observation=first.observation,
+            action=first.action,
+            reward=jnp.sum(weight * reward, axis=-1),
+            discount=final.discount * jnp.power(jnp.float32(gamma), used - 1),
+            next_observation=final.next_observation,
+            last=final.last,
+            next_action=final.next_action,
+            return_rank=first.return_rank,
+            extras=first.extras,
+        )
+
+    return sample
+
+
+def take_windows(dataset: Dataset, rows: Array, length: int, pad: str = "left") -> Transition:
+    """Sub-trajectories ``[..., length, ...]`` that begin at ``rows`` ``[...]`` and stop at their episode's end.
+
+    A window that meets the end early has its real rows last (``pad="left"``, Decision Transformer's layout) or first
+    (``pad="right"``). Padding is zero in every field. ``extras["mask"]`` is float32, 1 on real rows, and
+    ``extras["step"]`` int32, the step within the episode; both names are reserved.
+    """
+    if pad not in ("left", "right"):
+        raise UserError(f"pad must be 'left' or 'right', got {pad!r}")
+    if length < 1:
+        raise UserError(f"a window needs a length of at least 1, got {length}")
+    rows = jnp.asarray(rows)[..., None]
+    real = jnp.minimum(length, dataset.end[rows] - rows)  # [..., 1]
+    offset = jnp.arange(length) - (length - real if pad == "left" else 0)
+    mask = (offset >= 0) & (offset < real)
+    index = rows + jnp.clip(offset, 0, real - 1)
+    batch = take(dataset, index)
+
+    def blank(x):
+        return jnp.where(mask.reshape(mask.shape + (1,) * (x.ndim - mask.ndim)), x, jnp.zeros_like(x))
+
+    batch = jax.tree.map(blank, batch)
+    batch.extras["mask"] = mask.astype(jnp.float32)
+    batch.extras["step"] = jnp.where(mask, dataset.step[index], 0)
+    return batch
+
+
+def windows(length: int, pad: str = "left") -> Sampler:
+    """Sub-trajectories ``[B, length, ...]`` whose first row is drawn uniformly over all rows (see take_windows)."""
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        return take_windows(dataset, _rows(dataset, key, batch_size), length, pad)
+
+    return sample
+
+
+def window_starts(dataset: Dataset, length: int, stride: int = 1) -> np.ndarray:
+    """Rows from which a window of ``length`` fits whole into its episode, int32 ``[M]`` on the host.
+
+    Every ``stride``-th row of each episode, counted from its start, and always the last one that fits, so that the
+    episode's end is covered too. Feed them to :func:`take_windows`, as an argument of the jitted function.
+    """
+    if length < 1 or stride < 1:
+        raise UserError(f"window_starts needs length and stride of at least 1, got {length} and {stride}")
+    step, left = np.asarray(dataset.step), np.asarray(dataset.end) - np.arange(dataset.size)
+    rows = np.flatnonzero(((step % stride == 0) & (left >= length)) | (left == length))
+    if rows.size == 0:
+        raise UserError(f"{dataset.name}: no episode has {length} rows")
+    return rows.astype(np.int32)
+
+
+def hindsight(
+    gamma: float | Array = 0.99,
+    *,
+    geometric: float = 1.0,
+    uniform: float = 0.0,
+    current: float = 0.0,
+    random: float = 0.0,
+) -> Sampler:
+    """Uniform rows, each with a goal: the ``next_observation`` of a row chosen by one of four rules.
+
+    The four arguments are probabilities and sum to 1. With ``t`` the sampled row and ``end`` its episode's end:
+    ``geometric`` takes row ``min(t + k, end - 1)`` with P(k) = (1 - gamma) gamma^k, k = 0, 1, ...; ``uniform`` any of
+    ``t .. end - 1``; ``current`` row ``t`` itself; ``random`` any row of the data set. All but the last lie in the
+    same episode's future, the final observation included. ``gamma`` may be traced.
+
+    Adds ``extras["goal"]`` ``[B, O]``, ``extras["goal_row"]`` int32 ``[B]`` and ``extras["goal_reached"]`` float32
+    ``[B]``, 1 where the sampled transition itself arrives at the goal (``goal_row == t``): a goal-conditioned agent
+    takes ``reward = goal_reached - 1`` and ``discount = 1 - goal_reached``.
+    """
+    shares = np.asarray([geometric, uniform, current, random], np.float64)
+    if (shares < 0).any() or abs(shares.sum() - 1.0) > 1e-6:
+        raise UserError(f"hindsight needs probabilities that sum to 1, got {', '.join(f'{s:g}' for s in shares)}")
+    upto = np.cumsum(shares)[:3]
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        row_key, rule_key, geometric_key, uniform_key, random_key = jax.random.split(key, 5)
+        rows = _rows(dataset, row_key, batch_size)
+        last_row = dataset.end[rows] - 1
+        # 1 - u lies in (0, 1], so the logarithm is finite; a gamma of 1 would divide by zero.
+        u = 1.0 - jax.random.uniform(geometric_key, (batch_size,))
+        ahead = jnp.floor(jnp.log(u) / jnp.log(jnp.minimum(gamma, 1.0 - 1e-7)))
+        ahead = jnp.minimum(ahead, (last_row - rows).astype(jnp.float32)).astype(jnp.int32)
+        within = jax.random.randint(uniform_key, (batch_size,), rows, last_row + 1)
+        anywhere = _rows(dataset, random_key, batch_size)
+        rule = jax.random.uniform(rule_key, (batch_size,))
+        goal_row = jnp.select(
+            [rule < upto[0], rule < upto[1], rule < upto[2]], [rows + ahead, within, rows], anywhere
+        ).astype(jnp.int32)
+        batch = take(dataset, rows)
+        batch.extras["goal"] = dataset.next_observation.at[goal_row].get(mode="clip")
+        batch.extras["goal_row"] = goal_row
+        batch.extras["goal_reached"] = (goal_row == rows).astype(jnp.float32)
+        return batch
+
+    return sample
+
+
+def _rows(dataset: Dataset, key: Key, batch_size: int) -> Array:
+    return jax.random.randint(key, (batch_size,), 0, dataset.size)

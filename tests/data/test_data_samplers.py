@@ -1,0 +1,218 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reg import data
+from jaxrl_reg.errors import UserError
+
+BATCH = 512
+FIELDS = ("observation", "action", "reward", "discount", "next_observation", "last", "next_action", "return_rank")
+
+
+def draw(sampler, dataset, seed=0):
+    batch = jax.jit(sampler, static_argnums=2)(dataset, jax.random.key(seed), BATCH)
+    return jax.device_get(batch)
+
+
+def rows_of(batch):
+    return batch.observation[..., 0].astype(int)  # the hand-made observations begin with the row number
+
+
+def test_uniform_gathers_whole_rows_evenly(dataset):
+    batch = draw(data.uniform, dataset)
+    rows = rows_of(batch)
+    for field in FIELDS:
+        np.testing.assert_array_equal(getattr(batch, field), np.asarray(getattr(dataset, field))[rows])
+    np.testing.assert_array_equal(batch.extras["physics"], np.asarray(dataset.extras["physics"])[rows])
+    counts = np.bincount(rows, minlength=10)
+    assert np.abs(counts - BATCH / 10).max() < 5 * np.sqrt(BATCH * 0.09)
+    assert not np.array_equal(rows, rows_of(draw(data.uniform, dataset, seed=1)))
+
+
+@pytest.mark.parametrize("n", [1, 3, 7])
+def test_n_step_against_a_loop(dataset, columns, n):
+    gamma = 0.9
+    batch = draw(data.n_step(n, gamma), dataset)
+    for index, row in enumerate(rows_of(batch)):
+        end = int(dataset.end[row])
+        total, weight, used = 0.0, 1.0, 0
+        while used < n and row + used < end:
+            total += weight * float(columns["reward"][row + used])
+            weight *= gamma
+            used += 1
+        final = row + used - 1
+        terminal = columns["terminated"][final]
+        np.testing.assert_allclose(batch.reward[index], total, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(batch.discount[index], 0 if terminal else gamma ** (used - 1), rtol=1e-6)
+        np.testing.assert_array_equal(batch.next_observation[index], columns["next_observation"][final])
+        np.testing.assert_array_equal(batch.next_action[index], np.asarray(dataset.next_action)[final])
+        assert batch.last[index] == dataset.last[final]
+        np.testing.assert_array_equal(batch.action[index], columns["action"][row])
+    assert set(rows_of(batch)) == set(range(10))
+
+
+def test_one_step_is_uniform_and_gamma_may_be_traced(dataset):
+    one, plain = draw(data.n_step(1, 0.9), dataset), draw(data.uniform, dataset)
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+    @jax.jit
+    def many(dataset, key, gammas):
+        return jax.vmap(lambda gamma: data.n_step(3, gamma)(dataset, key, 32).reward)(gammas)
+
+    found = many(dataset, jax.random.key(0), jnp.array([0.0, 0.9]))
+    alone = jax.jit(data.n_step(3, 0.9), static_argnums=2)(dataset, jax.random.key(0), 32)
+    np.testing.assert_allclose(found[1], alone.reward, rtol=1e-6)
+    np.testing.assert_allclose(found[0], data.uniform(dataset, jax.random.key(0), 32).reward)
+    with pytest.raises(UserError, match="n >= 1"):
+        data.n_step(0, 0.9)
+
+
+@pytest.mark.parametrize("pad", ["left", "right"])
+@pytest.mark.parametrize("length", [1, 3, 6])
+def test_windows_against_a_loop(dataset, pad, length):
+    batch = draw(data.windows(length, pad), dataset)
+    assert batch.observation.shape == (BATCH, length, 3)
+    mask = batch.extras["mask"]
+    starts = batch.extras["tag"][np.arange(BATCH), mask.argmax(axis=1)]
+    assert set(starts) == set(range(10))
+    for index, start in enumerate(starts):
+        real = np.arange(start, min(start + length, int(dataset.end[start])))
+        place = slice(length - len(real), length) if pad == "left" else slice(0, len(real))
+        wanted = np.zeros(length)
+        wanted[place] = 1
+        np.testing.assert_array_equal(mask[index], wanted)
+        for field in FIELDS:
+            column = np.asarray(getattr(dataset, field))
+            padded = np.zeros((length, *column.shape[1:]), column.dtype)
+            padded[place] = column[real]
+            np.testing.assert_array_equal(getattr(batch, field)[index], padded)
+        steps = np.zeros(length, int)
+        steps[place] = np.asarray(dataset.step)[real]
+        np.testing.assert_array_equal(batch.extras["step"][index], steps)
+        assert len(set(batch.observation[index, mask[index] > 0, 1])) == 1  # one episode only
+
+
+def test_windows_refuse_nonsense_and_do_not_touch_the_data_set(dataset):
+    with pytest.raises(UserError, match="'left' or 'right'"):
+        data.take_windows(dataset, jnp.arange(2), 3, "centre")
+    with pytest.raises(UserError, match="at least 1"):
+        data.take_windows(dataset, jnp.arange(2), 0)
+    assert set(dataset.extras) == {"physics", "tag"}
+
+
+def test_window_starts_cover_whole_windows_only(dataset):
+    np.testing.assert_array_equal(data.window_starts(dataset, 3), [0, 1, 4, 5, 6])
+    np.testing.assert_array_equal(data.window_starts(dataset, 2, stride=2), [0, 2, 4, 6, 7])  # 7: the episode's end
+    np.testing.assert_array_equal(data.window_starts(dataset, 1, stride=9), [0, 3, 4, 8, 9])
+    rows = data.window_starts(dataset, 4)
+    mask = data.take_windows(dataset, rows, 4).extras["mask"]
+    assert np.asarray(mask).all()
+    with pytest.raises(UserError, match="no episode has 6 rows"):
+        data.window_starts(dataset, 6)
+    with pytest.raises(UserError, match="stride"):
+        data.window_starts(dataset, 2, stride=0)
+
+
+def goals(dataset, **options):
+    batch = draw(data.hindsight(0.7, **{"geometric": 0.0, **options}), dataset)
+    rows, goal_rows = rows_of(batch), batch.extras["goal_row"]
+    np.testing.assert_array_equal(batch.extras["goal"], np.asarray(dataset.next_observation)[goal_rows])
+    np.testing.assert_array_equal(batch.extras["goal_reached"], goal_rows == rows)
+    np.testing.assert_array_equal(batch.reward, np.asarray(dataset.reward)[rows])
+    return rows, goal_rows
+
+
+@pytest.mark.parametrize("rule", ["geometric", "uniform", "current"])
+def test_hindsight_goals_lie_in_the_same_episodes_future(dataset, rule):
+    rows, goal_rows = goals(dataset, **{rule: 1.0})
+    assert (goal_rows >= rows).all()
+    assert (goal_rows < np.asarray(dataset.end)[rows]).all()
+    if rule == "current":
+        np.testing.assert_array_equal(goal_rows, rows)
+    else:
+        assert {goal for row, goal in zip(rows, goal_rows, strict=True) if row == 4} == {4, 5, 6, 7, 8}
+
+
+def test_hindsight_distributions(dataset):
+    counts = {rule: np.zeros(5) for rule in ("geometric", "uniform")}
+    many = jax.jit(
+        lambda dataset, key, rule: data.hindsight(0.7, **{"geometric": 0.0, rule: 1.0})(dataset, key, 20_000),
+        static_argnums=2,
+    )
+    for rule in counts:
+        batch = jax.device_get(many(dataset, jax.random.key(3), rule))
+        ahead = (batch.extras["goal_row"] - rows_of(batch))[rows_of(batch) == 4]
+        counts[rule] = np.bincount(ahead, minlength=5) / len(ahead)
+    geometric = np.array([0.3 * 0.7**k for k in range(4)] + [0.7**4])  # what lies past the end falls on the last row
+    np.testing.assert_allclose(counts["geometric"], geometric, atol=0.05)
+    np.testing.assert_allclose(counts["uniform"], np.full(5, 0.2), atol=0.05)
+
+
+def test_hindsight_mixture_and_random_goals(dataset):
+    rows, goal_rows = goals(dataset, random=1.0)
+    assert set(goal_rows) == set(range(10))
+    assert (goal_rows < rows).any()
+    rows, goal_rows = goals(dataset, random=0.5, current=0.5)
+    share = (goal_rows == rows).mean()
+    assert abs(share - 0.55) < 5 * np.sqrt(0.25 / BATCH)
+    for wrong in ({"random": 0.5}, {"geometric": -1.0, "random": 1.0}):
+        with pytest.raises(UserError, match="sum to 1"):
+            data.hindsight(**wrong)
+
+
+@pytest.mark.parametrize("gamma", [0.0, 1.0])
+def test_hindsight_at_the_ends_of_gamma(dataset, gamma):
+    batch = draw(data.hindsight(gamma), dataset)
+    wanted = rows_of(batch) if gamma == 0.0 else np.asarray(dataset.end)[rows_of(batch)] - 1
+    np.testing.assert_array_equal(batch.extras["goal_row"], wanted)
+
+
+SAMPLERS = {
+    "uniform": data.uniform,
+    "n_step": data.n_step(3, 0.99),
+    "windows": data.windows(4),
+    "hindsight": data.hindsight(geometric=0.5, random=0.5),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_samplers_inside_a_scan_vmapped_over_keys(dataset, name):
+    sampler = SAMPLERS[name]
+
+    def run(dataset, key):
+        def body(carry, index):
+            batch = sampler(dataset, jax.random.fold_in(key, index), 8)
+            return carry + batch.reward.sum(), batch.reward
+
+        return jax.lax.scan(body, 0.0, jnp.arange(3))
+
+    keys = jax.random.split(jax.random.key(0), 4)
+    total, rewards = jax.jit(jax.vmap(run, in_axes=(None, 0)))(dataset, keys)
+    single = sampler(dataset, jax.random.fold_in(keys[2], 1), 8).reward
+    np.testing.assert_allclose(rewards[2, 1], single, rtol=1e-6)
+    assert total.shape == (4,)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_the_program_does_not_contain_the_data(name):
+    rows = 100_000
+    zeros = np.zeros((rows, 3), np.float32)
+    end = np.arange(rows) % 1000 == 999
+    big = data.from_arrays(zeros, zeros, np.zeros(rows), np.zeros(rows), end, zeros, name="big")
+    shapes = jax.eval_shape(lambda: big)
+    lowered = jax.jit(lambda dataset, key: SAMPLERS[name](dataset, key, 256)).lower(shapes, jax.random.key(0))
+    assert len(lowered.as_text()) < 100_000
+
+
+def test_gathers_that_nobody_reads_are_removed(dataset):
+    def count(fields):
+        def program(dataset, key):
+            batch = data.uniform(dataset, key, 16)
+            return [getattr(batch, field) for field in fields]
+
+        text = jax.jit(program).lower(dataset, jax.random.key(0)).compile().as_text()
+        return text.count(" gather(") + text.count("dynamic-slice(")
+
+    assert count(["reward"]) < count(FIELDS)
