@@ -47,7 +47,7 @@ def behaviour_cloning_nll(log_prob: Array) -> Array:
 def awr_weight(advantage: Array, inverse_temperature: Array | float, clip: Array | float) -> Array:
     """``min(exp(beta A), clip)``, DETACHED: the weight of advantage-weighted regression.
 
-    The exponent is bounded before exponentiating, so nothing overflows. What differs between methods:
+    An exponential that overflows becomes ``clip``, exactly. What differs between methods:
 
     * IQL: ``A = min_j Qbar_j(s, a) - V(s)``, beta 3 (MuJoCo) or 10 (AntMaze), clip 100; XQL likewise.
     * AWAC: ``A = min_j Q_j(s, a) - min_j Q_j(s, a_pi)``, beta = 1 / lambda = 3, clip 100.
@@ -65,8 +65,7 @@ def awr_weight(advantage: Array, inverse_temperature: Array | float, clip: Array
     Source: Peng et al., 2019, Advantage-Weighted Regression; Kostrikov et al., 2021 (IQL), eq. 7; Nair et al., 2020
       (AWAC).
     """
-    exponent = jnp.minimum(inverse_temperature * advantage, jnp.log(clip))
-    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(exponent), clip))  # exp(log clip) may round to above clip
+    return jax.lax.stop_gradient(jnp.minimum(jnp.exp(inverse_temperature * advantage), clip))
 
 
 @shapes(advantage="...", clip="")

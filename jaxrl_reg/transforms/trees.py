@@ -33,7 +33,7 @@ def polyak(online: T, target: T, rate: jax.Array | float) -> T:
         if jnp.shape(new) != jnp.shape(old):
             where = jax.tree_util.keystr(path)
             raise ValueError(f"polyak: online{where} has shape {list(new.shape)}, target{where} {list(old.shape)}")
-        if not jnp.issubdtype(jnp.result_type(old), jnp.floating):
+        if not jnp.issubdtype(old.dtype, jnp.floating):
             return new
         wide = jnp.promote_types(old.dtype, jnp.float32)
         step = jnp.asarray(rate, wide)
