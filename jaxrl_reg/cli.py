@@ -1,0 +1,536 @@
+"""The command line ``jaxrl-reg``: parses, calls ``jobs``, prints. Importing it, and ``--help``, does not import JAX."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import difflib
+import os
+import pathlib
+import shlex
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from jaxrl_reg import jobs
+from jaxrl_reg.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PROG = "jaxrl-reg"
+BAD_INPUT, STOPPED = 2, 130
+TOPICS = ("agents", "envs", "datasets", "hyperparameters")
+
+INTRO = """\
+Behaviour-regularised reinforcement learning: seeds x hyperparameters as one compiled program.
+
+commands:
+  sweep            collect a data set if needed, train a grid and a cloning baseline, evaluate, report
+  train            the same for one setting
+  collect          only make the data sets of an environment
+  evaluate RUN     more episodes from the checkpoints of a run
+  report RUN       write the report of a run again
+  resume RUN       continue a run that was stopped
+  list [TOPIC]     agents, envs, datasets, hyperparameters [of an agent]
+  env              versions, devices and cache, for bug reports
+
+examples:
+  jaxrl-reg sweep
+  jaxrl-reg sweep --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
+  jaxrl-reg list hyperparameters rebrac
+  jaxrl-reg resume runs/brax-hopper-rebrac-20260101-120000
+
+'jaxrl-reg COMMAND --help' explains the options of a command."""
+
+SWEEP_EXAMPLES = """\
+examples:
+  jaxrl-reg sweep --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
+  jaxrl-reg sweep --env pointnav --agent iql --grid expectile=0.7,0.9 --grid temperature=log:0.3:10:4
+  jaxrl-reg sweep --agent td3_bc --dataset medium --set discount=0.995 --set layer_norm=true --scale full
+
+Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values."""
+
+TRAIN_EXAMPLES = """\
+examples:
+  jaxrl-reg train --env brax/hopper --agent iql --seeds 8
+  jaxrl-reg train --agent rebrac --set actor_bc_coef=0.05 --dataset expert"""
+
+COLLECT_EXAMPLES = """\
+examples:
+  jaxrl-reg collect --env brax/hopper --backend spring
+  jaxrl-reg collect --env pointnav --collect-steps 50000 --data-dir ~/datasets"""
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parsing
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise UserError(f"{message}; see: {self.prog} --help")
+
+
+def _whole(text: str) -> int:
+    """``20_000``, ``20000`` or ``2e4``."""
+    try:
+        value = float(text)
+        if value == int(value):
+            return int(value)
+    except (ValueError, OverflowError):
+        pass
+    raise argparse.ArgumentTypeError(f"{text!r} is not a whole number")
+
+
+def _widths(text: str) -> tuple[int, ...]:
+    return tuple(_whole(item) for item in text.split(",") if item)
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, equals, value = text.partition("=")
+    if not (equals and name.strip() and value.strip()):
+        raise argparse.ArgumentTypeError(f"{text!r} is not name=value")
+    return name.strip().replace("-", "_"), value.strip()
+
+
+def _axis(text: str) -> tuple[str, tuple[float, ...]]:
+    """``name=0.1,1`` or ``name=log:0.01:1:5`` or ``name=lin:0:1:3``."""
+    name, values = _assignment(text)
+    try:
+        kind, *numbers = values.split(":")
+        if kind in ("log", "lin"):
+            low, high, count = float(numbers[0]), float(numbers[1]), int(numbers[2])
+            if count < 2 or (kind == "log" and min(low, high) <= 0):
+                raise ValueError
+            steps = [i / (count - 1) for i in range(count)]
+            if kind == "lin":
+                return name, tuple(low + (high - low) * step for step in steps)
+            return name, tuple(low * (high / low) ** step for step in steps)
+        return name, tuple(float(value) for value in values.split(",") if value.strip())
+    except (ValueError, IndexError):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not name=number,number,... or name=log:LOW:HIGH:N or name=lin:LOW:HIGH:N"
+        ) from None
+
+
+_TYPES: dict[str, Callable[[str], Any]] = {"int": _whole, "int | None": _whole, "tuple[int, ...]": _widths}
+_METAVARS = {"int": "N", "int | None": "N", "tuple[int, ...]": "N,N"}
+
+
+def _flag(name: str) -> str:
+    return "--set" if name == "settings" else "--" + name.replace("_", "-")
+
+
+def _add_config(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+    """One option for each of these fields of ``SweepConfig``; only those that are given reach the config."""
+    fields = {field.name: field for field in dataclasses.fields(jobs.SweepConfig)}
+    for name in names:
+        field = fields[name]
+        kind, text, options = str(field.type), field.metadata["help"], {}
+        if name in ("grid", "settings"):
+            shape = "NAME=V,V,..." if name == "grid" else "NAME=VALUE"
+            options = {"action": "append", "metavar": shape, "type": _axis if name == "grid" else _assignment}
+        elif kind == "bool":
+            options = {"action": "store_true"}
+        else:
+            metavar = field.metadata.get("metavar") or _METAVARS.get(kind) or name.upper()
+            options = {"type": _TYPES.get(kind, str), "metavar": metavar}
+            presets = [f"{scale}: {_show(preset[name])}" for scale, preset in jobs.SCALES.items() if name in preset]
+            default = "; ".join(presets) if presets else _show(field.default)
+            text += f" [{default}]" if default else ""
+        parser.add_argument(_flag(name), dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **options)
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return ""
+    if isinstance(value, tuple):
+        return ",".join(map(str, value))
+    return f"{value:,}".replace(",", "_") if isinstance(value, int) else str(value)
+
+
+_COLLECTING = ("env", "backend", "data_dir", "scale", "collect_steps", "hidden", "seed_offset")
+_TRAINING = tuple(field.name for field in dataclasses.fields(jobs.SweepConfig))
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The whole command line."""
+
+    def options(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        parser.formatter_class = argparse.RawDescriptionHelpFormatter
+        parser.allow_abbrev = False
+        return parser
+
+    top = options(_Parser(prog=PROG, usage=f"{PROG} COMMAND [options]", description=INTRO, add_help=True))
+    top.add_argument("--version", action="store_true", help="print the version and exit")
+    verbs = top.add_subparsers(dest="verb", metavar="COMMAND", help=argparse.SUPPRESS, parser_class=_Parser)
+
+    def verb(name: str, description: str, examples: str = "", takes: str = "[options]") -> argparse.ArgumentParser:
+        usage = f"{PROG} {name} {takes}"
+        parser = verbs.add_parser(name, prog=f"{PROG} {name}", usage=usage, description=description, epilog=examples)
+        return options(parser)
+
+    for name, description, examples in (
+        (
+            "sweep",
+            "Collect a data set if needed, train a grid and a cloning baseline, evaluate, report.",
+            SWEEP_EXAMPLES,
+        ),
+        ("train", "Train one setting over several seeds, with a cloning baseline, and report.", TRAIN_EXAMPLES),
+    ):
+        parser = verb(name, description, examples)
+        _add_config(parser, [field for field in _TRAINING if name == "sweep" or field != "grid"])
+        parser.add_argument("--out", metavar="DIR", help="run directory [runs/<env>-<agent>-<time>]")
+    _add_config(
+        verb(
+            "collect",
+            "Train soft actor-critic online and cut its experience into random, medium, medium-replay, expert and "
+            "medium-expert data sets.",
+            COLLECT_EXAMPLES,
+        ),
+        _COLLECTING,
+    )
+    for name, description in (
+        ("evaluate", "Roll out more episodes from the checkpoints of a run and write its report again."),
+        ("report", "Write the report of a run again from its metrics."),
+        ("resume", "Continue a run from its newest checkpoint."),
+    ):
+        parser = verb(name, description, takes="RUN [options]" if name == "evaluate" else "RUN")
+        parser.add_argument("run", metavar="RUN", help="run directory")
+        if name == "evaluate":
+            parser.add_argument("--episodes", type=_whole, metavar="N", help="per member [ten times the run's own]")
+    parser = verb("list", "Show what there is, with defaults, meanings and papers.", takes="[TOPIC] [AGENT]")
+    parser.add_argument("topic", metavar="TOPIC", nargs="?", help=", ".join(TOPICS))
+    parser.add_argument("name", metavar="AGENT", nargs="?", help="for hyperparameters: of this agent only")
+    parser.add_argument("--data-dir", default="datasets", metavar="DIR", help="where data sets are kept [datasets]")
+    verb("env", "Print versions, devices and cache state for a bug report.", takes="")
+    return top
+
+
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The arguments as a namespace with ``verb``.
+
+    Raises:
+      UserError: for an unknown command or flag (with the nearest known one), or a value that cannot be read.
+      SystemExit: after ``--help``.
+    """
+    parser = build_parser()
+    verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
+    if argv and not argv[0].startswith("-") and argv[0] not in verbs:
+        raise unknown("command", argv[0], verbs)
+    arguments, rest = parser.parse_known_args(argv)
+    if rest:
+        known = verbs[arguments.verb] if arguments.verb else parser
+        flags = [flag for action in known._actions for flag in action.option_strings if flag.startswith("--")]
+        flag = next((word for word in rest if word.startswith("-")), None)
+        if flag is None:
+            raise UserError(f"unexpected argument {rest[0]!r}; see: {known.prog} --help")
+        name = flag.split("=")[0]
+        if not difflib.get_close_matches(name, flags, cutoff=0.5):
+            hint = f"a hyperparameter is given as --set {name.strip('-').replace('-', '_')}=VALUE"
+            raise UserError(f"unknown flag {name!r}; {hint}; for options see: {known.prog} --help")
+        raise unknown("flag", name, flags)
+    return arguments
+
+
+def config_of(arguments: argparse.Namespace) -> jobs.SweepConfig:
+    """The ``SweepConfig`` that the command line asks for.
+
+    Raises:
+      UserError: if a name is given twice.
+    """
+    names = [field.name for field in dataclasses.fields(jobs.SweepConfig)]
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    for name in ("grid", "settings"):
+        pairs = given.get(name, [])
+        seen = [key for key, _ in pairs]
+        twice = next((key for key in seen if seen.count(key) > 1), None)
+        if twice:
+            raise UserError(f"{_flag(name)} {twice} is given twice; put all its values into one")
+        if pairs:
+            given[name] = dict(pairs)
+    return jobs.SweepConfig(**given)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# The machine
+
+
+def prepare() -> None:
+    """Settings that JAX reads when its backend starts. What the environment already says is left alone.
+
+    One CPU device per core lets members train side by side; the scheduler flag avoids a standstill of XLA's CPU runtime
+    on a busy machine; compiled programs are kept between runs.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if "xla_force_host_platform_device_count" not in flags and jax.config.jax_num_cpu_devices == -1:
+        with contextlib.suppress(RuntimeError):  # the backend is already up
+            jax.config.update("jax_num_cpu_devices", cores)
+    if jax.config.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxrl-reg"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Printing
+
+
+class Display:
+    """Lines and a progress bar on a terminal; lines only where the output is not one."""
+
+    def __init__(self) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, Progress, TextColumn
+
+        self.console = Console(highlight=False, soft_wrap=True)
+        self.live = self.console.is_terminal
+        self._tasks: dict[str, Any] = {}
+        self._bar = Progress(
+            TextColumn("{task.description:<10}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[text]}"),
+            console=self.console,
+        )
+
+    def __enter__(self) -> Display:
+        if self.live:
+            self._bar.start()
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        if self.live:
+            self._bar.stop()
+
+    def say(self, text: str) -> None:
+        self.console.print(text, markup=False)
+
+    def tick(self, tick: jobs.Tick) -> None:
+        if not self.live:
+            if tick.done:
+                self.say(f"{tick.stage}: {progress_text(tick)}")
+            return
+        if tick.stage not in self._tasks:
+            self._tasks[tick.stage] = self._bar.add_task(tick.stage, total=tick.total, text="")
+        self._bar.update(
+            self._tasks[tick.stage], total=tick.total, completed=tick.done, text=progress_text(tick), refresh=True
+        )
+
+
+def progress_text(tick: jobs.Tick) -> str:
+    """``2,000 of 20,000  1,234 updates/s  0:42 left  score 12.3``"""
+    if not tick.done:
+        return "compiled, first part under way"
+    minutes, seconds = divmod(round(tick.eta_seconds), 60)
+    left = f"{minutes // 60}:{minutes % 60:02d}:{seconds:02d}" if minutes >= 60 else f"{minutes}:{seconds:02d}"
+    parts = [f"{tick.done:,} of {tick.total:,}", f"{tick.per_second:,.0f} {tick.unit}/s", f"{left} left"]
+    if tick.score is not None:
+        parts.append(f"{tick.score_name} {tick.score:,.1f}")
+    return "  ".join(parts)
+
+
+def print_table(console: Any, table: pd.DataFrame, directory: pathlib.Path) -> None:
+    """The report's table in short, and where the report is."""
+    from rich.table import Table
+
+    from jaxrl_reg.evaluation.report import brief
+
+    headings, rows = brief(table)
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for i, heading in enumerate(headings):
+        shown.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in rows:
+        shown.add_row(*row)
+    console.print(shown)
+    console.print(f"report: {directory / 'report.html'}", markup=False)
+
+
+def _columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
+    """Left-aligned columns; the last one is wrapped to the terminal."""
+    import shutil
+    import textwrap
+
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]) - 1)]
+    start = len(indent) + sum(width + 2 for width in widths)
+    room = max(30, min(shutil.get_terminal_size((110, 20)).columns, 140) - start)
+    lines = []
+    for row in rows:
+        head = indent + "".join(f"{cell:<{width}}  " for cell, width in zip(row, widths, strict=False))
+        for i, line in enumerate(textwrap.wrap(row[-1], room) or [""]):
+            lines.append((head if i == 0 else " " * start) + line)
+    return "\n".join(line.rstrip() for line in lines)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Commands
+
+
+@contextlib.contextmanager
+def _job(directory: pathlib.Path | None) -> Iterator[Display]:
+    """A display for a job; Ctrl-C becomes exit status 130 and, with a run directory, the way to go on."""
+    from jaxrl_reg.population import Interrupted
+
+    stopped = False
+    with Display() as display:
+        try:
+            yield display
+        except (KeyboardInterrupt, Interrupted):
+            stopped = True
+    if stopped:
+        if directory is not None and (directory / "config.json").exists():
+            display.say(f"stopped; go on with: {PROG} resume {shlex.quote(str(directory))}")
+        else:
+            display.say("stopped; run the same command again to go on")
+        raise SystemExit(STOPPED)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    config = config_of(arguments)
+    directory = pathlib.Path(arguments.out) if arguments.out else jobs.default_directory(config)
+    with _job(directory) as display:
+        call = jobs.train if arguments.verb == "train" else jobs.sweep
+        outcome = call(config, directory=directory, say=display.say, on_tick=display.tick)
+    print_table(display.console, outcome.table, outcome.directory)
+
+
+def _collect(arguments: argparse.Namespace) -> None:
+    with _job(None) as display:
+        path = jobs.collect(config_of(arguments), say=display.say, on_tick=display.tick)
+    if path is not None:
+        display.say(f"data sets: {path.parent}")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    with _job(None) as display:
+        table = jobs.evaluate(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
+    print_table(display.console, table, pathlib.Path(arguments.run))
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    table = jobs.report(arguments.run)
+    print_table(Display().console, table, pathlib.Path(arguments.run))
+
+
+def _resume(arguments: argparse.Namespace) -> None:
+    directory = pathlib.Path(arguments.run)
+    with _job(directory) as display:
+        outcome = jobs.resume(directory, say=display.say, on_tick=display.tick)
+    print_table(display.console, outcome.table, outcome.directory)
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    topic = arguments.topic
+    if topic is not None and topic not in TOPICS:
+        raise unknown("topic", topic, TOPICS)
+    if arguments.name is not None and topic != "hyperparameters":
+        raise UserError(f"only 'list hyperparameters' takes a name, not 'list {topic}'")
+    if topic in (None, "agents"):
+        _list_agents()
+    if topic in (None, "envs"):
+        _list_envs()
+    if topic in (None, "datasets"):
+        _list_datasets(arguments.data_dir)
+    if topic == "hyperparameters":
+        _list_hyperparameters(arguments.name)
+    if topic is None:
+        print(f"hyperparameters\n  {PROG} list hyperparameters [AGENT]")
+
+
+def _list_agents() -> None:
+    from jaxrl_reg import agents
+
+    rows = []
+    for name in agents.names():
+        module = agents.load(name)
+        rows.append((name, module.KIND, f"{module.PAPER.title} ({module.PAPER.authors}, {module.PAPER.year})"))
+    print("agents\n" + _columns(rows))
+
+
+def _list_envs() -> None:
+    from jaxrl_reg import envs
+
+    print("envs\n" + _columns([(name,) for name in envs.names()]))
+
+
+def _list_datasets(directory: str) -> None:
+    print("datasets, collected in any environment on first use\n" + _columns([(name,) for name in jobs.COLLECTED]))
+    found = sorted(pathlib.Path(directory).rglob("*.hdf5")) if pathlib.Path(directory).is_dir() else []
+    rows = [(str(path), f"{path.stat().st_size / 2**20:.1f} MiB") for path in found]
+    print(f"files in {directory}\n" + (_columns(rows) if rows else "  none yet"))
+
+
+def _list_hyperparameters(name: str | None) -> None:
+    from jaxrl_reg import agents
+
+    for agent in agents.names() if name is None else [name]:
+        module = agents.load(agent)
+        paper = module.PAPER
+        print(f"{agent}: {paper.title} ({paper.authors}, {paper.year}) {paper.url}")
+        for kind, cls in (("swept with --grid, fixed with --set", module.Hyper), ("fixed with --set", module.Config)):
+            rows = [(field, _default(value), text) for field, value, text in agents.settings(cls)]
+            if rows:
+                print(f" {kind}\n" + _columns(rows, indent="   "))
+        if paper.deviations:
+            print(_columns([("", f"differs from the paper: {paper.deviations}")], indent=""))
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _env(_: argparse.Namespace) -> None:
+    from jaxrl_reg.io import env_info
+
+    print("\n".join(env_info.lines(env_info.describe())))
+
+
+_CALLS = {
+    "sweep": _sweep,
+    "train": _sweep,
+    "collect": _collect,
+    "evaluate": _evaluate,
+    "report": _report,
+    "resume": _resume,
+    "list": _list,
+    "env": _env,
+}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line; returns the exit status: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        arguments = parse(argv)
+        if arguments.version:
+            from jaxrl_reg import __version__
+
+            print(f"{PROG} {__version__}")
+            return 0
+        if arguments.verb is None:
+            build_parser().print_help()
+            return 0
+        if arguments.verb != "report":  # needs no backend
+            prepare()
+        _CALLS[arguments.verb](arguments)
+    except UserError as error:
+        print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
+        return BAD_INPUT
+    except SystemExit as stop:
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return STOPPED
+    except BrokenPipeError:  # | head
+        sys.stderr.close()
+        return 0
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,238 @@
+"""Figures of a report: learning curves, performance profiles, tuning-budget curves, histograms of returns.
+
+Every function takes plain arrays and returns a Matplotlib ``Figure`` that belongs to the caller: no pyplot, no global
+state, no style files. ``encode`` turns a figure into bytes.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+MOST_COLOURS = 7  # more lines than this cannot be told apart; the rest are drawn thin and grey
+
+
+class Theme(NamedTuple):
+    """Colours that suit a light or a dark page."""
+
+    ink: str
+    faint: str
+    background: str
+    palette: tuple[str, ...]  # for settings without an order; readable with colour-blind eyes
+    ramp: tuple[float, float]  # the part of viridis that contrasts with the background
+    baseline: str
+
+
+LIGHT = Theme(
+    ink="#1f2933",
+    faint="#d5dae1",
+    background="#ffffff",
+    palette=("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#b58900", "#56b4e9", "#6b4fbb"),
+    ramp=(0.0, 0.82),
+    baseline="#52606d",
+)
+DARK = Theme(
+    ink="#dfe4ea",
+    faint="#3b4654",
+    background="#161b22",
+    palette=("#56b4e9", "#ff9e57", "#2fcf9f", "#e79cc8", "#f0d34e", "#8fb4ff", "#b9a3ff"),
+    ramp=(0.25, 1.0),
+    baseline="#9aa7b5",
+)
+
+
+class Curve(NamedTuple):
+    """A line ``y`` over ``x`` (both ``[n]``), with a band from ``low`` to ``high`` where given."""
+
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+    low: np.ndarray | None = None
+    high: np.ndarray | None = None
+    baseline: bool = False  # drawn dashed and grey, above the settings
+
+
+def learning_curves(
+    curves: Sequence[Curve],
+    *,
+    score: str = "normalised score",
+    references: Mapping[str, float] | None = None,
+    ordered: bool = False,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Score after so many updates, one line per setting.
+
+    Args:
+      curves: best setting first; those past the first seven are drawn thin and grey.
+      score: what the vertical axis shows.
+      references: horizontal dotted lines, label to score (the behaviour policy, say).
+      ordered: the settings are values of one hyperparameter: colour them along a ramp, in the order of their labels.
+      theme: ``LIGHT`` or ``DARK``.
+    """
+    figure, axes = _canvas(theme)
+    _draw(axes, curves, ordered, theme)
+    for style, (label, value) in zip((":", "-.", (0, (5, 1, 1, 1, 1, 1))), (references or {}).items(), strict=False):
+        axes.axhline(value, color=theme.ink, linewidth=1.2, linestyle=style, label=label, zorder=1)
+    axes.set_xlabel("updates")
+    axes.set_ylabel(score)
+    axes.xaxis.set_major_formatter(_thousands)
+    axes.set_xlim(left=0)
+    _legend(figure, axes, theme)
+    return figure
+
+
+def performance_profile(
+    curves: Sequence[Curve], *, score: str = "normalised score", ordered: bool = False, theme: Theme = LIGHT
+) -> Figure:
+    """Fraction of runs whose score exceeds tau, over tau: a line that lies higher is better everywhere it does."""
+    figure, axes = _canvas(theme)
+    _draw(axes, curves, ordered, theme)
+    axes.set_xlabel(f"{score} tau")
+    axes.set_ylabel("fraction of runs above tau")
+    axes.set_ylim(-0.02, 1.02)
+    _legend(figure, axes, theme)
+    return figure
+
+
+def tuning_curve(
+    curves: Sequence[Curve], *, score: str = "normalised score", ordered: bool = False, theme: Theme = LIGHT
+) -> Figure:
+    """Expected score of the best of ``k`` policies that were tried in the environment, over ``k``."""
+    figure, axes = _canvas(theme)
+    _draw(axes, curves, ordered, theme)
+    axes.set_xlabel("policies tried online")
+    axes.set_ylabel(f"expected {score}")
+    longest = max((len(curve.x) for curve in curves), default=1)
+    if longest > 100:
+        axes.set_xscale("log")
+        axes.tick_params(which="minor", length=0)
+        axes.xaxis.set_major_formatter(_thousands)
+    else:
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    _legend(figure, axes, theme)
+    return figure
+
+
+def histogram(values: np.ndarray, *, xlabel: str, ylabel: str = "episodes", theme: Theme = LIGHT) -> Figure:
+    """How values, such as the episode returns of a data set, are spread."""
+    figure, axes = _canvas(theme)
+    values = np.asarray(values, float)
+    bins = int(np.clip(np.sqrt(values.size) * 2, 5, 50))
+    axes.hist(values, bins=bins, color=theme.palette[0], alpha=0.85)
+    axes.axvline(values.mean(), color=theme.ink, linewidth=1.2, linestyle=":", label="mean")
+    axes.yaxis.get_major_locator().set_params(integer=True)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(ylabel)
+    _legend(figure, axes, theme)
+    return figure
+
+
+def encode(figure: Figure, kind: str = "png") -> bytes:
+    """The figure as a ``png`` (opaque, 2x resolution) or ``svg`` (transparent, text as outlines) file."""
+    import matplotlib
+
+    buffer = io.BytesIO()
+    settings: dict[str, Any] = {"svg.hashsalt": "jaxrl_reg", "svg.fonttype": "path"}
+    with matplotlib.rc_context(settings):
+        if kind == "svg":
+            figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
+        else:
+            figure.savefig(buffer, format=kind, dpi=200, facecolor=figure.get_facecolor())
+    return buffer.getvalue()
+
+
+def data_uri(figure: Figure) -> str:
+    """The figure as an SVG ``data:`` address for an ``<img>``."""
+    return "data:image/svg+xml;base64," + base64.b64encode(encode(figure, "svg")).decode()
+
+
+def _canvas(theme: Theme) -> tuple[Figure, Axes]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6.0, 4.2), layout="constrained", facecolor=theme.background)
+    axes = figure.add_subplot()
+    axes.set_facecolor("none")
+    axes.grid(axis="y", color=theme.faint, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for side, spine in axes.spines.items():
+        spine.set_visible(side == "bottom")
+        spine.set_color(theme.faint)
+    axes.tick_params(colors=theme.ink, labelsize=11, length=0)
+    for label in (axes.xaxis.label, axes.yaxis.label):
+        label.set_color(theme.ink)
+        label.set_size(12)
+    return figure, axes
+
+
+def _draw(axes: Axes, curves: Sequence[Curve], ordered: bool, theme: Theme) -> None:
+    settings = [curve for curve in curves if not curve.baseline]
+    shown, rest = settings[:MOST_COLOURS], settings[MOST_COLOURS:]
+    if ordered:  # legend and colours follow the values, whichever setting is best
+        shown = sorted(shown, key=lambda curve: _last_number(curve.label))
+    for curve, colour in zip(shown, _colours(len(shown), ordered, theme), strict=True):
+        _line(axes, curve, colour, "-")
+    for curve in curves:
+        if curve.baseline:
+            _line(axes, curve, theme.baseline, "--")
+    for i, curve in enumerate(rest):
+        label = f"{len(rest)} other settings" if i == 0 else None
+        axes.plot(curve.x, curve.y, color=theme.faint, linewidth=0.9, label=label, zorder=2)
+
+
+def _line(axes: Axes, curve: Curve, colour: Any, style: str) -> None:
+    single = len(curve.x) == 1
+    axes.plot(
+        curve.x,
+        curve.y,
+        color=colour,
+        linestyle=style,
+        linewidth=2,
+        marker="o" if single else None,
+        label=curve.label,
+        zorder=4 if curve.baseline else 3,
+    )
+    if curve.low is not None and curve.high is not None:
+        if single:
+            axes.vlines(curve.x, curve.low, curve.high, color=colour, linewidth=2, alpha=0.5)
+        else:
+            axes.fill_between(curve.x, curve.low, curve.high, color=colour, alpha=0.16, linewidth=0)
+
+
+def _colours(count: int, ordered: bool, theme: Theme) -> list[Any]:
+    if ordered and count > 1:
+        import matplotlib
+
+        return list(matplotlib.colormaps["viridis"](np.linspace(*theme.ramp, count)))
+    return list(theme.palette[:count])
+
+
+def _legend(figure: Figure, axes: Axes, theme: Theme) -> None:
+    handles, labels = axes.get_legend_handles_labels()
+    if not handles:
+        return
+    columns = 1 if max(map(len, labels)) > 36 else 2
+    figure.legend(
+        handles, labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=10.5, labelcolor=theme.ink
+    )
+
+
+def _last_number(label: str) -> float:
+    try:
+        return float(label.replace("=", " ").split()[-1])
+    except ValueError:
+        return 0.0
+
+
+def _thousands(value: float, _position: int = 0) -> str:
+    """100000 as ``100k``: axes stay short."""
+    if abs(value) >= 1e6:
+        return f"{value / 1e6:g}M"
+    return f"{value / 1e3:g}k" if abs(value) >= 1e4 else f"{value:g}"

@@ -1,0 +1,883 @@
+"""The main job as library calls: collect a data set, train a population and a baseline, evaluate, report, resume.
+
+``sweep(SweepConfig(env="brax/hopper", agent="rebrac", grid={"actor_bc_coef": (0.01, 0.1)}))`` does everything and
+leaves a run directory::
+
+    config.json      everything needed to run it again, with versions and commit
+    metrics.parquet  one row per member per evaluation
+    summary.json     the data set's summary, plans and timings
+    checkpoints/     the newest states of the population and of the baseline
+    report.html      one self-contained page, beside table.csv, curves.png, profile.png and rollout.html
+
+The command line is a thin skin over this module. JAX is imported inside the functions, so importing this is cheap.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import json
+import pathlib
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxrl_reg.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxrl_reg.population import Plan, Result
+    from jaxrl_reg.types import Agent, Dataset, Env, Run
+
+FORMAT = 1  # of the run directory
+BASELINE = "bc"
+COLLECT_ENVS, COLLECT_SEGMENTS, COLLECT_STREAM = 16, 20, 7
+EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
+COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
+
+# What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the published protocol.
+SCALES: dict[str, dict[str, Any]] = {
+    "small": {
+        "seeds": 4,
+        "updates": 20_000,
+        "batch_size": 256,
+        "segments": 10,
+        "eval_episodes": 10,
+        "hidden": (64, 64),
+        "collect_steps": 200_000,
+    },
+    "full": {
+        "seeds": 16,
+        "updates": 1_000_000,
+        "batch_size": 256,
+        "segments": 50,
+        "eval_episodes": 20,
+        "collect_steps": 3_000_000,
+    },
+}
+
+
+def _option(default: Any, help: str, **metadata: Any) -> Any:
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, metadata={"help": help, **metadata})
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """A whole sweep. A number that is None is as ``scale`` says (see ``SCALES``); ``resolve`` fills it in."""
+
+    env: str = _option("brax/hopper", "environment, see 'jaxrl-reg list envs'")
+    agent: str = _option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
+    dataset: str = _option(
+        "medium-replay", "random, medium, medium-replay, medium-expert or expert (collected here), or a file"
+    )
+    grid: Mapping[str, Sequence[float]] = _option({}, "values of a hyperparameter to sweep; several make a product")
+    settings: Mapping[str, Any] = _option({}, "fixed value of a hyperparameter or of a setting of the agent")
+    scale: str = _option(
+        "small", "small (minutes on two cores) or full (the published protocol)", choices=tuple(SCALES)
+    )
+    seeds: int = _option(None, "training runs per setting")
+    seed_offset: int = _option(0, "first seed; another offset gives runs that nobody has looked at")
+    updates: int = _option(None, "gradient updates per member")
+    batch_size: int = _option(None, "rows per update")
+    segments: int = _option(None, "evaluations during training; must divide the updates")
+    eval_episodes: int = _option(None, "episodes per evaluation")
+    hidden: tuple[int, ...] = _option(None, "widths of the hidden layers, such as 256,256; full: the agent's own")
+    backend: str | None = _option(None, "physics of a Brax environment: spring, positional, generalized or mjx")
+    data_dir: str = _option("datasets", "where data sets are kept")
+    collect_steps: int = _option(None, "environment steps of the agent whose experience becomes the data")
+    placement: str = _option("auto", "auto, map (one member after the other) or vmap (side by side)")
+    chunk: int | None = _option(None, "members side by side on one device")
+    tensorboard: bool = _option(False, "write TensorBoard event files into the run directory")
+    wandb: str | None = _option(None, "log to this Weights & Biases project", metavar="PROJECT")
+
+
+def resolve(config: SweepConfig) -> SweepConfig:
+    """The config with every ``None`` that ``scale`` knows replaced by its number.
+
+    Raises:
+      UserError: for an unknown scale, or a number that cannot be.
+    """
+    if config.scale not in SCALES:
+        raise unknown("scale", config.scale, SCALES)
+    preset = SCALES[config.scale]
+    config = dataclasses.replace(
+        config, **{name: value for name, value in preset.items() if getattr(config, name) is None}
+    )
+    for name in ("seeds", "updates", "batch_size", "segments", "eval_episodes", "collect_steps"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name}={getattr(config, name)} must be at least 1")
+    if config.seed_offset < 0:
+        raise UserError(f"seed_offset={config.seed_offset} must not be negative")
+    if config.updates % config.segments:
+        near = max(1, round(config.updates / config.segments)) * config.segments
+        raise UserError(f"updates={config.updates} is not a multiple of segments={config.segments}; {near} would be")
+    if config.hidden is not None and (not config.hidden or min(config.hidden) < 1):
+        raise UserError(f"hidden={config.hidden} must be positive widths, such as 256,256")
+    return config
+
+
+class Tick(NamedTuple):
+    """How far a long stage is. ``per_second`` counts updates (or environment steps) of all members together."""
+
+    stage: str
+    done: int
+    total: int
+    per_second: float
+    eta_seconds: float
+    score: float | None = None  # mean over seeds, of the best setting
+    unit: str = "updates"
+    score_name: str = "score"
+
+
+class Outcome(NamedTuple):
+    """What ``sweep`` returns: where everything is, the trained populations, and the table of the report."""
+
+    directory: pathlib.Path
+    result: Result
+    baseline: Result | None
+    table: pd.DataFrame
+
+
+Say = Callable[[str], None]
+OnTick = Callable[[Tick], None]
+
+
+def _silent(_: Any) -> None:
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# What a config means: agent, settings, environment, data set
+
+
+class Learner(NamedTuple):
+    """An agent module with its settings filled in; leaves of ``hypers`` are ``[H]``."""
+
+    name: str
+    config: Any
+    hypers: Any
+    swept: dict[str, tuple[float, ...]]
+    make: Callable[[Any, Any], Agent]
+
+
+def learner(name: str, config: SweepConfig, *, own: bool = True) -> Learner:
+    """The agent ``name`` under ``config``; with ``own=False`` (a baseline) only the network size is taken from it.
+
+    Raises:
+      UserError: for an unknown agent, hyperparameter or setting, or a value of the wrong kind.
+    """
+    from jaxrl_reg import agents, population
+
+    module = agents.load(name)
+    if module.KIND == "on_policy":
+        raise UserError(f"agent {name!r} learns from its own fresh experience and cannot be trained on a data set")
+    static = {field: default for field, default, _ in agents.settings(module.Config)}
+    traced = {field: default for field, default, _ in agents.settings(module.Hyper)}
+    fixed, start = {}, {}
+    if "hidden" in static and config.hidden is not None:
+        fixed["hidden"] = config.hidden
+    for key, value in config.settings.items() if own else ():
+        if key in traced:
+            start[key] = _coerce(key, 0.0, value)
+        elif key in static:
+            fixed[key] = _coerce(key, static[key], value)
+        else:
+            raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *static])
+    axes = {}
+    for key, values in config.grid.items() if own else ():
+        if key in static:
+            raise UserError(f"{key!r} changes the program and cannot be swept; fix it with --set {key}=... instead")
+        if key not in traced:
+            raise unknown(f"hyperparameter of {name}", key, traced)
+        if key in start:
+            raise UserError(f"hyperparameter {key!r} is both swept and fixed; keep one of the two")
+        axes[key] = tuple(_coerce(key, 0.0, value) for value in values)
+        if len(set(axes[key])) < len(axes[key]):
+            raise UserError(f"grid of {key!r} repeats a value: {', '.join(f'{value:g}' for value in axes[key])}")
+    hypers = population.grid(module.Hyper(**start), **axes)
+    return Learner(name, module.Config(**fixed), hypers, axes, module.make)
+
+
+def _coerce(name: str, default: Any, value: Any) -> Any:
+    """``value``, perhaps from a command line, as the kind of thing that ``default`` is."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "values separated by commas"}
+    kind = type(default)
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
+        if kind is int:
+            if float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if kind is float:
+            return float(value)
+        if kind is tuple:
+            items = value.split(",") if isinstance(value, str) else value
+            element = default[0] if default else 0
+            return tuple(_coerce(name, element, item) for item in items if item != "")
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise UserError(f"{name}={value!r} is not {kinds[kind]}") from None
+    return None if default is None and value in ("none", "None") else value
+
+
+def make_env(config: SweepConfig) -> Env:
+    """The environment of a config.
+
+    Raises:
+      UserError: for an unknown environment or backend.
+    """
+    from jaxrl_reg import envs
+
+    return envs.make(config.env, **({} if config.backend is None else {"backend": config.backend}))
+
+
+def dataset_path(config: SweepConfig) -> pathlib.Path | None:
+    """Where a data set that is collected here lies; None for any other that ``data.load`` can find.
+
+    Raises:
+      UserError: for a name that is neither.
+    """
+    from jaxrl_reg import data
+
+    if config.dataset in COLLECTED:
+        physics = config.backend or ("spring" if config.env.startswith("brax/") else "")
+        folder = "-".join(part for part in (config.env.replace("/", "-"), physics) if part)
+        return pathlib.Path(config.data_dir) / folder / f"{config.dataset}.hdf5"
+    if ":" in config.dataset or pathlib.Path(config.dataset).exists():
+        return None
+    known = [*COLLECTED, *data.names(config.data_dir)]
+    if "/" in config.dataset or pathlib.Path(config.dataset).suffix:
+        raise UserError(f"data set {config.dataset} does not exist; give a file, or one of {', '.join(known)}")
+    if config.dataset not in known:
+        raise unknown("data set", config.dataset, known)
+    return None
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Jobs
+
+
+def sweep(
+    config: SweepConfig,
+    *,
+    directory: str | pathlib.Path | None = None,
+    resume: bool = False,
+    say: Say = _silent,
+    on_tick: OnTick = _silent,
+) -> Outcome:
+    """Collect the data set if it is not there, train the population and a cloning baseline, evaluate, report.
+
+    Args:
+      config: see ``SweepConfig``.
+      directory: the run directory; ``runs/<env>-<agent>-<time>`` without it.
+      resume: continue a run that was interrupted in ``directory``.
+      say: called with one line of text at each stage.
+      on_tick: called while a stage makes progress.
+
+    Raises:
+      UserError: for a config that cannot be run, before anything is written.
+      population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
+    """
+    from jaxrl_reg.evaluation import report as reporting
+
+    config = resolve(config)
+    student, cloner = learner(config.agent, config), learner(BASELINE, config, own=False)
+    env = make_env(config)
+    dataset_path(config)
+    path = pathlib.Path(directory) if directory is not None else default_directory(config)
+    if not resume:
+        _create(path, config, student)
+    facts = _read_json(path / "summary.json", default={})
+    facts.setdefault("wall", {})
+
+    begun = time.perf_counter()
+    source = collect(config, say=say, on_tick=on_tick)
+    data = _load(config, env)
+    facts["wall"].setdefault("collect and load the data", time.perf_counter() - begun)
+    facts["dataset"] = summarise(data, config, source, env.spec.max_episode_steps)
+    _write_json(path / "summary.json", facts)
+    say(_data_line(facts["dataset"]))
+
+    baseline = None
+    if config.agent != BASELINE:
+        baseline = _train(cloner, config, env, data, path, facts, resume, say, on_tick)
+    result = _train(student, config, env, data, path, facts, resume, say, on_tick)
+
+    say("writing the report")
+    begun = time.perf_counter()
+    _rollout(student, config, env, result, path)
+    facts["wall"]["record the best member"] = time.perf_counter() - begun
+    facts["finished"] = _now()
+    _write_json(path / "summary.json", facts)
+    table = reporting.write(path)
+    return Outcome(path, result, baseline, table)
+
+
+def train(config: SweepConfig, **options: Any) -> Outcome:
+    """``sweep`` for a single setting: refuses a grid."""
+    if config.grid:
+        raise UserError("train takes one setting: use --set name=value, or the verb sweep for a grid")
+    return sweep(config, **options)
+
+
+def collect(config: SweepConfig, *, say: Say = _silent, on_tick: OnTick = _silent) -> pathlib.Path | None:
+    """Make the data sets of an environment, unless they are there; returns the file of ``config.dataset``.
+
+    One soft actor-critic run gives them all: its replay up to the medium level, and episodes of the random, the medium
+    and the best policy. They are written below ``config.data_dir``, in D4RL's HDF5 layout.
+
+    Raises:
+      UserError: if the agent learns nothing in ``config.collect_steps``.
+      population.Interrupted: when stopped; the same call goes on from the last checkpoint.
+    """
+    config = resolve(config)
+    path = dataset_path(config)
+    if path is None or path.is_file():
+        return path
+    return _collect(config, path, say, on_tick)
+
+
+def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick) -> pathlib.Path:
+    import shutil
+
+    import jax
+
+    from jaxrl_reg import data, population
+    from jaxrl_reg.agents import sac
+    from jaxrl_reg.loops.collect import collect as collect_online
+    from jaxrl_reg.loops.collect import d4rl_style
+
+    env, folder = make_env(config), path.parent
+    agent_config = sac.Config() if config.hidden is None else sac.Config(hidden=config.hidden)
+    agent = sac.make(agent_config, env.spec)
+    unit = COLLECT_SEGMENTS * COLLECT_ENVS
+    steps = -(-config.collect_steps // unit) * unit
+    collection = collect_online(agent, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS)
+    say(f"collecting data in {config.env}: soft actor-critic, {steps:,} steps of {COLLECT_ENVS} environments")
+
+    def on_plan(plan: Plan) -> None:
+        say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
+        on_tick(Tick("collect", 0, steps, 0.0, 0.0, unit="steps"))
+
+    def on_segment(progress: population.Progress) -> None:
+        speed = progress.updates_per_second * steps / (progress.segments * progress.updates / progress.segment)
+        done = steps * progress.segment // progress.segments
+        returns = float(progress.metrics["eval/return"][0, 0])
+        on_tick(Tick("collect", done, steps, speed, progress.eta_seconds, returns, "steps", "return"))
+
+    # A folder of its own for every way to collect, so that another one never meets these checkpoints.
+    widths = "-".join(map(str, agent_config.hidden))
+    unfinished = folder / f".collecting-{steps}-{widths}-{config.seed_offset}"
+    result = population.sweep(
+        collection.run,
+        seeds=[config.seed_offset],
+        hypers=population.grid(sac.Hyper()),
+        placement="map",
+        directory=unfinished,
+        save_seconds=120.0,
+        resume=True,
+        on_plan=on_plan,
+        on_segment=on_segment,
+    )
+    state = result.member(0, 0)
+    made = d4rl_style(
+        agent,
+        env,
+        state.online.agent,
+        result.hyper(0),
+        collection.replay(state),
+        jax.random.fold_in(jax.random.key(config.seed_offset), COLLECT_STREAM),
+        rows=min(config.collect_steps // 2, 1_000_000),
+        num_envs=COLLECT_ENVS,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, rows in made.items():
+        about = {"env": config.env, "backend": config.backend or "", "collect_steps": steps, "seed": config.seed_offset}
+        data.save(rows, folder / f"{kind}.hdf5", about)
+        say(f"wrote {folder / kind}.hdf5: {rows.size:,} rows, mean return {data.episode_returns(rows).mean():,.1f}")
+    shutil.rmtree(unfinished, ignore_errors=True)
+    return path
+
+
+def _load(config: SweepConfig, env: Env) -> Dataset:
+    from jaxrl_reg import data
+
+    loaded = data.load(dataset_path(config) or config.dataset, directory=config.data_dir)
+    have, need = loaded.spec, env.spec
+    if (have.observation_dim, have.action_dim) != (need.observation_dim, need.action_dim):
+        raise UserError(
+            f"data set {config.dataset} has {have.observation_dim} observations and {have.action_dim} actions, "
+            f"{config.env} has {need.observation_dim} and {need.action_dim}: not the same environment"
+        )
+    return loaded
+
+
+def evaluate(
+    directory: str | pathlib.Path, episodes: int | None = None, *, say: Say = _silent, on_tick: OnTick = _silent
+) -> pd.DataFrame:
+    """More episodes of every member from its checkpoint, appended to ``metrics.parquet``; rewrites the report.
+
+    Args:
+      directory: a run directory.
+      episodes: per member; ten times the run's own by default.
+
+    Raises:
+      UserError: if the directory holds no run or no checkpoint.
+    """
+    from jaxrl_reg.evaluation import report as reporting
+    from jaxrl_reg.io.sinks import ParquetSink, read_parquet
+
+    path = pathlib.Path(directory)
+    config = load_config(path)
+    episodes = 10 * config.eval_episodes if episodes is None else episodes
+    env, facts = make_env(config), _read_json(path / "summary.json", default={})
+    number = 1 + int(read_parquet(path / "metrics.parquet")["evaluation"].max())
+    sink = ParquetSink(path / "metrics.parquet")
+    for name in dict.fromkeys((BASELINE, config.agent)):
+        folder = path / "checkpoints" / name
+        if not folder.is_dir():
+            if name == config.agent:
+                raise UserError(f"{path} has no checkpoint of {name}; continue it with: jaxrl-reg resume {path}")
+            continue
+        member = learner(name, config, own=name == config.agent)
+        say(f"evaluating {name} on {episodes} episodes per member")
+        update, metrics = _evaluate_checkpoint(member, config, env, folder, episodes, number)
+        metrics = _with_score(metrics, facts)
+        for row in _rows(member, config, metrics, update=update, evaluation=number, episodes=episodes):
+            sink.write(update, row)
+    sink.close()
+    return reporting.write(path)
+
+
+def report(directory: str | pathlib.Path) -> pd.DataFrame:
+    """Write the report of a run again from its metrics; returns its table.
+
+    Raises:
+      UserError: if the directory holds no run, or one without metrics.
+    """
+    from jaxrl_reg.evaluation import report as reporting
+
+    load_config(directory)
+    return reporting.write(pathlib.Path(directory))
+
+
+def resume(directory: str | pathlib.Path, *, say: Say = _silent, on_tick: OnTick = _silent) -> Outcome:
+    """Continue a run from its newest checkpoint; the numbers are those of an uninterrupted run.
+
+    Raises:
+      UserError: if the directory holds no run.
+    """
+    return sweep(load_config(directory), directory=directory, resume=True, say=say, on_tick=on_tick)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Run directories
+
+
+def default_directory(config: SweepConfig, root: str | pathlib.Path = "runs") -> pathlib.Path:
+    """``runs/<env>-<agent>-<time>``, not yet taken."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{config.env}-{config.agent}-{stamp}".replace("/", "-")
+    path, n = pathlib.Path(root) / name, 1
+    while path.exists():
+        n += 1
+        path = pathlib.Path(root) / f"{name}-{n}"
+    return path
+
+
+def load_config(directory: str | pathlib.Path) -> SweepConfig:
+    """The config of a run directory.
+
+    Raises:
+      UserError: if there is no run, or its ``config.json`` cannot be read.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{directory} is not a run directory: it has no config.json")
+    stored = _read_json(path)
+    known = {field.name for field in dataclasses.fields(SweepConfig)}
+    values = stored.get("config") if isinstance(stored, dict) else None
+    if not isinstance(values, dict) or stored.get("format") != FORMAT or not set(values) <= known:
+        raise UserError(f"{path} is not the config of a run of this version; start a new run")
+    if values.get("hidden") is not None:
+        values["hidden"] = tuple(values["hidden"])
+    return SweepConfig(**values)
+
+
+def _create(path: pathlib.Path, config: SweepConfig, student: Learner) -> None:
+    from jaxrl_reg.io import env_info
+
+    if (path / "config.json").exists():
+        raise UserError(f"{path} already holds a run; continue it with: jaxrl-reg resume {path}")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; choose a directory with --out")
+    stored = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(config),
+        "agent_config": dataclasses.asdict(student.config),
+        "hypers": {
+            field.name: [float(value) for value in getattr(student.hypers, field.name)]
+            for field in dataclasses.fields(student.hypers)
+        },
+        "environment": env_info.describe(),
+        "created": _now(),
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        _write_json(path / "config.json", stored)
+    except OSError as error:
+        raise UserError(f"cannot write into {path}: {error.strerror or error}") from error
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+_MISSING: Any = object()
+
+
+def _read_json(path: pathlib.Path, default: Any = _MISSING) -> Any:
+    if default is not _MISSING and not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is damaged and cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def _write_json(path: pathlib.Path, value: Any) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(value, indent=1, default=_plain) + "\n")
+    partial.replace(path)
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Training
+
+
+def make_run(member: Learner, config: SweepConfig, env: Env) -> tuple[Agent, Run]:
+    """The agent for this environment and its training run."""
+    from jaxrl_reg.evaluation import returns
+    from jaxrl_reg.loops.offline import offline
+
+    agent = member.make(member.config, env.spec)
+    run = offline(
+        agent,
+        batch_size=config.batch_size,
+        updates=config.updates,
+        segments=config.segments,
+        evaluate=returns.evaluator(env, config.eval_episodes),
+    )
+    return agent, run
+
+
+def seeds_of(config: SweepConfig) -> range:
+    """The seeds of a config; baseline and agent use the same."""
+    return range(config.seed_offset, config.seed_offset + config.seeds)
+
+
+def _train(
+    member: Learner,
+    config: SweepConfig,
+    env: Env,
+    data: Dataset,
+    path: pathlib.Path,
+    facts: dict[str, Any],
+    resume: bool,
+    say: Say,
+    on_tick: OnTick,
+) -> Result:
+    from jaxrl_reg import population
+    from jaxrl_reg.io import sinks
+
+    agent, run = make_run(member, config, env)
+    say(_members_line(member, config, parameters(agent, member)))
+    plans: list[Plan] = []
+    speeds: list[float] = []
+
+    def on_plan(plan: Plan) -> None:
+        plans.append(plan)
+        say(str(plan))
+        on_tick(Tick(member.name, 0, config.updates, 0.0, 0.0))
+        say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
+
+    with _sinks(member, config, path) as write:
+
+        def on_segment(progress: population.Progress) -> None:
+            scored = _with_score(progress.metrics, facts)
+            columns = {name: values[:, :, None] for name, values in scored.items()}
+            for row in _rows(
+                member,
+                config,
+                columns,
+                update=progress.updates,
+                first=progress.segment - 1,
+                episodes=config.eval_episodes,
+            ):
+                write(progress.updates, row)
+            speeds.append(progress.updates_per_second)
+            name = score_name(facts)
+            score = float(scored[name].mean(axis=1).max()) if name in scored else None
+            on_tick(
+                Tick(
+                    member.name,
+                    progress.updates,
+                    run.segments * run.updates_per_segment,
+                    progress.updates_per_second,
+                    progress.eta_seconds,
+                    score,
+                )
+            )
+
+        begun = time.perf_counter()
+        result = population.sweep(
+            run,
+            seeds=list(seeds_of(config)),
+            hypers=member.hypers,
+            data=data,
+            placement=config.placement,
+            chunk=config.chunk,
+            directory=path / "checkpoints" / member.name,
+            resume=resume,
+            on_plan=on_plan,
+            on_segment=on_segment,
+        )
+        total = time.perf_counter() - begun
+
+    # A kill between checkpoint and file may have cost rows: the result has them all, and same rows replace each other.
+    table = sinks.ParquetSink(path / "metrics.parquet")
+    for row in _rows(member, config, _with_score(result.metrics, facts), episodes=config.eval_episodes):
+        table.write(row["update"], row)
+    table.close()
+
+    plan = plans[0]
+    seconds = max(total - plan.trace_seconds - plan.compile_seconds, 0.0)
+    known = facts.setdefault("training", {}).setdefault(member.name, {})
+    known |= {
+        "plan": str(plan),
+        "members": plan.members,
+        "parameters": parameters(agent, member),
+        "trace_seconds": plan.trace_seconds,
+        "compile_seconds": plan.compile_seconds,
+    }
+    if speeds:  # else the checkpoint was already complete
+        known["train_seconds"] = known.get("train_seconds", 0.0) + seconds
+        known["updates_per_second"] = sorted(speeds)[len(speeds) // 2]
+        say(f"{member.name}: trained in {seconds:.1f} s, {known['updates_per_second']:,.0f} updates per second")
+    _write_json(path / "summary.json", facts)
+    return result
+
+
+def parameters(agent: Agent, member: Learner) -> int:
+    """Trained parameters of one member; targets and optimiser states are not counted."""
+    import jax
+
+    hyper = jax.tree.map(lambda leaf: leaf[0], member.hypers)
+    state = jax.eval_shape(agent.init, jax.random.key(0), hyper)
+
+    def is_model(node: Any) -> bool:
+        return hasattr(node, "params") and hasattr(node, "opt_state")
+
+    models = [node.params for node in jax.tree.leaves(state, is_leaf=is_model) if is_model(node)]
+    return sum(leaf.size for leaf in jax.tree.leaves(models or state))
+
+
+@contextlib.contextmanager
+def _sinks(member: Learner, config: SweepConfig, path: pathlib.Path) -> Iterator[Callable[[int, dict[str, Any]], None]]:
+    """A function that hands a row to every sink of the config; they are closed however the block ends."""
+    from jaxrl_reg.io import sinks
+
+    opened: list[sinks.Sink] = [sinks.ParquetSink(path / "metrics.parquet")]
+    try:
+        if config.tensorboard:
+            opened.append(sinks.TensorBoardSink(path / "tensorboard", member.swept))
+        if config.wandb:
+            settings = dataclasses.asdict(config)
+            opened.append(sinks.WandbSink(config.wandb, f"{path.name} {member.name}", path, settings, member.swept))
+
+        def write(step: int, row: dict[str, Any]) -> None:
+            for sink in opened:
+                sink.write(step, row)
+
+        yield write
+    finally:
+        for sink in opened:
+            sink.close()
+
+
+def score_name(facts: Mapping[str, Any]) -> str:
+    """The column that the report judges: the normalised score where the data set has its two references."""
+    return "eval/score" if facts.get("dataset", {}).get("normalised") else "eval/return"
+
+
+def _with_score(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
+    """The metrics with ``eval/score`` beside ``eval/return`` where it can be computed."""
+    metrics = dict(metrics)
+    about = facts["dataset"]
+    if about["normalised"] and "eval/return" in metrics:
+        low, high = about["score_random"], about["score_expert"]
+        metrics["eval/score"] = 100.0 * (metrics["eval/return"] - low) / (high - low)
+    return metrics
+
+
+def _rows(
+    member: Learner,
+    config: SweepConfig,
+    metrics: Mapping[str, Any],
+    *,
+    episodes: int | None,
+    first: int = 0,
+    update: int | None = None,
+    evaluation: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """One flat row per member and segment, from metrics ``[H, S, segments]``; ``first`` counts segments before."""
+    seeds, each = seeds_of(config), config.updates // config.segments
+    settings, count, length = next(iter(metrics.values())).shape
+    for t in range(length):
+        for h in range(settings):
+            for s in range(count):
+                yield {
+                    "agent": member.name,
+                    "member": h * count + s,
+                    "seed": seeds[s],
+                    "setting": h,
+                    **{name: float(getattr(member.hypers, name)[h]) for name in member.swept},
+                    "segment": first + t,
+                    "update": update if update is not None else (first + t + 1) * each,
+                    "evaluation": evaluation,
+                    "episodes": episodes,
+                    **{name: float(values[h, s, t]) for name, values in metrics.items()},
+                }
+
+
+def _members_line(member: Learner, config: SweepConfig, parameters: int) -> str:
+    settings = 1
+    for values in member.swept.values():
+        settings *= len(values)
+    what = f"{config.seeds} seeds"
+    if member.swept:
+        what = f"{settings} settings of {', '.join(member.swept)} x {what}"
+    return (
+        f"{member.name}: {settings * config.seeds} members = {what}, {parameters:,} parameters each; "
+        f"{config.updates:,} updates of batch {config.batch_size}, "
+        f"{config.segments} evaluations of {config.eval_episodes} episodes"
+    )
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Data, evaluation of a checkpoint, the recorded episode
+
+
+def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, limit: int) -> dict[str, Any]:
+    """Plain numbers about a data set; ``returns`` are those of whole episodes: the score of the policy that acted.
+
+    An episode that ends by neither a terminal state nor the time ``limit`` was cut where its recording ended; its
+    return says nothing about the policy, and is left out unless there are no others.
+    """
+    import numpy as np
+
+    from jaxrl_reg import data as datasets
+
+    returns = datasets.episode_returns(data)
+    ends = np.flatnonzero(np.asarray(data.last) > 0)
+    whole = (np.asarray(data.discount)[ends] == 0) | (np.asarray(data.step)[ends] + 1 >= limit)
+    if whole.any():
+        returns = returns[whole]
+    low, high = float(data.score_random), float(data.score_expert)
+    return {
+        "name": config.dataset,
+        "file": str(path) if path is not None else config.dataset,
+        "rows": data.size,
+        "episodes": int(ends.size),
+        "cut_episodes": int((~whole).sum()),
+        "observation": data.spec.observation_dim,
+        "action": data.spec.action_dim,
+        "terminal_fraction": float(1.0 - np.asarray(data.discount).mean()),
+        "score_random": low,
+        "score_expert": high,
+        "normalised": bool(np.isfinite([low, high]).all() and high > low),
+        "returns": [round(float(value), 4) for value in returns],
+    }
+
+
+def _data_line(about: Mapping[str, Any]) -> str:
+    mean = sum(about["returns"]) / len(about["returns"])
+    line = f"data {about['file']}: {about['rows']:,} rows, {about['episodes']:,} episodes, mean return {mean:,.1f}"
+    if about["normalised"]:
+        low, high = about["score_random"], about["score_expert"]
+        return f"{line} = normalised score {100 * (mean - low) / (high - low):.1f}"
+    return f"{line}; it names no reference scores, so returns stay as they are"
+
+
+def _evaluate_checkpoint(
+    member: Learner, config: SweepConfig, env: Env, folder: pathlib.Path, episodes: int, number: int
+) -> tuple[int, dict[str, Any]]:
+    """Updates done by the newest checkpoint, and fresh metrics ``[H, S, 1]`` of every member."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxrl_reg import population
+    from jaxrl_reg.evaluation import returns
+    from jaxrl_reg.io import checkpoint
+    from jaxrl_reg.loops.offline import evaluate_agent
+
+    agent, run = make_run(member, config, env)
+    seeds, settings = np.asarray(seeds_of(config)), population.setting_count(member.hypers)
+    count = settings * seeds.size
+    setting_of, seed_of = np.divmod(np.arange(count), seeds.size)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds[seed_of]))
+    hypers = jax.tree.map(lambda leaf: leaf[setting_of], member.hypers)
+    shapes = jax.eval_shape(jax.vmap(run.init), keys, hypers)
+
+    def like(info: dict[str, Any]) -> Any:
+        return shapes, [jax.ShapeDtypeStruct((info["segment"], count), jnp.float32) for _ in info["metrics"]]
+
+    found = checkpoint.restore(folder, like)
+    if found is None:
+        raise UserError(f"{folder} holds no checkpoint; continue the run with: jaxrl-reg resume {folder.parent.parent}")
+    segment, (states, _), _ = found
+    evaluation = evaluate_agent(agent, returns.evaluator(env, episodes))
+
+    def one(state_key_hyper: Any, index: Any) -> Any:
+        state, key, hyper = state_key_hyper
+        return evaluation(state, index, key, hyper)
+
+    # Streams past those of training: an episode is never counted twice.
+    index = jnp.int32(run.segments + number)
+    metrics = jax.jit(population.over_members(one, min(count, EVALUATION_CHUNK)))((states, keys, hypers), index)
+    shaped = {name: np.asarray(value).reshape(settings, seeds.size, 1) for name, value in metrics.items()}
+    return segment * run.updates_per_segment, shaped
+
+
+def _rollout(member: Learner, config: SweepConfig, env: Env, result: Result, path: pathlib.Path) -> None:
+    """One recorded episode of the best seed of the best setting, as a page; nothing if the environment cannot draw."""
+    import jax
+    import numpy as np
+
+    from jaxrl_reg.loops.rollout import record as record_episode
+
+    if env.render is None:
+        return
+    last = np.nan_to_num(result.metrics["eval/return"][:, :, -1], nan=-np.inf)
+    setting = int(last.mean(axis=1).argmax())
+    seed = int(last[setting].argmax())
+    agent = member.make(member.config, env.spec)
+
+    @jax.jit
+    def record(state: Any, hyper: Any, key: Any) -> Any:
+        def act(observation: Any, act_key: Any) -> Any:
+            return agent.act(state, observation, hyper, act_key, False)
+
+        return record_episode(env, act, key, env.spec.max_episode_steps)
+
+    recording = record(result.member(setting, seed), result.hyper(setting), jax.random.key(config.seed_offset))
+    (path / "rollout.html").write_text(env.render(recording.frames()))
