@@ -21,8 +21,7 @@ EXAMPLE = transition(0.0)
 add = jax.jit(buffers.add)
 
 
-@pytest.mark.parametrize("capacity", [7, 8])
-@pytest.mark.parametrize("size", [1, 3, 4, 11])
+@pytest.mark.parametrize(("capacity", "size"), [(7, 1), (7, 3), (7, 11), (8, 4)])
 def test_ring_against_a_list(capacity, size):
     buffer = buffers.init(capacity, EXAMPLE)
     assert buffer.capacity == capacity

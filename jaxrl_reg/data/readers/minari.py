@@ -5,12 +5,13 @@ An episode of ``T`` steps holds ``T + 1`` observations, so the true next observa
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import shutil
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -63,15 +64,16 @@ def read(
     low, high = (info.low, info.high) if action_low is None and action_high is None else (action_low, action_high)
     parts: list[list[np.ndarray]] = []
     indices = []
-    for episode in episodes:
-        parts.append(_transitions(info.path, episode, observation_keys))
-        indices.append(episode.index)
-        for key, value, first in zip(_COLUMNS, parts[-1], parts[0], strict=True):
-            if value.shape[1:] != first.shape[1:]:
-                raise UserError(
-                    f"{info.path}: {key} of episode {episode.index} has rows of shape {value.shape[1:]}, "
-                    f"but those of episode {indices[0]} {first.shape[1:]}"
-                )
+    with contextlib.closing(episodes):  # an error must not leave the file open
+        for episode in episodes:
+            parts.append(_transitions(info.path, episode, observation_keys))
+            indices.append(episode.index)
+            for key, value, first in zip(_COLUMNS, parts[-1], parts[0], strict=True):
+                if value.shape[1:] != first.shape[1:]:
+                    raise UserError(
+                        f"{info.path}: {key} of episode {episode.index} has rows of shape {value.shape[1:]}, "
+                        f"but those of episode {indices[0]} {first.shape[1:]}"
+                    )
     if not parts:
         raise UserError(f"{info.path}: observations has no rows: there is no episode")
     observation, action, reward, terminated, truncated, following = map(np.concatenate, zip(*parts, strict=True))
@@ -149,14 +151,15 @@ def write(dataset: Dataset, dataset_id: str, metadata: Mapping[str, Any] | None 
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # Minari warns for every piece of metadata that is left out
-            minari.create_dataset_from_buffers(
+            written = minari.create_dataset_from_buffers(
                 dataset_id,
                 buffers,
                 observation_space=gymnasium.spaces.Box(-np.inf, np.inf, (sizes.observation_dim,), np.float32),
                 action_space=gymnasium.spaces.Box(-1.0, 1.0, (sizes.action_dim,), np.float32),
-                **{key: score for key, score in scores.items() if math.isfinite(score)},
                 **metadata,
             )
+        # Without an environment the call above would leave the scores out.
+        written.storage.update_metadata({key: score for key, score in scores.items() if math.isfinite(score)})
     except BaseException:
         shutil.rmtree(target, ignore_errors=True)
         raise
@@ -200,7 +203,7 @@ def _transitions(path: str, episode: _Episode, keys: Sequence[str] | None) -> li
     return [observations[:-1], *columns, observations[1:]]
 
 
-def _from_directory(data: Path) -> tuple[_Info, Iterator[_Episode]]:
+def _from_directory(data: Path) -> tuple[_Info, Generator[_Episode, None, None]]:
     import h5py
 
     path = data / "main_data.hdf5"
@@ -216,7 +219,7 @@ def _from_directory(data: Path) -> tuple[_Info, Iterator[_Episode]]:
     low, high = _bounds(space.get("low"), space.get("high"))
     info = _Info(str(path), str(metadata.get("dataset_id", parent.name)), low, high, random, expert)
 
-    def episodes() -> Iterator[_Episode]:
+    def episodes() -> Generator[_Episode, None, None]:
         try:
             file: Any = h5py.File(path, "r")
         except OSError as error:
@@ -238,7 +241,7 @@ def _values(item: Any) -> Any:
     return item[()] if hasattr(item, "shape") else {key: _values(item[key]) for key in item}
 
 
-def _from_library(spec: str, data: Path | None) -> tuple[_Info, Iterator[_Episode]]:
+def _from_library(spec: str, data: Path | None) -> tuple[_Info, Generator[_Episode, None, None]]:
     minari = _library()
     try:
         dataset = minari.MinariDataset(data) if data is not None else minari.load_dataset(spec)

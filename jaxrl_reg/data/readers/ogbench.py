@@ -50,6 +50,8 @@ def read(
         if value.ndim == 0 or len(value) != rows:
             found = len(value) if value.ndim else "no"
             raise UserError(f"{path}: {key} has {found} rows, but observations has {rows}")
+        if key in ("observations", "actions", "next_observations") and value.ndim != 2:
+            raise UserError(f"{path}: {key} has shape {value.shape}, expected [rows, size]: states and actions only")
     for key in ("terminals", "masks", "valids"):
         if key in arrays:
             if arrays[key].size != rows:
