@@ -35,6 +35,7 @@ FORMAT = 1  # of the run directory
 BASELINE = "bc"
 COLLECT_ENVS, COLLECT_SEGMENTS, COLLECT_STREAM = 16, 20, 7
 EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
+PLACEMENTS = ("auto", "map", "vmap")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
 
 # What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the published protocol.
@@ -110,6 +111,10 @@ def resolve(config: SweepConfig) -> SweepConfig:
     for name in ("seeds", "updates", "batch_size", "segments", "eval_episodes", "collect_steps"):
         if getattr(config, name) < 1:
             raise UserError(f"{name}={getattr(config, name)} must be at least 1")
+    if config.placement not in PLACEMENTS:
+        raise unknown("placement", config.placement, PLACEMENTS)
+    if config.chunk is not None and config.chunk < 1:
+        raise UserError(f"chunk={config.chunk} must be at least 1 member")
     if config.seed_offset < 0:
         raise UserError(f"seed_offset={config.seed_offset} must not be negative")
     if config.updates % config.segments:
@@ -366,7 +371,7 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
     def on_segment(progress: population.Progress) -> None:
         speed = progress.updates_per_second * steps / (progress.segments * progress.updates / progress.segment)
         done = steps * progress.segment // progress.segments
-        returns = float(progress.metrics["eval/return"][0, 0])
+        returns = float(progress.metrics["train/return"][0, 0])
         on_tick(Tick("collect", done, steps, speed, progress.eta_seconds, returns, "steps", "return"))
 
     # A folder of its own for every way to collect, so that another one never meets these checkpoints.
@@ -476,6 +481,12 @@ def resume(directory: str | pathlib.Path, *, say: Say = _silent, on_tick: OnTick
 
 # ---------------------------------------------------------------------------------------------------------------------
 # Run directories
+
+
+def finished(directory: str | pathlib.Path) -> bool:
+    """Whether a run has come to its end, so that there is nothing to resume."""
+    load_config(directory)
+    return "finished" in _read_json(pathlib.Path(directory) / "summary.json", default={})
 
 
 def default_directory(config: SweepConfig, root: str | pathlib.Path = "runs") -> pathlib.Path:

@@ -12,9 +12,9 @@ import numpy as np
 from jaxrl_reg import data
 from jaxrl_reg.envs import vectorize
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.evaluation.returns import episode_returns, evaluator
+from jaxrl_reg.evaluation.returns import evaluator
 from jaxrl_reg.loops.online import OnlineState, kind_of, online
-from jaxrl_reg.loops.rollout import Act, Extras, rollout, uniform_actions
+from jaxrl_reg.loops.rollout import Extras, rollout, uniform_actions
 from jaxrl_reg.types import Agent, Array, Dataset, Env, Key, Metrics, PyTree, Run, Transition
 
 COLLECT = 101  # stream of the evaluations inside a collection, beside those of the loops
@@ -25,7 +25,7 @@ class Replay(NamedTuple):
     """Everything a collection saw. ``rows`` has leaves ``[T, E, ...]`` in time order, random warm-up first.
 
     After segment ``i``: ``snapshots`` (leading axis ``[S]``) are the acting parameters, ``returns[i]`` their mean
-    evaluation return, ``times[i]`` the number of time steps seen by then (int32).
+    return (-inf before there is one), ``times[i]`` the number of time steps seen by then (int32).
     """
 
     rows: Transition
@@ -59,8 +59,9 @@ class Collection:
     """Call it: ``(key, hyper) -> (agent state, Replay)``, one pure function for ``jit`` and ``vmap``.
 
     For progress or resume, drive ``run`` from the host instead: ``run.segment(state, index, key, hyper, None)`` for
-    every index, jitted with the state donated, then ``replay(state)``. The numbers are the same, and ``eval/return``
-    among the metrics is the live return. ``population.sweep`` takes ``run`` too.
+    every index, jitted with the state donated, then ``replay(state)``. The numbers are the same, and ``train/return``
+    among the metrics (with evaluations also ``eval/return``) is the live return. ``population.sweep`` takes ``run`` as
+    well.
     """
 
     run: Run
@@ -88,7 +89,7 @@ def collect(
     updates: int = 4,
     batch_size: int = 256,
     warmup: int | None = None,
-    episodes: int = 8,
+    episodes: int = 0,
     kind: str | None = None,
     extras: Extras | None = None,
 ) -> Collection:
@@ -99,9 +100,10 @@ def collect(
       env: a single environment.
       steps: environment steps of training, all environments together.
       num_envs, unroll, updates, batch_size, kind, extras: as in ``loops.online``.
-      segments: after each, the acting parameters are kept and evaluated.
-      warmup: environment steps with random actions first; by default a hundredth of ``steps`` or one step each.
-      episodes: per evaluation, greedy actions.
+      segments: after each, the acting parameters are kept, with their return.
+      warmup: environment steps with random actions first; by default a hundredth of ``steps``.
+      episodes: greedy ones to evaluate each snapshot with. 0: its return is that of the environments' last finished
+        episodes, exploration included, which saves compiling the physics a second time.
 
     Raises:
       UserError: for an agent that cannot learn from a replay online, or numbers that do not divide (see ``online``).
@@ -112,8 +114,8 @@ def collect(
             f"collect needs an off-policy agent such as sac or td3, this one ({agent.update.__module__}) is {kind}; "
             "an offline agent learns from the data sets that collect makes"
         )
-    if warmup is None:
-        warmup = max(1, steps // (100 * num_envs)) * num_envs
+    warmup = steps // 100 if warmup is None else warmup
+    warmup = -(-warmup // (num_envs * unroll)) * num_envs * unroll
     inner = online(
         agent,
         env,
@@ -127,7 +129,7 @@ def collect(
         kind=kind,
         extras=extras,
     )
-    score = evaluator(env, episodes)
+    score = evaluator(env, episodes) if episodes else None
 
     def init(key: Key, hyper: PyTree) -> CollectState:
         state = inner.init(key, hyper)
@@ -142,10 +144,14 @@ def collect(
         def act(observation: Array, act_key: Key) -> Array:
             return agent.act(now.agent, observation, hyper, act_key, False)
 
-        scores = score(act, jax.random.fold_in(jax.random.fold_in(key, COLLECT), index))
+        if score is None:
+            returns = jnp.nan_to_num(metrics["train/return"], nan=-jnp.inf)  # NaN: no episode has finished yet
+        else:
+            scores = score(act, jax.random.fold_in(jax.random.fold_in(key, COLLECT), index))
+            metrics = {**metrics, **{f"eval/{name}": value for name, value in scores.items()}}
+            returns = scores["return"]
         snapshots = jax.tree.map(lambda kept, new: kept.at[index].set(new), state.snapshots, acting(now.agent))
-        metrics = {**metrics, **{f"eval/{name}": value for name, value in scores.items()}}
-        return CollectState(now, snapshots, state.returns.at[index].set(scores["return"])), metrics
+        return CollectState(now, snapshots, state.returns.at[index].set(returns)), metrics
 
     each = steps // (segments * num_envs)
     times = tuple(warmup // num_envs + each * (index + 1) for index in range(segments))
@@ -169,12 +175,13 @@ def d4rl_style(
     """Five data sets from one collection, after Fu et al. 2020, D4RL, section 5; runs on the host, once.
 
     ``random``: uniform actions. ``medium``: the first snapshot whose return exceeds ``random + (best - random) / 3``,
-    ``best`` being the highest evaluation return. ``medium-replay``: everything seen until that snapshot, warm-up
+    ``best`` being the highest return of a snapshot. ``medium-replay``: everything seen until that snapshot, warm-up
     included. ``expert``: the best snapshot. ``medium-expert``: both halves, so it has twice the rows. Policies act as
     they did when they explored. Episodes under way at a stream's end are cut there and count as truncated.
 
     ``score_random`` and ``score_expert``, in every data set, are the mean undiscounted returns of random actions and
-    of the best snapshot's greedy actions over fresh episodes in ``env``.
+    of the best snapshot's greedy actions over fresh episodes in ``env``. One program plays everything, because the
+    physics is what takes long to compile.
 
     Args:
       agent, env, hyper: those of the collection.
@@ -182,7 +189,7 @@ def d4rl_style(
       key: a new one.
       rows: in each of random, medium and expert, rounded up to whole steps of all environments.
       num_envs: environments side by side in these rollouts; fewer give longer streams and fewer cut episodes.
-      episodes: for each of the two reference scores.
+      episodes: for each of the two reference scores, rounded up to a multiple of ``num_envs``.
       name: the data sets are called ``{name}-{kind}``; by default the environment's name.
       extras: see ``loops.rollout``; must be the ones of ``collect``, so that all data sets have the same columns.
 
@@ -190,38 +197,55 @@ def d4rl_style(
       UserError: if no snapshot is better than random actions.
     """
     name = name or env.name.replace("/", "-") or "collected"
-    vector, length = vectorize(env, num_envs), -(-rows // num_envs)
+    times = -(-rows // num_envs)
+    vector, length = vectorize(env, num_envs), max(times, env.spec.max_episode_steps)
     random = uniform_actions(env.spec.action_dim)
-    run = episode_returns(env, episodes)
+    uniform, exploring, greedy = range(3)
 
-    def policy(parameters: PyTree, explore: bool) -> Act:
+    @jax.jit
+    def play(parameters: PyTree, how: Array, key: Key) -> Transition:
         actor = with_acting(state, parameters)
-        return lambda observation, act_key: agent.act(actor, observation, hyper, act_key, explore)
+        reset_key, act_key = jax.random.split(key)
 
-    def roll(act: Act, roll_key: Key) -> Transition:
-        reset_key, act_key = jax.random.split(roll_key)
+        def act(observation: Array, key: Key) -> Array:
+            choices = random(observation, key), *(agent.act(actor, observation, hyper, key, e) for e in (True, False))
+            return jnp.stack(choices)[how]
+
         return rollout(vector, act, vector.reset(reset_key), act_key, length, extras)[1]
+
+    def score(parameters: PyTree, how: int, key: Key) -> float:
+        """Mean return of whole episodes: the first of every environment, which no end of a stream can cut."""
+        returns = []
+        for i in range(-(-episodes // num_envs)):
+            played = play(parameters, jnp.int32(how), jax.random.fold_in(key, i))
+            last = np.asarray(played.last)
+            first = np.cumsum(last, axis=0) - last == 0
+            returns.append(np.where(first, played.reward, 0.0).sum(axis=0))
+        return float(np.mean(returns))
 
     keys = jax.random.split(key, 5)
     returns = np.asarray(replay.returns)
     best = int(returns.argmax())
     snapshots = [jax.tree.map(lambda leaf, i=i: leaf[i], replay.snapshots) for i in range(len(returns))]
-    score_random = float(jax.jit(lambda k: run(random, k)["return"].mean())(keys[0]))
-    score_expert = float(jax.jit(lambda p, k: run(policy(p, False), k)["return"].mean())(snapshots[best], keys[1]))
+    score_random = score(snapshots[best], uniform, keys[0])
+    score_expert = score(snapshots[best], greedy, keys[1])
     threshold = score_random + (returns[best] - score_random) / 3.0
-    if min(returns[best], score_expert) <= score_random:
+    if not min(returns[best], score_expert) > score_random:
         raise UserError(
             f"{name}: nothing was learned, the best snapshot returns {score_expert:.4g} and random actions "
             f"{score_random:.4g}; collect more steps or change the settings"
         )
     medium = int((returns > threshold).argmax())
 
-    explore = jax.jit(lambda parameters, roll_key: roll(policy(parameters, True), roll_key))
+    def stream(snapshot: int, how: int, key: Key) -> Transition:
+        played = play(snapshots[snapshot], jnp.int32(how), key)
+        return jax.tree.map(lambda leaf: leaf[:times], played)
+
     trajectories = {
-        "random": jax.jit(lambda roll_key: roll(random, roll_key))(keys[2]),
-        "medium": explore(snapshots[medium], keys[3]),
+        "random": stream(best, uniform, keys[2]),
+        "medium": stream(medium, exploring, keys[3]),
         "medium-replay": jax.tree.map(lambda leaf: leaf[: int(replay.times[medium])], replay.rows),
-        "expert": explore(snapshots[best], keys[4]),
+        "expert": stream(best, exploring, keys[4]),
     }
     made = {
         kind: data.from_transitions(

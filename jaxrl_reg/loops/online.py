@@ -20,7 +20,7 @@ KINDS = ("off_policy", "on_policy")
 
 class OnlineState(NamedTuple):
     """What a segment starts from: ``replay`` is None on-policy; ``ongoing`` and ``finished`` ``[E]`` are the reward so
-    far in the episode under way, and the return of the last finished one (0 before there is one)."""
+    far in the episode under way, and the return of the last finished one (NaN before there is one)."""
 
     agent: PyTree
     env: EnvState
@@ -77,7 +77,8 @@ def online(
       unroll: steps of each environment per iteration.
       updates: calls of ``agent.update`` per iteration.
       batch_size: rows per update.
-      warmup: environment steps with uniformly random actions, before the first iteration.
+      warmup: environment steps with uniformly random actions and no updates, before the first iteration; rounded up to
+        whole iterations.
       capacity: rows of the replay buffer, the oldest overwritten first; all rows are kept by default.
       evaluate: ``fn(act, key) -> metrics``, such as ``evaluation.returns.evaluator(env, episodes)``.
       kind: ``"off_policy"`` or ``"on_policy"``; by default the ``KIND`` of the agent's module.
@@ -85,7 +86,8 @@ def online(
 
     Returns:
       A ``Run`` without data: ``run(key, hyper) -> (OnlineState, history)``. Beside the agent's metrics,
-      ``train/return`` is the mean return of the environments' last finished episodes, exploration included.
+      ``train/return`` is the mean return of the environments' last finished episodes, exploration included; NaN
+      until one has finished.
 
     Raises:
       UserError: for an agent that does not learn online, or numbers that do not divide.
@@ -96,63 +98,74 @@ def online(
             f"online training needs an agent of kind {' or '.join(KINDS)}, the one of {agent.update.__module__} is "
             f"{kind}; take sac, td3 or ppo, or pass kind= for your own"
         )
-    on_policy, per_iteration = kind == "on_policy", num_envs * unroll
     sizes = {"num_envs": num_envs, "unroll": unroll, "updates": updates, "segments": segments, "steps": steps}
-    for size, value in sizes.items():
-        if value < 1:
-            raise UserError(f"{size}={value} must be at least 1")
+    for size, number in sizes.items():
+        if number < 1:
+            raise UserError(f"{size}={number} must be at least 1")
+    per_iteration = num_envs * unroll
     if steps % (segments * per_iteration):
         raise UserError(f"steps={steps} must be a multiple of segments*num_envs*unroll={segments * per_iteration}")
-    if not on_policy and (warmup < num_envs or warmup % num_envs):
-        raise UserError(f"warmup={warmup} must be a positive multiple of num_envs={num_envs}")
-    if capacity is None:
-        capacity = warmup + steps
+    on_policy = kind == "on_policy"
+    updates, warmup = (1, 0) if on_policy else (updates, -(-warmup // per_iteration))
     iterations = steps // (segments * per_iteration)
-    updates = 1 if on_policy else updates
-    vector = vectorize(env, num_envs)
+    capacity = capacity or warmup * per_iteration + steps
+    vector, uniform = vectorize(env, num_envs), uniform_actions(env.spec.action_dim)
 
     def init(key: Key, hyper: PyTree) -> OnlineState:
-        agent_key, env_key, warmup_key = jax.random.split(jax.random.fold_in(key, INIT), 3)
-        env_state, zeros, replay = vector.reset(env_key), jnp.zeros(num_envs), None
-        returns = zeros, zeros
+        agent_key, env_key = jax.random.split(jax.random.fold_in(key, INIT))
+        env_state, replay = vector.reset(env_key), None
         if not on_policy:
-            act = uniform_actions(env.spec.action_dim)
-            env_state, rows = rollout(vector, act, env_state, warmup_key, warmup // num_envs, extras)
-            replay = buffers.add(buffers.init(capacity, jax.tree.map(lambda leaf: leaf[0, 0], rows)), rows)
-            returns = track(*returns, rows)
-        return OnlineState(agent.init(agent_key, hyper), env_state, replay, *returns)
+            _, rows = jax.eval_shape(lambda state: rollout(vector, uniform, state, env_key, 1, extras), env_state)
+            replay = buffers.init(capacity, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[2:], leaf.dtype), rows))
+        ongoing, finished = jnp.zeros(num_envs), jnp.full(num_envs, jnp.nan)
+        return OnlineState(agent.init(agent_key, hyper), env_state, replay, ongoing, finished)
 
-    def train(
-        state: OnlineState, index: Array, key: Key, hyper: PyTree, data: None = None
-    ) -> tuple[OnlineState, Metrics]:
+    def train(state: OnlineState, index: Array, key: Key, hyper: PyTree, _: None = None) -> tuple[OnlineState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(key, TRAIN), index)
 
-        def iteration(state: OnlineState, i: Array) -> tuple[OnlineState, Metrics]:
+        def iteration(i: Array, carry: tuple[OnlineState, Metrics]) -> tuple[OnlineState, Metrics]:
+            state, totals = carry
             act_key, learn_key = jax.random.split(jax.random.fold_in(key, i))
-            # From the scan index: unbatched, so a delayed update stays a real branch under vmap.
-            step = (index * iterations + i) * updates
+            # From the loop's counter: unbatched, so a delayed update stays a real branch under vmap.
+            step = (index * iterations + i - warmup) * updates
 
             def act(observation: Array, key: Key) -> Array:
-                return agent.act(state.agent, observation, hyper, key, True)
+                agent_key, uniform_key = jax.random.split(key)
+                action = agent.act(state.agent, observation, hyper, agent_key, True)
+                return jnp.where(i < warmup, uniform(observation, uniform_key), action) if warmup else action
 
             env_state, rows = rollout(vector, act, state.env, act_key, unroll, extras)
-            returns = track(state.ongoing, state.finished, rows)
-            if on_policy:
-                agent_state, metrics = agent.update(state.agent, rows, hyper, learn_key, step)
-                return OnlineState(agent_state, env_state, None, *returns), metrics
+            replay = None if on_policy else buffers.add(state.replay, rows)
 
-            replay = buffers.add(state.replay, rows)
-
-            def update(agent_state: PyTree, u: Array) -> tuple[PyTree, Metrics]:
+            def update(u: Array, carry: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
+                agent_state, totals = carry
                 sample_key, update_key = jax.random.split(jax.random.fold_in(learn_key, u))
-                batch = buffers.sample(replay, sample_key, batch_size)
-                return agent.update(agent_state, batch, hyper, update_key, step + u)
+                batch = rows if on_policy else buffers.sample(replay, sample_key, batch_size)
+                agent_state, metrics = agent.update(agent_state, batch, hyper, update_key, step + u)
+                return agent_state, jax.tree.map(jnp.add, totals, metrics)
 
-            agent_state, metrics = jax.lax.scan(update, state.agent, jnp.arange(updates))
-            return OnlineState(agent_state, env_state, replay, *returns), jax.tree.map(jnp.mean, metrics)
+            # A loop of no turns is how nothing is learned in the warm-up: a branch would copy the agent's state.
+            count = jnp.where(i < warmup, 0, updates)
+            agent_state, totals = jax.lax.fori_loop(0, count, update, (state.agent, totals))
+            returns = track(state.ongoing, state.finished, rows)
+            return OnlineState(agent_state, env_state, replay, *returns), totals
 
-        state, metrics = jax.lax.scan(iteration, state, jnp.arange(iterations))
-        return state, {**jax.tree.map(jnp.mean, metrics), "train/return": state.finished.mean()}
+        totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics_of(state, key, hyper))
+        # The warm-up comes before the first segment's iterations, in the same loop: one compilation of the physics.
+        begin = jnp.where(index == 0, 0, warmup)
+        state, totals = jax.lax.fori_loop(begin, warmup + iterations, iteration, (state, totals))
+        metrics = jax.tree.map(lambda total: total / (iterations * updates), totals)
+        return state, {**metrics, "train/return": jnp.nanmean(state.finished)}
+
+    def metrics_of(state: OnlineState, key: Key, hyper: PyTree) -> Metrics:
+        """The shapes of what ``agent.update`` reports."""
+
+        def once(state):
+            rows = rollout(vector, uniform, state.env, key, unroll)[1]
+            batch = rows if on_policy else buffers.sample(state.replay, key, batch_size)
+            return agent.update(state.agent, batch, hyper, key, jnp.int32(0))[1]
+
+        return jax.eval_shape(once, state)
 
     def evaluation(state: OnlineState, index: Array, key: Key, hyper: PyTree) -> Metrics:
         return evaluate_agent(agent, evaluate)(state.agent, index, key, hyper)
