@@ -1,8 +1,8 @@
 """TD3+BC: TD3 whose actor is also pulled towards the data's actions.
 
 In words. Critics: both fit y = r + gamma d min_j Q'_j(s', a'), with a' the target actor's action plus clipped noise.
-Actor, every ``policy_freq`` updates: maximise lambda Q_1(s, pi(s)) minus the mean squared distance of pi(s) to the
-data's action (mean over dimensions), where lambda = alpha / mean |Q_1|, held constant, makes alpha independent of the
+Actor, every ``policy_freq`` updates: maximise lambda Q_1(s, pi(s)) minus ``bc_coef`` times the mean squared distance of
+pi(s) to the data's action (mean over dimensions), where lambda = alpha / mean |Q_1|, held constant, makes alpha independent of the
 scale of rewards. Target networks move only with the actor.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of data actions; ``target``
@@ -52,6 +52,7 @@ class Hyper:
     discount: float = setting(0.99, "gamma")
     tau: float = setting(0.005, "step of the target networks towards the online ones")
     alpha: float = setting(2.5, "weight of the normalised value against cloning")
+    bc_coef: float = setting(1.0, "weight of the cloning term; 0 leaves TD3 on fixed data")
     target_noise: float = setting(0.2, "scale of the noise on target actions")
     noise_clip: float = setting(0.5, "largest noise on target actions")
 
@@ -96,7 +97,7 @@ def make(config: Config, spec: Spec) -> Agent:
         def actor_loss(params):
             action = actor_network.apply(params, batch.observation)
             value = q.apply(networks.members(critic.params, 1), batch.observation, action)[0]
-            gate = jnp.ones_like(value)
+            gate = jnp.full_like(value, hyper.bc_coef)
             loss = losses.regularised_actor_loss(value, action, batch.action, gate, hyper.alpha).mean()
             cloning = losses.behaviour_cloning_loss(action, batch.action).mean()
             return loss, {"actor_loss": loss, "bc_loss": cloning, "q_policy": value.mean()}

@@ -43,7 +43,7 @@ def flat(tree):
 
 def member(params, i):
     """One network of a stacked ensemble."""
-    return jax.tree.map(lambda leaf: leaf[i], params)
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[i], params)
 
 
 def stack(trees):
@@ -135,7 +135,7 @@ class Pair:
     def update(self, data, key, step):
         """Update both; returns the metrics of the one that learns."""
         self._state, metrics = self._update(self._state, data, self._hypers, jnp.stack([key, key]), jnp.int32(step))
-        return member(metrics, 1)
+        return {name: np.asarray(values)[1] for name, values in metrics.items()}
 
     @property
     def state(self):

@@ -15,7 +15,7 @@ CASES = {
     "iql": ("critic_loss", {"max_weight": 2.0, "decay_steps": 10}, {"discount": 0.0}),
     "rebrac": ("critic_loss", {}, {"discount": 0.0}),
     "awac": ("critic_loss", {"max_weight": 1.2}, {"discount": 0.0}),
-    "cql": ("td_loss", {"n_samples": 2, "target_gap": None}, {"discount": 0.0, "cql_coef": 1e-3}),
+    "cql": ("td_loss", {"n_samples": 2, "target_gap": 1.5}, {"discount": 0.0, "cql_coef": 1e-3}),
     "sac_n": ("critic_loss", {"n_critics": 3}, {"discount": 0.0}),
     "edac": ("critic_loss", {"n_critics": 3}, {"discount": 0.0, "eta": 1e-3}),
 }
