@@ -26,7 +26,7 @@ from jaxrl_reg.errors import UserError, unknown
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
-SUPPORT = {"harness", "control", "systems"}
+SUPPORT = {"harness", "control", "quoted", "systems"}
 SCALES = ("small", "full")
 CONFIDENCE = 0.95
 
@@ -175,7 +175,7 @@ def run(name: str, seeds: Sequence[int], scale: str, out: pathlib.Path) -> bool:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m experiments", description=__doc__)
-    verbs = top.add_subparsers(dest="verb", required=True, metavar="{run,list,table}")
+    verbs = top.add_subparsers(dest="verb", required=True, metavar="{run,list,table,quote}")
     verb = verbs.add_parser("run", help="run experiments and write their results")
     verb.add_argument("names", nargs="*", metavar="NAME", help="see: python -m experiments list")
     verb.add_argument("--all", action="store_true", help="every experiment")
@@ -187,6 +187,8 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("table", help="write SYSTEMS.md from the results")
     verb.add_argument("--results", type=pathlib.Path, default=RESULTS)
     verb.add_argument("--to", type=pathlib.Path, default=FOLDER.parent / "SYSTEMS.md")
+    verb = verbs.add_parser("quote", help="keep finished runs in docs/results and rewrite the README's tables")
+    verb.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="run directories of jaxrl-reg sweep")
     return top
 
 
@@ -208,6 +210,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
             options.to.write_text(systems.table(options.results))
             print(f"wrote {options.to}")
+            return 0
+        if options.verb == "quote":
+            from experiments import quoted
+
+            quoted.quote(options.runs)
             return 0
         chosen = names() if options.all else options.names
         if not chosen:

@@ -1,0 +1,118 @@
+"""The runs that the README quotes: kept in ``docs/results``, one folder each, and turned into the README's tables."""
+
+from __future__ import annotations
+
+import json
+import pathlib
+import shutil
+from collections.abc import Sequence
+
+from jaxrl_reg.errors import UserError
+
+ROOT = pathlib.Path(__file__).parent.parent
+KEPT = ROOT / "docs" / "results"
+FILES = ("config.json", "summary.json", "table.csv", "curves.png")
+START, END = "<!-- results -->", "<!-- /results -->"
+
+
+def keep(run: pathlib.Path) -> pathlib.Path:
+    """Copy what the README needs of a finished run into ``docs/results``.
+
+    Raises:
+      UserError: if the run is not finished.
+    """
+    for name in FILES:
+        if not (run / name).is_file():
+            raise UserError(f"{run / name} is missing: finish the run with: jaxrl-reg resume {run}")
+    folder = KEPT / run.name
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in FILES:
+        shutil.copy(run / name, folder / name)
+    return folder
+
+
+def section(folder: pathlib.Path) -> list[str]:
+    """One run as Markdown, every number from its ``table.csv`` and ``summary.json``."""
+    import pandas as pd
+
+    config = json.loads((folder / "config.json").read_text())["config"]
+    facts = json.loads((folder / "summary.json").read_text())
+    table = pd.read_csv(folder / "table.csv")
+    swept = list(config["grid"])
+
+    def cell(row, name: str) -> str:
+        if pd.isna(row[name]):
+            return "–"
+        text = f"{row[name]:.1f}"
+        if f"{name}_low" in row and not pd.isna(row[f"{name}_low"]):
+            text += f" [{row[f'{name}_low']:.1f}, {row[f'{name}_high']:.1f}]"
+        return text
+
+    def share(row, name: str) -> str:
+        return "–" if pd.isna(row[name]) else f"{row[name]:.2f} [{row[f'{name}_low']:.2f}, {row[f'{name}_high']:.2f}]"
+
+    def apart(row, name: str) -> str:
+        return "–" if pd.isna(row[name]) else ("yes" if str(row[name]) == "True" else "no")
+
+    heads = ["agent", *swept, "score", "minus BC", "P(better than BC)", "apart from BC", "apart from behaviour"]
+    lines = [f"| {' | '.join(heads)} |", "|" + "---|" * len(heads)]
+    for _, row in table.iterrows():
+        settings = ["–" if pd.isna(row[name]) else f"{row[name]:g}" for name in swept]
+        cells = [
+            str(row["agent"]),
+            *settings,
+            cell(row, "last_iqm"),
+            cell(row, "minus_baseline"),
+            share(row, "p_better_than_baseline"),
+            apart(row, "apart_from_baseline"),
+            apart(row, "apart_from_behaviour"),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    data = facts["dataset"]
+    training = facts["training"].values()
+    minutes = sum(t["trace_seconds"] + t["compile_seconds"] + t.get("train_seconds", 0.0) for t in training) / 60
+    return [
+        f"### {config['agent']} on {config['env']} {config['dataset']}",
+        "",
+        f"{config['seeds']} seeds, {config['updates']:,} updates of batch {config['batch_size']}, hidden layers "
+        f"{'x'.join(map(str, config['hidden']))}; {data['rows']:,} rows in {data['episodes']:,} episodes; training, "
+        f"evaluation and compilation of {sum(t['members'] for t in training)} members took {minutes:.1f} minutes.",
+        "",
+        *lines,
+        "",
+        f"![learning curves](docs/results/{folder.name}/curves.png)",
+        "",
+    ]
+
+
+def block() -> str:
+    """The README's part between the markers."""
+    folders = sorted(path for path in KEPT.iterdir() if path.is_dir()) if KEPT.is_dir() else []
+    if not folders:
+        return ""
+    lines = [
+        "## A result to hold us to",
+        "",
+        "Written by `python -m experiments quote`, from reports that `jaxrl-reg sweep` wrote; the folders in `docs/results` "
+        "hold the settings. Score: interquartile mean over seeds of the last checkpoint with its 95% stratified-bootstrap "
+        "interval, 0 = random actions, 100 = the best policy of the collecting agent, both measured in this environment. "
+        "*Apart*: the two intervals do not overlap. *Behaviour*: mean over the data's own episodes.",
+        "",
+    ]
+    for folder in folders:
+        lines += section(folder)
+    return "\n".join(lines)
+
+
+def rewrite(text: str) -> str:
+    """``text`` with what is between the markers replaced by ``block``."""
+    head, rest = text.split(START)
+    return f"{head}{START}\n{block()}{END}{rest.split(END)[1]}"
+
+
+def quote(runs: Sequence[pathlib.Path]) -> None:
+    """Keep the runs and rewrite the README."""
+    for run in runs:
+        print(f"kept {keep(run).relative_to(ROOT)}")
+    readme = ROOT / "README.md"
+    readme.write_text(rewrite(readme.read_text()))
