@@ -145,7 +145,8 @@ def collect(
             return agent.act(now.agent, observation, hyper, act_key, False)
 
         if score is None:
-            returns = jnp.nan_to_num(metrics["train/return"], nan=-jnp.inf)  # NaN: no episode has finished yet
+            returns = metrics["train/return"]
+            returns = jnp.where(jnp.isnan(returns), -jnp.inf, returns)  # NaN: no episode has finished yet
         else:
             scores = score(act, jax.random.fold_in(jax.random.fold_in(key, COLLECT), index))
             metrics = {**metrics, **{f"eval/{name}": value for name, value in scores.items()}}

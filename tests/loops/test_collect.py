@@ -11,7 +11,7 @@ from jaxrl_reg.envs import Outcome, environment, time_limit
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.returns import evaluator
 from jaxrl_reg.loops.collect import COLLECT, DATASETS, collect, d4rl_style
-from jaxrl_reg.types import Spec, as_float32
+from jaxrl_reg.types import Agent, Spec, as_float32
 
 ENVS, SEGMENTS, WARMUP, STEPS = 4, 4, 40, 160
 HYPER = as_float32(sac.Hyper(actor_learning_rate=1e-2, critic_learning_rate=1e-2, discount=0.5))
@@ -161,6 +161,19 @@ def test_behaviour_explores(datasets):
     for kind in ("medium", "expert"):
         actions = np.asarray(made[kind].action)
         assert np.unique(actions).size > 150, "a greedy policy on few states repeats itself"
+
+
+def test_without_evaluations_a_snapshot_counts_what_training_returned():
+    def act(state, observation, hyper, key, explore):
+        return jnp.ones((*observation.shape[:-1], 1))
+
+    agent = Agent(lambda key, hyper: jnp.zeros(()), lambda state, *_: (state + 1.0, {}), act)
+    sizes = {"steps": 32, "num_envs": 2, "segments": 4, "updates": 1, "warmup": 0}
+    state, replay = jax.jit(collect(agent, eastward(), **sizes, kind="off_policy"))(jax.random.key(0), None)
+    assert float(state) == 16
+    np.testing.assert_array_equal(replay.snapshots, [4, 8, 12, 16])  # no `actor` in it: all of the state acts
+    np.testing.assert_array_equal(replay.returns, [-jnp.inf, 6, 6, 6])  # the first episode ends in the second segment
+    assert replay.rows.reward.shape == (16, 2)
 
 
 def test_wrong_agents_are_refused():

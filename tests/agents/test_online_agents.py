@@ -1,0 +1,188 @@
+"""SAC, TD3 and PPO on environments whose values are known, and the parts that are easy to get wrong."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reg import envs, losses, networks
+from jaxrl_reg.agents import ppo, sac, td3
+from jaxrl_reg.envs import Outcome, environment, probe, time_limit
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.loops.online import online
+from jaxrl_reg.types import Env, Spec, Transition, as_float32
+
+SPEC = Spec(1, 1, 5)
+HIDDEN = (16, 16)
+GAMMA = 0.8
+OBSERVATIONS = {"1": [0.0], "2": [-1.0, 1.0], "3": [0.0, 1.0], "4": [0.0], "5": [-1.0, 1.0], "endless": [0.0]}
+ACTIONS = [-0.6, 0.0, 0.4, 0.8]
+
+
+def endless():
+    """One state, reward 1 for ever, cut after 5 steps: worth 1 / (1 - gamma), unless a time-out counts as an end."""
+
+    def reset(key):
+        return Outcome(jnp.zeros(()), jnp.zeros(1))
+
+    def step(nothing, action, key):
+        return Outcome(nothing, jnp.zeros(1), 1.0)
+
+    return time_limit(environment(reset, step, Spec(1, 1), "endless"), 5)
+
+
+def all_probes(index):
+    """The environment number ``index`` of OBSERVATIONS, which may be traced: one compilation serves all six."""
+    members = [endless() if name == "endless" else envs.make(f"probe/{name}") for name in OBSERVATIONS]
+
+    def reset(key):
+        return jax.lax.switch(index, [env.reset for env in members], key)
+
+    def step(state, action):
+        return jax.lax.switch(index, [env.step for env in members], state, action)
+
+    return Env(reset, step, SPEC, "probes")
+
+
+def train(agent, hyper, **settings):
+    """Final agent states of all six, stacked. One program for all."""
+
+    def one(index, key):
+        return online(agent, all_probes(index), **settings)(key, hyper)[0].agent
+
+    count = len(OBSERVATIONS)
+    return jax.jit(jax.vmap(one))(jnp.arange(count), jax.random.split(jax.random.key(0), count))
+
+
+def known(name, observation, action):
+    if name == "endless":
+        worth = jnp.full(observation.shape[:-1], 1.0 / (1.0 - GAMMA))
+        return probe.ProbeValues(worth, worth, jnp.full_like(worth, jnp.nan))
+    return probe.probe_values(name, observation, action, GAMMA)
+
+
+def check_actions(agent, state, hyper, name, tolerance):
+    observation = jnp.asarray(OBSERVATIONS[name])[:, None]
+    best = known(name, observation, observation).best_action
+    action = agent.act(state, observation, hyper, jax.random.key(0), False)[..., 0]
+    assert ((jnp.abs(action - best) < tolerance) | jnp.isnan(best)).all(), (name, action, best)
+
+
+@pytest.mark.parametrize("module", [sac, td3])
+def test_off_policy_agents_find_the_known_values(module):
+    hyper = {"actor_learning_rate": 3e-3, "critic_learning_rate": 1e-2, "discount": GAMMA, "tau": 0.05}
+    if module is sac:  # next to no entropy bonus: the known values have none
+        config = sac.Config(hidden=HIDDEN, initial_temperature=1e-3)
+        hyper = as_float32(sac.Hyper(**hyper, temperature_learning_rate=0.0))
+    else:
+        config, hyper = td3.Config(hidden=HIDDEN), as_float32(td3.Hyper(**hyper))
+    agent = module.make(config, SPEC)
+    states = train(agent, hyper, steps=400, num_envs=2, updates=4, batch_size=64, warmup=200)
+    q = networks.q_network(SPEC, HIDDEN, 2)
+    for i, name in enumerate(OBSERVATIONS):
+        state = jax.tree.map(lambda leaf, i=i: leaf[i], states)
+        grid = jnp.asarray([(o, a) for o in OBSERVATIONS[name] for a in ACTIONS])
+        want = known(name, grid[:, :1], grid[:, 1:]).q_value
+        got = q.apply(state.critic.params, grid[:, :1], grid[:, 1:])
+        tolerance = 0.15 if name != "endless" else 0.5  # the time-out counted as an end would give less than 3.4 of 5
+        np.testing.assert_allclose(got, jnp.stack([want, want]), atol=tolerance, err_msg=f"{module.__name__} {name}")
+        check_actions(agent, state, hyper, name, 0.1)
+
+
+def test_ppo_finds_the_known_values():
+    config = ppo.Config(hidden=HIDDEN, epochs=4, minibatches=4)
+    hyper = as_float32(ppo.Hyper(actor_learning_rate=1e-3, value_learning_rate=1e-2, discount=GAMMA))
+    agent = ppo.make(config, SPEC)
+    states = train(agent, hyper, steps=16 * 16 * 40, num_envs=16, unroll=16)
+    value = networks.value_network(SPEC, HIDDEN, activation="tanh", init="orthogonal")
+    for i, name in enumerate(OBSERVATIONS):
+        state = jax.tree.map(lambda leaf, i=i: leaf[i], states)
+        observation = jnp.asarray(OBSERVATIONS[name])[:, None]
+        seen = state.statistics
+        standard = jnp.clip((observation - seen.mean) / jnp.sqrt(seen.variance + 1e-8), -10.0, 10.0)
+        want = known(name, observation, observation).value
+        tolerance = 0.1 if name != "endless" else 0.3
+        np.testing.assert_allclose(value.apply(state.value.params, standard), want, atol=tolerance, err_msg=name)
+        check_actions(agent, state, hyper, name, 0.1)
+
+
+def test_advantages_by_hand_through_a_time_out_and_a_termination():
+    # One environment, 4 steps: a time-out after the second, a termination after the fourth. gamma 0.5, lambda 0.5.
+    reward = jnp.array([1.0, 2.0, 3.0, 4.0])[:, None]
+    value = jnp.array([10.0, 20.0, 30.0, 40.0])[:, None]
+    next_value = jnp.array([20.0, 60.0, 40.0, 99.0])[:, None]  # 60: the state before the reset, not the 30 after it
+    discount = jnp.array([1.0, 1.0, 1.0, 0.0])[:, None]
+    last = jnp.array([0.0, 1.0, 0.0, 1.0])[:, None]
+    delta = [1 + 10 - 10, 2 + 30 - 20, 3 + 20 - 30, 4 - 40]
+    want = [delta[0] + 0.25 * delta[1], delta[1], delta[2] + 0.25 * delta[3], delta[3]]
+    got = losses.generalised_advantage_estimation(reward, value, next_value, discount, last, 0.5, 0.5)
+    np.testing.assert_allclose(got[:, 0], want)
+
+
+@functools.partial(jax.jit, static_argnums=(1, 2))
+def trajectory(key, length=4, envs=3):
+    keys = jax.random.split(key, 4)
+    observation = 5.0 + 3.0 * jax.random.normal(keys[0], (length, envs, 1))
+    action = jax.random.uniform(keys[1], (length, envs, 1), minval=-1.0)
+    reward = jax.random.normal(keys[2], (length, envs))
+    following = jax.random.normal(keys[3], (length, envs, 1))
+    return Transition(observation, action, reward, jnp.ones_like(reward), following, jnp.zeros_like(reward))
+
+
+def test_ppo_starts_from_the_policy_that_acted_and_then_takes_in_the_observations():
+    agent = ppo.make(ppo.Config(hidden=(8,), epochs=2, minibatches=2), SPEC)
+    # Nothing is learned, so the ratio must stay 1, although the observation statistics change at each update.
+    hyper = as_float32(ppo.Hyper(actor_learning_rate=0.0, value_learning_rate=0.0))
+    state, update = jax.jit(agent.init)(jax.random.key(0), hyper), jax.jit(agent.update)
+    act = jax.jit(lambda state, observation: agent.act(state, observation, hyper, jax.random.key(1), True))
+    seen = []
+    for i in range(2):
+        batch = trajectory(jax.random.key(i))
+        before = act(state, batch.observation)
+        state, metrics = update(state, batch, hyper, jax.random.key(i), jnp.int32(i))
+        assert float(metrics["clipped"]) == 0.0
+        assert abs(float(metrics["approximate_kl"])) < 1e-6
+        seen.append(np.asarray(batch.observation).ravel())
+        assert not np.allclose(before, act(state, batch.observation), atol=1e-4), "act must use the new statistics"
+    seen = np.concatenate(seen)
+    np.testing.assert_allclose(state.statistics.mean, seen.mean(), rtol=1e-3)
+    np.testing.assert_allclose(state.statistics.variance, seen.var(), rtol=1e-2)
+    np.testing.assert_allclose(state.statistics.count, 24, rtol=1e-4)
+
+
+def test_ppo_refuses_rows_that_do_not_divide_and_batches_without_time():
+    agent, hyper = ppo.make(ppo.Config(hidden=(8, 8), minibatches=5), SPEC), as_float32(ppo.Hyper())
+    state = jax.eval_shape(agent.init, jax.random.key(0), hyper)
+    with pytest.raises(UserError, match=r"minibatches=5 parts, got \(4, 3\)"):
+        agent.update(state, trajectory(jax.random.key(0)), hyper, jax.random.key(0), jnp.int32(0))
+    flat = jax.tree.map(lambda leaf: leaf[0], trajectory(jax.random.key(0), envs=5))
+    with pytest.raises(UserError, match="trajectories"):
+        agent.update(state, flat, hyper, jax.random.key(0), jnp.int32(0))
+
+
+def same(a, b):
+    return all(np.array_equal(x, y) for x, y in zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True))
+
+
+def test_td3_moves_the_actor_and_all_targets_only_every_other_update():
+    agent, hyper = td3.make(td3.Config(hidden=(8,)), SPEC), as_float32(td3.Hyper())
+    state = jax.jit(agent.init)(jax.random.key(0), hyper)
+    batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trajectory(jax.random.key(0)))
+    update = jax.jit(agent.update)
+    for step, moves in [(0, True), (1, False), (2, True)]:
+        new, _ = update(state, batch, hyper, jax.random.key(step), jnp.int32(step))
+        assert not same(new.critic.params, state.critic.params)
+        for part in ("actor", "target_actor", "target_critic"):
+            assert same(getattr(new, part), getattr(state, part)) != moves, (part, step)
+
+
+def test_sac_temperature_rises_below_the_target_entropy_and_falls_above():
+    agent = sac.make(sac.Config(hidden=(8,)), SPEC)
+    batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), trajectory(jax.random.key(0)))
+    init, update = jax.jit(agent.init), jax.jit(agent.update)
+    for factor, sign in [(-20.0, 1.0), (20.0, -1.0)]:  # target entropy +20 or -20 nats
+        hyper = as_float32(sac.Hyper(target_entropy_factor=factor))
+        state, _ = update(init(jax.random.key(0), hyper), batch, hyper, jax.random.key(1), jnp.int32(0))
+        assert np.sign(state.log_temperature.params) == sign
