@@ -295,11 +295,10 @@ def n_step_return(
     """
     if n < 1:
         raise ValueError(f"n_step_return: n is {n}; expected at least 1")
-    cut = last.at[-1].set(1.0)
 
     def longer(_, returns):
         following = jnp.concatenate([returns[1:], next_values[-1:]])
-        return rewards + gamma * discounts * jnp.where(cut > 0, next_values, following)
+        return rewards + gamma * discounts * jnp.where(last > 0, next_values, following)
 
     # A return over more than T steps is no longer than one over T.
     return jax.lax.fori_loop(0, min(n, rewards.shape[0]) - 1, longer, rewards + gamma * discounts * next_values)

@@ -17,7 +17,7 @@ from jaxrl_reg.evaluation import statistics
 
 KEY = jax.random.key(0)
 GRID = st.integers(-64, 64).map(lambda i: i / 32)  # exact in float32, often tied
-SCORES = hnp.arrays(np.float64, (5, 3), elements=GRID)
+SCORES = hnp.arrays(np.float64, (7, 2), elements=GRID)
 
 
 def test_submodules_are_found_lazily():
@@ -216,7 +216,8 @@ def test_bandit_does_not_depend_on_units_and_takes_subsets():
     one = statistics.bandit_evaluation(KEY, returns, pulls=12, repeats=2000, policies=1)
     assert (one == one[:, :1]).all()
     assert one[:, 0].mean() == pytest.approx(float(returns.mean()), abs=0.05)
-    assert np.isfinite(statistics.bandit_evaluation(KEY, jnp.ones((2, 3)), pulls=5, repeats=2)).all()
+    constant = statistics.bandit_evaluation(KEY, jnp.ones((6, 10)), pulls=12, repeats=20, policies=3)
+    assert (constant == 1.0).all()
 
 
 def test_nan_is_never_hidden():
@@ -226,7 +227,8 @@ def test_nan_is_never_hidden():
     assert np.isnan(statistics.probability_of_improvement(scores, scores))
     assert np.isnan(statistics.performance_profile(scores, jnp.zeros(2))).all()
     assert np.isnan(statistics.expected_best_online(scores[:, 0])).all()
-    assert np.isnan(statistics.bandit_evaluation(KEY, scores, pulls=3, repeats=2)).all()
+    returns = jnp.ones((6, 10)).at[2, 3].set(jnp.nan)
+    assert np.isnan(statistics.bandit_evaluation(KEY, returns, pulls=12, repeats=20, policies=3)).all()
 
 
 def test_bad_input_is_refused_in_one_line():

@@ -1,6 +1,7 @@
 """What every exported loss must satisfy. A new loss fails here until it has a case with a NumPy version of itself."""
 
 import ast
+import functools
 import importlib
 import inspect
 import pathlib
@@ -203,6 +204,11 @@ def call(name):
     return lambda arguments: getattr(losses, name)(**arguments, **STATIC.get(name, {}))
 
 
+@functools.cache
+def jitted(name):
+    return jax.jit(call(name))
+
+
 def reference(name, moving, still=None):
     still = moving if still is None else still
     both = [SimpleNamespace(**arguments, **STATIC.get(name, {})) for arguments in (moving, still)]
@@ -278,7 +284,6 @@ def test_output_has_the_documented_shape(name):
 
 @every_loss
 def test_value_equals_the_numpy_version(name):
-    jitted = jax.jit(call(name))
     arguments = {}
     for argument, layout in getattr(losses, name).layouts.items():
         low, high = (int(64 * bound) for bound in domain(argument))
@@ -287,7 +292,7 @@ def test_value_equals_the_numpy_version(name):
 
     @given(st.fixed_dictionaries(arguments))
     def check(drawn):
-        assert_all_close(jitted(cast(drawn, jnp.float32)), reference(name, drawn), rtol=3e-5, atol=3e-5)
+        assert_all_close(jitted(name)(cast(drawn, jnp.float32)), reference(name, drawn), rtol=3e-5, atol=3e-5)
 
     check()
 
@@ -314,8 +319,7 @@ def test_gradient_equals_finite_differences_in_float64(name):
 @every_loss
 def test_jit_equals_eager_and_vmap_equals_a_loop(name):
     draws = [cast(random_arguments(name, seed), jnp.float32) for seed in range(3)]
-    jitted = jax.jit(call(name))
-    singles = [jitted(draw) for draw in draws]
+    singles = [jitted(name)(draw) for draw in draws]
     assert_all_close(singles[0], call(name)(draws[0]), rtol=2e-6, atol=2e-6)
     stacked = {argument: np.stack([draw[argument] for draw in draws]) for argument in draws[0]}  # scalars too
     expected = jax.tree.map(lambda *leaves: np.stack(leaves), *singles)
@@ -326,12 +330,12 @@ def test_jit_equals_eager_and_vmap_equals_a_loop(name):
 def test_examples_do_not_depend_on_one_another(name):
     layouts = getattr(losses, name).layouts
     arguments = cast(random_arguments(name), jnp.float32)
-    whole = jax.jit(call(name))(arguments)
+    whole = jitted(name)(arguments)
     if any("B" in layout.split() for layout in layouts.values()):
         # Coupled through a detached number of the whole batch: then at least the order does not matter.
         order = jnp.array([3, 0, 4, 2, 1])
         mixed = {k: v[order] if layouts[k] else v for k, v in arguments.items()}
-        assert_all_close(jax.jit(call(name))(mixed), whole[order], rtol=2e-6, atol=2e-6)
+        assert_all_close(jitted(name)(mixed), whole[order], rtol=2e-6, atol=2e-6)
     elif name in COUPLED:
         assert whole.shape == ()
     elif any(layouts.values()):
@@ -359,7 +363,7 @@ def test_bfloat16_in_bfloat16_out_with_float32_hyperparameters(name):
     layouts = getattr(losses, name).layouts
     arrays = {k: jnp.bfloat16 if layouts[k] or not any(layouts.values()) else jnp.float32 for k in layouts}
     arguments = {k: jnp.asarray(v, arrays[k]) for k, v in random_arguments(name).items()}
-    found = jax.tree.leaves(jax.jit(call(name))(arguments))
+    found = jax.tree.leaves(jitted(name)(arguments))
     assert all(leaf.dtype == jnp.bfloat16 for leaf in found)
     rounded = {k: np.asarray(v, np.float64) for k, v in arguments.items()}
     assert_all_close(found, reference(name, rounded), rtol=2**-8, atol=1e-5)  # rounded once, at the end
