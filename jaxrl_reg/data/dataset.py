@@ -100,7 +100,7 @@ def from_arrays(
         keep = ~truncated
         if not keep.any():
             raise source.error("observation", "has no row with a successor: every episode is one truncated row")
-        truncated = np.append(truncated[1:], False) & ~terminated
+        truncated = np.append(truncated[1:], False)
         observation, action, reward, terminated, truncated, next_observation = (
             column[keep] for column in (observation, action, reward, terminated, truncated, next_observation)
         )

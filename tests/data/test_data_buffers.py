@@ -41,6 +41,13 @@ def test_ring_against_a_list(capacity, size):
         np.testing.assert_array_equal(buffer.rows.extras["id"][: len(kept)], valid.astype(int))
 
 
+def test_no_row_is_written_twice_in_one_scatter():
+    # Which write wins is undefined; the CPU happens to keep the last, so this looks at the program.
+    program = jax.make_jaxpr(buffers.add)(buffers.init(7, EXAMPLE), transition(np.arange(11.0)))
+    updates = [eqn.invars[2].aval.shape[0] for eqn in program.jaxpr.eqns if eqn.primitive.name == "scatter"]
+    assert updates == [7] * len(jax.tree.leaves(EXAMPLE))
+
+
 def test_a_trajectory_is_added_in_order_of_time():
     grid = np.arange(1.0, 13.0).reshape(4, 3)  # [T, E]
     whole = add(buffers.init(8, EXAMPLE), transition(grid))

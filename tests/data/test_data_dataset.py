@@ -61,6 +61,9 @@ def test_missing_next_observation_shifts_and_drops_rows_as_d4rl_does(columns):
     np.testing.assert_array_equal(built.last, [0, 0, 0, 1, 0, 0, 0, 1])
     np.testing.assert_array_equal(built.discount, [1, 1, 1, 0, 1, 1, 1, 1])
     np.testing.assert_array_equal(built.end, [4, 4, 4, 4, 8, 8, 8, 8])
+    # A termination right before an episode of one timed-out row stays a termination.
+    pair = data.from_arrays(np.ones((2, 1)), np.zeros((2, 1)), [1, 2], [1, 0], [0, 1], name="pair")
+    assert (pair.size, float(pair.discount[0]), float(pair.last[0])) == (1, 0.0, 1.0)
 
 
 def test_both_flags_count_as_terminated_and_an_unfinished_episode_as_truncated():
