@@ -33,7 +33,7 @@ demo: install
 	$(BIN)/python -m jaxrl_reg.demo
 
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
 
 lint: install
 	$(BIN)/ruff check .

@@ -96,8 +96,8 @@ def block() -> str:
         "Written by `python -m experiments quote`, from reports that `jaxrl-reg sweep` wrote; the folders in",
         "`docs/results` hold the settings. Score: interquartile mean over seeds of the last checkpoint with its 95%",
         "stratified-bootstrap interval; 0 = random actions, 100 = the best policy of the collecting agent, both",
-        "measured in this environment. *Apart*: the two intervals do not overlap. *Behaviour*: the mean over the data's",
-        "own episodes.",
+        "measured in this environment. *Apart*: the two intervals do not overlap. *Behaviour*: the mean over the",
+        "data's own episodes.",
         "",
     ]
     for folder in folders:

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 FORMAT = 1  # of the run directory
 BASELINE = "bc"
 COLLECT_ENVS, COLLECT_SEGMENTS, COLLECT_STREAM = 16, 20, 7
+PLAY_ENVS = 64  # environments side by side when finished policies are played
 EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
 PLACEMENTS = ("auto", "map", "vmap")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
@@ -397,7 +398,7 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
         collection.replay(state),
         jax.random.fold_in(jax.random.key(config.seed_offset), COLLECT_STREAM),
         rows=min(config.collect_steps // 2, 1_000_000),
-        num_envs=COLLECT_ENVS,
+        num_envs=PLAY_ENVS,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for kind, rows in made.items():

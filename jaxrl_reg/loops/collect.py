@@ -15,7 +15,7 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.returns import evaluator
 from jaxrl_reg.loops.online import OnlineState, kind_of, online
 from jaxrl_reg.loops.rollout import Extras, rollout, uniform_actions
-from jaxrl_reg.types import Agent, Array, Dataset, Env, Key, Metrics, PyTree, Run, Transition
+from jaxrl_reg.types import Agent, Array, Dataset, Env, EnvState, Key, Metrics, PyTree, Run, Transition
 
 COLLECT = 101  # stream of the evaluations inside a collection, beside those of the loops
 DATASETS = ("random", "medium", "medium-replay", "expert", "medium-expert")
@@ -198,27 +198,36 @@ def d4rl_style(
       UserError: if no snapshot is better than random actions.
     """
     name = name or env.name.replace("/", "-") or "collected"
-    times = -(-rows // num_envs)
-    vector, length = vectorize(env, num_envs), max(times, env.spec.max_episode_steps)
+    vector, length = vectorize(env, num_envs), env.spec.max_episode_steps
     random = uniform_actions(env.spec.action_dim)
     uniform, exploring, greedy = range(3)
+    reset = jax.jit(vector.reset)
 
     @jax.jit
-    def play(parameters: PyTree, how: Array, key: Key) -> Transition:
+    def play(parameters: PyTree, how: Array, start: EnvState, key: Key) -> tuple[EnvState, Transition]:
         actor = with_acting(state, parameters)
-        reset_key, act_key = jax.random.split(key)
 
         def act(observation: Array, key: Key) -> Array:
             choices = random(observation, key), *(agent.act(actor, observation, hyper, key, e) for e in (True, False))
             return jnp.stack(choices)[how]
 
-        return rollout(vector, act, vector.reset(reset_key), act_key, length, extras)[1]
+        return rollout(vector, act, start, key, length, extras)
+
+    def stream(parameters: PyTree, how: int, key: Key) -> Transition:
+        """``[T, E]`` steps, ``rows`` or a little more, played in pieces of one episode's greatest length."""
+        times = -(-rows // num_envs)
+        now, pieces = reset(jax.random.fold_in(key, 0)), []
+        for i in range(-(-times // length)):
+            now, piece = play(parameters, jnp.int32(how), now, jax.random.fold_in(key, i + 1))
+            pieces.append(jax.device_get(piece))
+        return jax.tree.map(lambda *leaves: np.concatenate(leaves)[:times], *pieces)
 
     def score(parameters: PyTree, how: int, key: Key) -> float:
-        """Mean return of whole episodes: the first of every environment, which no end of a stream can cut."""
+        """Mean return of whole episodes: the first of every environment, which no end of a piece can cut."""
         returns = []
         for i in range(-(-episodes // num_envs)):
-            played = play(parameters, jnp.int32(how), jax.random.fold_in(key, i))
+            reset_key, act_key = jax.random.split(jax.random.fold_in(key, i))
+            _, played = play(parameters, jnp.int32(how), reset(reset_key), act_key)
             last = np.asarray(played.last)
             first = np.cumsum(last, axis=0) - last == 0
             returns.append(np.where(first, played.reward, 0.0).sum(axis=0))
@@ -238,15 +247,11 @@ def d4rl_style(
         )
     medium = int((returns > threshold).argmax())
 
-    def stream(snapshot: int, how: int, key: Key) -> Transition:
-        played = play(snapshots[snapshot], jnp.int32(how), key)
-        return jax.tree.map(lambda leaf: leaf[:times], played)
-
     trajectories = {
-        "random": stream(best, uniform, keys[2]),
-        "medium": stream(medium, exploring, keys[3]),
+        "random": stream(snapshots[best], uniform, keys[2]),
+        "medium": stream(snapshots[medium], exploring, keys[3]),
         "medium-replay": jax.tree.map(lambda leaf: leaf[: int(replay.times[medium])], replay.rows),
-        "expert": stream(best, exploring, keys[4]),
+        "expert": stream(snapshots[best], exploring, keys[4]),
     }
     made = {
         kind: data.from_transitions(
