@@ -240,9 +240,10 @@ def _split(keys: Key, number: int) -> Key:
 
 
 def _checked(vector: Array, size: int, what: str, name: str) -> Array:
-    if jnp.shape(vector) != (size,):
-        raise ValueError(f"{name or 'environment'}: {what} must have shape ({size},), got {jnp.shape(vector)}")
-    return as_float32(vector)
+    vector = jnp.asarray(vector, jnp.float32)
+    if vector.shape != (size,):
+        raise ValueError(f"{name or 'environment'}: {what} must have shape ({size},), got {vector.shape}")
+    return vector
 
 
 def _strong(leaf: Any, dtype: Any = None) -> Array:

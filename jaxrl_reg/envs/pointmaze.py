@@ -12,10 +12,10 @@ from jaxrl_reg.errors import unknown
 from jaxrl_reg.types import Array, Env, EnvState, Spec
 
 TASKS = {
-    "reach_top_left": (-0.8, 0.8),
-    "reach_top_right": (0.8, 0.8),
-    "reach_bottom_left": (-0.8, -0.8),
-    "reach_bottom_right": (0.8, -0.8),
+    "reach_top_left": (-0.85, 0.85),
+    "reach_top_right": (0.85, 0.85),
+    "reach_bottom_left": (-0.85, -0.85),
+    "reach_bottom_right": (0.85, -0.85),
 }
 RADIUS = 0.2
 SUBSTEPS = 5
@@ -55,9 +55,10 @@ class Physics(NamedTuple):
 def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
     """Observation ``[x, y, x velocity, y velocity]``, two forces in [-1, 1], 0.1 s per step; never terminates.
 
-    The square is 2 m wide and the ball's top speed 1 m/s. Reward 1 within 0.2 m of the task's corner, else 0; episodes
-    start at rest, in any of the four rooms. ``task`` is one of ``TASKS`` and changes nothing but the reward, which
-    :func:`reward` gives for stored physics states. Raises ``UserError`` for an unknown task.
+    The square is 2 m wide and the ball's top speed 1 m/s. Reward 1 within 0.2 m of the task's place near a corner, the
+    corner included, else 0; episodes start at rest, in any of the four rooms. ``task`` is one of ``TASKS`` and changes
+    nothing but the reward, which :func:`reward` gives for stored physics states. Raises ``UserError`` for an unknown
+    task.
     """
     if task not in TASKS:
         raise unknown("pointmaze task", task, TASKS)

@@ -85,8 +85,8 @@ def make(
 def random(states: int, actions: int, seed: int = 0) -> tuple[Array, Array]:
     """``transition [S, A, S]`` with Dirichlet(1) rows and ``reward [S, A]`` uniform in [0, 1]."""
     row, gain = jax.random.split(jax.random.key(seed))
-    transition = jax.random.dirichlet(row, jnp.ones(states), (states, actions))
-    return transition, jax.random.uniform(gain, (states, actions))
+    weights = jax.random.exponential(row, (states, actions, states))  # normalised, this is Dirichlet(1)
+    return weights / weights.sum(-1, keepdims=True), jax.random.uniform(gain, (states, actions))
 
 
 def state_transition(transition: Array, policy: Array) -> Array:

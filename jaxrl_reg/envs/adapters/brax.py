@@ -40,7 +40,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
     """
     if backend not in BACKENDS:
         raise unknown("Brax backend", backend, BACKENDS)
-    with _quiet():
+    with _quiet_models(), _quiet():
         import brax.envs
 
         try:
@@ -56,11 +56,13 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
 
     def reset(key):
         # Brax knows raw keys only.
-        return _outcome(env.reset(jax.random.key_data(key)))
+        with _quiet():
+            return _outcome(env.reset(jax.random.key_data(key)))
 
     def step(state, action, key):
         # Brax writes into the dictionaries of the state it is given.
-        return _outcome(env.step(state.replace(metrics=dict(state.metrics), info=dict(state.info)), action))
+        with _quiet():
+            return _outcome(env.step(state.replace(metrics=dict(state.metrics), info=dict(state.info)), action))
 
     def render(states):
         from brax.io import html
@@ -92,20 +94,26 @@ def _settings(envs: Any, name: str) -> set[str]:
 
 @contextlib.contextmanager
 def _quiet():
-    """Silences what Brax and its models say about their age at each start, and nothing else."""
+    """Silences what Brax says about its age on import, on loading and while being traced, and nothing else."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="JAXopt is no longer maintained")
+        warnings.filterwarnings("ignore", message="Brax System, piplines and environments")
+        warnings.filterwarnings("ignore", message="Accessing `.*` directly from `Data` is deprecated")
+        yield
+
+
+@contextlib.contextmanager
+def _quiet_models():
+    """The same for Brax's MuJoCo models; MuJoCo would also write a log file into the working directory."""
     import mujoco
 
-    def user_warning(message):
+    def warn(message):
         if "settotalmass" not in message:
             warnings.warn(message, stacklevel=2)
 
-    # Without a handler, MuJoCo appends its warnings to a log file in the working directory.
     before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(user_warning)
+    mujoco.set_mju_user_warning(warn)
     try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message="JAXopt is no longer maintained")
-            warnings.filterwarnings("ignore", message="Brax System, piplines and environments")
-            yield
+        yield
     finally:
         mujoco.set_mju_user_warning(before)
