@@ -2,8 +2,8 @@
 
 In words. Critics: both fit y = r + gamma d min_j Q'_j(s', a'), with a' the target actor's action plus clipped noise.
 Actor, every ``policy_freq`` updates: maximise lambda Q_1(s, pi(s)) minus ``bc_coef`` times the mean squared distance of
-pi(s) to the data's action (mean over dimensions), where lambda = alpha / mean |Q_1|, held constant, makes alpha independent of the
-scale of rewards. Target networks move only with the actor.
+pi(s) to the data's action (mean over dimensions), where lambda = alpha / mean |Q_1|, held constant, makes alpha
+independent of the scale of rewards. Target networks move only with the actor.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of data actions; ``target``
 mean TD target; ``actor_loss``, ``bc_loss`` (the distance above) and ``q_policy`` (mean Q_1 of the policy's actions),
