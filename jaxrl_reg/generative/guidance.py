@@ -16,7 +16,7 @@ from jax import Array
 
 from jaxrl_reg.generative.parameterisations import Denoiser
 from jaxrl_reg.generative.samplers import Guide
-from jaxrl_reg.generative.shapes import expand
+from jaxrl_reg.generative.shapes import example_sum, expand
 
 # Small against any gradient that matters; added to the norm, not to the quotient, so a zero gradient gives zero.
 NORM_OFFSET = 1e-8
@@ -144,7 +144,8 @@ def gradient_guide(
         at = x if denoise is None else denoise(x, sigma)
         slope = jax.grad(lambda y: log_prob(y).sum())(at)
         if normalise:
-            norm = jnp.sqrt(jnp.sum(jnp.square(slope), axis=tuple(range(1, x.ndim))))
+            square = example_sum(jnp.square(slope))
+            norm = jnp.sqrt(jnp.where(square > 0, square, 1.0))  # sqrt has an infinite slope at 0
             slope = slope / expand(norm + NORM_OFFSET, x)
         return weights[index] * slope
 

@@ -77,7 +77,7 @@ def edm_loss(
     same_shape("prediction", prediction, x0)
     # (x0 - skip x) / out, rearranged: at small sigma the difference of nearly equal numbers would lose its digits.
     total = expand(c.scale, x)
-    wanted = total * (expand(sigma / sigma_data, x) * x0 - expand(sigma_data + 0 * sigma, x) * eps)
+    wanted = total * (expand(sigma / sigma_data, x) * x0 - sigma_data * eps)
     aux = {"x0": expand(c.skip, x) * x + expand(c.out, x) * prediction, "level": sigma}
     return example_mean(jnp.square(prediction - wanted)), aux
 
@@ -213,6 +213,7 @@ def shortcut_loss(
     z_grid = interpolate(x0[:rows], eps[:rows], t_grid)
     half = 0.5 * d
     first = target(z_grid, t_grid - half, t_grid)
+    same_shape("average velocity", first, z_grid)
     middle = z_grid - expand(half, z_grid) * first
     if clip is not None:
         middle = jnp.clip(middle, -clip, clip)
@@ -255,6 +256,7 @@ def consistency_loss(
         raise ValueError(f"unknown distance {distance!r}; known: squared, pseudo_huber")
     key_n, key_eps = jax.random.split(key)
     target = student if target is None else target
+    levels = jnp.asarray(levels)
     n = jax.random.randint(key_n, x0.shape[:1], 0, levels.shape[0] - 1)
     high, low = levels[n], levels[n + 1]
     eps = jax.random.normal(key_eps, x0.shape, x0.dtype)

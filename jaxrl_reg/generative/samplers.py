@@ -231,6 +231,7 @@ def ddpm_posterior(x0: Array, x: Array, t: Array, betas: Array, variance: str = 
     """
     if variance not in ("small", "large"):
         raise ValueError(f"unknown variance {variance!r}; known: small, large")
+    betas = jnp.asarray(betas)
     alpha, sigma = vp_coefficients(betas)
     alpha_before = jnp.append(1.0, alpha[:-1])[t]
     sigma_before = jnp.append(0.0, sigma[:-1])[t]

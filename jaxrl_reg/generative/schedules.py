@@ -18,6 +18,8 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+Scalar = Array | float
+
 # ---------------------------------------------------------------------------------------------------------------------
 # Grids of sampling levels, [steps + 1], strictly decreasing to 0.
 
@@ -28,47 +30,59 @@ def _ramp(steps: int) -> Array:
     return jnp.linspace(0.0, 1.0, steps)
 
 
+def _wide(*limits: Scalar) -> list[Array]:
+    """Limits in the default precision: a half-precision scalar would otherwise make a half-precision grid."""
+    return [jnp.asarray(limit, jnp.result_type(float)) for limit in limits]
+
+
 def _end_at_zero(levels: Array) -> Array:
     return jnp.append(levels, 0.0)
 
 
-def karras(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 7.0) -> Array:
+def karras(steps: int, sigma_min: Scalar = 0.002, sigma_max: Scalar = 80.0, rho: Scalar = 7.0) -> Array:
     """Levels evenly spaced in ``sigma ** (1 / rho)`` (Karras et al. 2022, equation 5)."""
+    sigma_min, sigma_max, rho = _wide(sigma_min, sigma_max, rho)
     low, high = sigma_min ** (1 / rho), sigma_max ** (1 / rho)
     return _end_at_zero((high + _ramp(steps) * (low - high)) ** rho)
 
 
-def exponential(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Array:
+def exponential(steps: int, sigma_min: Scalar = 0.002, sigma_max: Scalar = 80.0) -> Array:
     """Levels evenly spaced in ``log sigma``."""
     return polyexponential(steps, sigma_min, sigma_max, 1.0)
 
 
-def polyexponential(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0, rho: float = 1.0) -> Array:
+def polyexponential(steps: int, sigma_min: Scalar = 0.002, sigma_max: Scalar = 80.0, rho: Scalar = 1.0) -> Array:
     """Levels whose ``log sigma`` falls as ``(1 - u) ** rho``; ``rho = 1`` is the exponential grid."""
+    sigma_min, sigma_max, rho = _wide(sigma_min, sigma_max, rho)
     ramp = (1.0 - _ramp(steps)) ** rho
     return _end_at_zero(jnp.exp(ramp * jnp.log(sigma_max / sigma_min) + jnp.log(sigma_min)))
 
 
-def linear(steps: int, sigma_min: float = 0.002, sigma_max: float = 80.0) -> Array:
+def linear(steps: int, sigma_min: Scalar = 0.002, sigma_max: Scalar = 80.0) -> Array:
     """Levels evenly spaced in ``sigma``."""
+    sigma_min, sigma_max = _wide(sigma_min, sigma_max)
     return _end_at_zero(sigma_max + _ramp(steps) * (sigma_min - sigma_max))
 
 
-def variance_exploding(steps: int, sigma_min: float = 0.02, sigma_max: float = 100.0) -> Array:
+def variance_exploding(steps: int, sigma_min: Scalar = 0.02, sigma_max: Scalar = 100.0) -> Array:
     """Levels of the variance-exploding diffusion: ``sigma ** 2`` geometric (Song et al. 2021; the exponential grid).
 
     The exponent runs over [0, 1], so that the last level is exactly ``sigma_min``.
     """
+    sigma_min, sigma_max = _wide(sigma_min, sigma_max)
     return _end_at_zero(jnp.sqrt(sigma_max**2 * (sigma_min**2 / sigma_max**2) ** _ramp(steps)))
 
 
-def variance_preserving(steps: int, beta_range: float = 19.9, beta_min: float = 0.1, time_min: float = 1e-3) -> Array:
+def variance_preserving(
+    steps: int, beta_range: Scalar = 19.9, beta_min: Scalar = 0.1, time_min: Scalar = 1e-3
+) -> Array:
     """Levels ``sqrt(exp(beta_range t^2 / 2 + beta_min t) - 1)`` of the continuous variance-preserving diffusion."""
+    beta_range, beta_min, time_min = _wide(beta_range, beta_min, time_min)
     t = 1.0 + _ramp(steps) * (time_min - 1.0)
     return _end_at_zero(jnp.sqrt(jnp.expm1(0.5 * beta_range * t**2 + beta_min * t)))
 
 
-def improved_ddpm(steps: int, sigma_min: float = 0.0064, sigma_max: float = 81.0, train_steps: int = 1000) -> Array:
+def improved_ddpm(steps: int, sigma_min: Scalar = 0.0064, sigma_max: Scalar = 81.0, train_steps: int = 1000) -> Array:
     """Levels of the improved-DDPM cosine schedule, evenly picked by index (Karras et al. 2022, table 1).
 
     The recursion ``u_{j-1}^2 + 1 = (u_j^2 + 1) / max(abar_{j-1} / abar_j, 1e-3)`` is a cumulative sum of logarithms.
@@ -147,8 +161,8 @@ def log_logistic(
     shape: tuple[int, ...],
     sigma_data: float = 0.5,
     scale: float = 0.5,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
+    sigma_min: Scalar = 0.002,
+    sigma_max: Scalar = 80.0,
 ) -> Array:
     """``log sigma`` logistic around ``log sigma_data``, truncated to ``[sigma_min, sigma_max]`` (BESO)."""
     center = jnp.log(sigma_data)
@@ -160,14 +174,18 @@ def log_logistic(
     return jnp.clip(jnp.exp(center + scale * (jnp.log(u) - jnp.log1p(-u))), sigma_min, sigma_max)
 
 
-def log_uniform(key: Array, shape: tuple[int, ...], sigma_min: float = 0.002, sigma_max: float = 80.0) -> Array:
+def log_uniform(key: Array, shape: tuple[int, ...], sigma_min: Scalar = 0.002, sigma_max: Scalar = 80.0) -> Array:
     """``log sigma`` uniform between the logarithms of the limits."""
     low, high = jnp.log(sigma_min), jnp.log(sigma_max)
     return jnp.exp(low + (high - low) * jax.random.uniform(key, shape))
 
 
 def tangent(
-    key: Array, shape: tuple[int, ...], sigma_data: float = 0.5, sigma_min: float = 0.002, sigma_max: float = 80.0
+    key: Array,
+    shape: tuple[int, ...],
+    sigma_data: float = 0.5,
+    sigma_min: Scalar = 0.002,
+    sigma_max: Scalar = 80.0,
 ) -> Array:
     """``sigma = sigma_data tan(u pi / 2)`` with ``u`` uniform, truncated to the limits ("v-diffusion")."""
     low, high = jnp.arctan(sigma_min / sigma_data), jnp.arctan(sigma_max / sigma_data)
