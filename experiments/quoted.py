@@ -28,6 +28,10 @@ def keep(run: pathlib.Path) -> pathlib.Path:
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         shutil.copy(run / name, folder / name)
+    stored = json.loads((folder / "config.json").read_text())
+    for place in ("cache", "platform"):  # says where it ran, not what ran
+        stored["environment"].pop(place, None)
+    (folder / "config.json").write_text(json.dumps(stored, indent=1) + "\n")
     return folder
 
 

@@ -47,8 +47,8 @@ examples:
 SWEEP_EXAMPLES = """\
 examples:
   jaxrl-reg sweep --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
-  jaxrl-reg sweep --env pointnav --agent iql --grid expectile=0.7,0.9 --grid temperature=log:0.3:10:4
-  jaxrl-reg sweep --agent td3_bc --dataset medium --set discount=0.995 --set layer_norm=true --scale full
+  jaxrl-reg sweep --env pointnav --agent iql --grid expectile=0.7,0.9 --grid inverse_temperature=log:0.5:10:4
+  jaxrl-reg sweep --agent td3_bc --dataset medium --set discount=0.995 --set n_critics=4 --scale full
 
 Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values."""
 
@@ -127,7 +127,8 @@ def _add_config(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
     fields = {field.name: field for field in dataclasses.fields(jobs.SweepConfig)}
     for name in names:
         field = fields[name]
-        kind, text, options = str(field.type), field.metadata["help"], {}
+        kind, text = str(field.type), field.metadata["help"]
+        options: dict[str, Any] = {}
         if name in ("grid", "settings"):
             shape = "NAME=V,V,..." if name == "grid" else "NAME=VALUE"
             options = {"action": "append", "metavar": shape, "type": _axis if name == "grid" else _assignment}
@@ -269,10 +270,11 @@ def prepare() -> None:
     import jax
 
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    if "xla_force_host_platform_device_count" not in flags and jax.config.jax_num_cpu_devices == -1:
+    settings: Any = jax.config  # its attributes are made at run time
+    if "xla_force_host_platform_device_count" not in flags and settings.jax_num_cpu_devices == -1:
         with contextlib.suppress(RuntimeError):  # the backend is already up
             jax.config.update("jax_num_cpu_devices", cores)
-    if jax.config.jax_compilation_cache_dir is None:
+    if settings.jax_compilation_cache_dir is None:
         home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
         jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxrl-reg"))
 
@@ -334,20 +336,19 @@ def progress_text(tick: jobs.Tick) -> str:
     return "  ".join(parts)
 
 
-def print_table(console: Any, table: pd.DataFrame, directory: pathlib.Path) -> None:
-    """The report's table in short, and where the report is."""
-    from rich.table import Table
-
+def print_table(display: Display, table: pd.DataFrame, directory: pathlib.Path) -> None:
+    """The report's table in short, as many columns as the terminal has room for, and where the report is."""
     from jaxrl_reg.evaluation.report import brief
 
-    headings, rows = brief(table)
-    shown = Table(box=None, pad_edge=False, header_style="bold")
-    for i, heading in enumerate(headings):
-        shown.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
+    rows = brief(table)
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    shown, room = 1, display.console.width if display.live else 10_000
+    while shown < len(widths) and sum(widths[: shown + 1]) + 2 * shown <= room:
+        shown += 1
     for row in rows:
-        shown.add_row(*row)
-    console.print(shown)
-    console.print(f"report: {directory / 'report.html'}", markup=False)
+        cells = [f"{row[0]:<{widths[0]}}", *(f"{row[i]:>{widths[i]}}" for i in range(1, shown))]
+        display.say("  ".join(cells).rstrip())
+    display.say(f"report: {directory / 'report.html'}")
 
 
 def _columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:
@@ -395,7 +396,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
     with _job(directory) as display:
         call = jobs.train if arguments.verb == "train" else jobs.sweep
         outcome = call(config, directory=directory, say=display.say, on_tick=display.tick)
-    print_table(display.console, outcome.table, outcome.directory)
+    print_table(display, outcome.table, outcome.directory)
 
 
 def _collect(arguments: argparse.Namespace) -> None:
@@ -408,19 +409,22 @@ def _collect(arguments: argparse.Namespace) -> None:
 def _evaluate(arguments: argparse.Namespace) -> None:
     with _job(None) as display:
         table = jobs.evaluate(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
-    print_table(display.console, table, pathlib.Path(arguments.run))
+    print_table(display, table, pathlib.Path(arguments.run))
 
 
 def _report(arguments: argparse.Namespace) -> None:
     table = jobs.report(arguments.run)
-    print_table(Display().console, table, pathlib.Path(arguments.run))
+    print_table(Display(), table, pathlib.Path(arguments.run))
 
 
 def _resume(arguments: argparse.Namespace) -> None:
     directory = pathlib.Path(arguments.run)
+    if jobs.finished(directory):
+        print(f"{directory} has already finished")
+        return _report(arguments)
     with _job(directory) as display:
         outcome = jobs.resume(directory, say=display.say, on_tick=display.tick)
-    print_table(display.console, outcome.table, outcome.directory)
+    print_table(display, outcome.table, outcome.directory)
 
 
 def _list(arguments: argparse.Namespace) -> None:

@@ -186,6 +186,8 @@ def learner(name: str, config: SweepConfig, *, own: bool = True) -> Learner:
     fixed, start = {}, {}
     if "hidden" in static and config.hidden is not None:
         fixed["hidden"] = config.hidden
+    if static.get("decay_steps"):  # a schedule that is meant to end with training
+        fixed["decay_steps"] = config.updates
     for key, value in config.settings.items() if own else ():
         if key in traced:
             start[key] = _coerce(key, 0.0, value)
@@ -293,16 +295,20 @@ def sweep(
     config = resolve(config)
     student, cloner = learner(config.agent, config), learner(BASELINE, config, own=False)
     env = make_env(config)
-    dataset_path(config)
+    student.make(student.config, env.spec)  # whatever is wrong with the settings shows here
     path = pathlib.Path(directory) if directory is not None else default_directory(config)
+    if not resume:
+        _refuse(path)
+    begun = time.perf_counter()
+    source = dataset_path(config)
+    data = _load(config, env) if source is None or source.is_file() else None
     if not resume:
         _create(path, config, student)
     facts = _read_json(path / "summary.json", default={})
     facts.setdefault("wall", {})
-
-    begun = time.perf_counter()
-    source = collect(config, say=say, on_tick=on_tick)
-    data = _load(config, env)
+    if data is None:
+        collect(config, say=say, on_tick=on_tick)
+        data = _load(config, env)
     facts["wall"].setdefault("collect and load the data", time.perf_counter() - begun)
     facts["dataset"] = summarise(data, config, source, env.spec.max_episode_steps)
     _write_json(path / "summary.json", facts)
@@ -352,12 +358,11 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
 
     import jax
 
-    from jaxrl_reg import data, population
-    from jaxrl_reg.agents import sac
+    from jaxrl_reg import agents, data, population
     from jaxrl_reg.loops.collect import collect as collect_online
     from jaxrl_reg.loops.collect import d4rl_style
 
-    env, folder = make_env(config), path.parent
+    env, folder, sac = make_env(config), path.parent, agents.load("sac")
     agent_config = sac.Config() if config.hidden is None else sac.Config(hidden=config.hidden)
     agent = sac.make(agent_config, env.spec)
     unit = COLLECT_SEGMENTS * COLLECT_ENVS
@@ -520,13 +525,16 @@ def load_config(directory: str | pathlib.Path) -> SweepConfig:
     return SweepConfig(**values)
 
 
-def _create(path: pathlib.Path, config: SweepConfig, student: Learner) -> None:
-    from jaxrl_reg.io import env_info
-
+def _refuse(path: pathlib.Path) -> None:
     if (path / "config.json").exists():
         raise UserError(f"{path} already holds a run; continue it with: jaxrl-reg resume {path}")
     if path.exists() and not path.is_dir():
         raise UserError(f"{path} is a file; choose a directory with --out")
+
+
+def _create(path: pathlib.Path, config: SweepConfig, student: Learner) -> None:
+    from jaxrl_reg.io import env_info
+
     stored = {
         "format": FORMAT,
         "config": dataclasses.asdict(config),

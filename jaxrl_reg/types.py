@@ -32,8 +32,8 @@ def pytree(cls: type[T]) -> type[T]:
     A field declared with ``metadata={"static": True}`` is part of the tree structure instead and must be hashable.
     """
     cls = dataclasses.dataclass(frozen=True)(cls)
-    static = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]
-    dynamic = [f.name for f in dataclasses.fields(cls) if f.name not in static]
+    static = [f.name for f in dataclasses.fields(cls) if f.metadata.get("static")]  # type: ignore[arg-type]
+    dynamic = [f.name for f in dataclasses.fields(cls) if f.name not in static]  # type: ignore[arg-type]
     return jax.tree_util.register_dataclass(cls, data_fields=dynamic, meta_fields=static)
 
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Metrics, PyTree
+from jaxrl_reg.types import Array, PyTree
 
 T = TypeVar("T")
 
@@ -28,8 +28,8 @@ def trainable(params: PyTree, optimiser: optax.GradientTransformation) -> Traina
 
 
 def descend(
-    loss: Callable[[PyTree], tuple[Array, Metrics]], model: Trainable, optimiser: optax.GradientTransformation
-) -> tuple[Trainable, Metrics]:
+    loss: Callable[[PyTree], tuple[Array, Any]], model: Trainable, optimiser: optax.GradientTransformation
+) -> tuple[Trainable, Any]:
     """One optimiser step on ``loss(params) -> (scalar, auxiliary)``; returns the new model and the auxiliary output.
 
     ``optimiser`` is built inside the update from traced hyperparameters, as in ``optax.adam(hyper.learning_rate)``:
@@ -50,7 +50,7 @@ def every(period: int, step: Array, new: Callable[[], T], old: T) -> T:
     return jax.lax.cond(step % period == 0, new, lambda: old)
 
 
-def cosine(learning_rate: Array, step: Array, total: int) -> Array:
+def cosine(learning_rate: Array | float, step: Array, total: int) -> Array | float:
     """The learning rate after ``step`` of ``total`` steps of a half-cosine decay to 0; ``total`` = 0: constant."""
     if total == 0:
         return learning_rate

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import optax
@@ -58,7 +58,7 @@ def make(config: Config, spec: Spec, weight: Callable[[Transition, Hyper], Array
     if config.policy not in POLICIES:
         raise unknown("policy", config.policy, POLICIES)
     stochastic = config.policy == "gaussian"
-    policy = gaussian.clipped(spec, config.hidden) if stochastic else deterministic.make(spec, config.hidden)
+    policy: Any = gaussian.clipped(spec, config.hidden) if stochastic else deterministic.make(spec, config.hidden)
 
     def init(key: Key, hyper: Hyper) -> State:
         return State(_common.trainable(policy.init(key), optax.adam(hyper.learning_rate)))

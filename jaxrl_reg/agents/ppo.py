@@ -13,7 +13,7 @@ acting and the trained policy (nats), ``clipped`` share of rows outside the clip
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -80,11 +80,11 @@ def merge(old: Statistics, observation: Array) -> Statistics:
 
 
 def make(config: Config, spec: Spec) -> Agent:
-    options = {"activation": config.activation, "init": "orthogonal"}
+    options: dict[str, Any] = {"activation": config.activation, "init": "orthogonal"}
     policy = gaussian.squashed(spec, config.hidden, final_scale=0.01, **options)
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
 
-    def optimiser(learning_rate: Array, hyper: Hyper) -> optax.GradientTransformation:
+    def optimiser(learning_rate: Array | float, hyper: Hyper) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
 
     def standardise(seen: Statistics, tree: PyTree) -> PyTree:

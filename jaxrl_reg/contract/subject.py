@@ -396,6 +396,7 @@ def live_tracers() -> list[Any]:
 
 
 def is_key(leaf: Any) -> bool:
+    """Whether an array holds typed random keys."""
     return jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
@@ -409,10 +410,12 @@ def named(tree: PyTree) -> dict[str, Any]:
 
 
 def on_host(tree: PyTree) -> dict[str, np.ndarray]:
+    """``named`` as NumPy arrays."""
     return {path: np.asarray(leaf) for path, leaf in jax.device_get(named(tree)).items()}
 
 
 def lane(tree: PyTree, index: int) -> PyTree:
+    """One member of a population."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
 
 
@@ -440,5 +443,6 @@ def where(error: BaseException, module: ModuleType) -> str:
 
 
 def first_line(error: BaseException) -> str:
+    """The beginning of an error's message, or its type."""
     text = str(error).strip()
     return text.splitlines()[0][:200] if text else type(error).__name__

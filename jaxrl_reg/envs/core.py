@@ -125,7 +125,7 @@ class Vectorized(NamedTuple):
     """``inner`` of a vectorised environment; every array has the leading axis ``E``."""
 
     inner: PyTree  # the physics of the E environments
-    starts: tuple[Array, PyTree]  # pool of first observations and physics; without a pool, nothing
+    starts: PyTree  # pool of first observations and physics; without a pool, nothing
     slot: Array  # int32, the pool's slot to be renewed next, the same number E times
     key: Key  # a stream per environment, for auto-resets
 

@@ -65,7 +65,7 @@ def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
     import mujoco  # imported on use: a second that other environments need not pay
     from mujoco import mjx
 
-    model = mjx.put_model(mujoco.MjModel.from_xml_string(MJCF))
+    model = mjx.put_model(mujoco.MjModel.from_xml_string(MJCF))  # pyright: ignore[reportAttributeAccessIssue]
 
     def observe(state):
         return jnp.concatenate(state)

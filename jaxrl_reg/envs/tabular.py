@@ -47,9 +47,9 @@ def make(
     if transition is None or reward is None:
         transition, reward = random(states, actions, seed)
     size, choices = np.shape(transition)[:2] if np.ndim(transition) == 3 else (0, 0)
-    initial = np.full(size, 1 / max(size, 1)) if initial is None else initial
-    terminal = np.zeros(size) if terminal is None else terminal
-    observations = np.eye(size) if observations is None else observations
+    initial = jnp.full(size, 1 / max(size, 1)) if initial is None else initial
+    terminal = jnp.zeros(size) if terminal is None else terminal
+    observations = jnp.eye(size) if observations is None else observations
     for label, array, shape in (
         ("transition", transition, (size, choices, size)),
         ("reward", reward, (size, choices)),

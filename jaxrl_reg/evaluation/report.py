@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SEED = 0  # of the bootstrap: the same metrics give the same report
+RESAMPLES = 2000
 PROFILE_POINTS = 101
 LARGEST_EMBEDDED = 3_000_000  # bytes of a rollout page that goes inside the report
 
@@ -97,31 +98,48 @@ def iqm_by_column(scores: Any) -> Any:
     return jax.vmap(lambda column: statistics.iqm(column[:, None]), in_axes=1)(scores)
 
 
-def against_baseline(x: Any, y: Any) -> Any:
-    """``[2]``: probability that a run of ``x`` beats one of ``y``, and the difference of their IQMs."""
+def comparisons(x: Any, y: Any, episodes: Any) -> Any:
+    """``[3 H + 1]``: for each column of ``x`` ``[S, H]`` the probability that it beats ``y`` ``[S', 1]``, its IQM minus
+    that of ``y``, and its IQM minus the mean of ``episodes`` ``[E, 1]``; then that mean."""
+    import jax
     import jax.numpy as jnp
 
     from jaxrl_reg.evaluation import statistics
 
-    return jnp.stack([statistics.probability_of_improvement(x, y), statistics.iqm(x) - statistics.iqm(y)])
+    iqms, mean = iqm_by_column(x), statistics.mean(episodes)
+    chances = jax.vmap(lambda column: statistics.probability_of_improvement(column[:, None], y), in_axes=1)(x)
+    return jnp.concatenate([chances, iqms - statistics.iqm(y), iqms - mean, mean[None]])
 
 
-def against_mean(x: Any, episodes: Any) -> Any:
-    """IQM of runs minus the mean return of episodes."""
-    from jaxrl_reg.evaluation import statistics
-
-    return statistics.iqm(x) - statistics.mean(episodes)
-
-
-def _estimates(statistic: Any, *scores: np.ndarray) -> list[Estimate]:
-    """``statistic(*scores)`` with bootstrap intervals, one per element of its result."""
+def profile_by_column(scores: Any, thresholds: Any) -> Any:
+    """Performance profile of every column: ``[S, G]`` and ``[1, K]`` to ``[G, K]``."""
     import jax
 
     from jaxrl_reg.evaluation import statistics
 
-    value = np.atleast_1d(np.asarray(statistic(*scores)))
-    low, high = statistics.stratified_bootstrap(jax.random.key(SEED), tuple(scores), statistic)
-    return [Estimate(*map(float, e)) for e in zip(value, np.atleast_1d(low), np.atleast_1d(high), strict=True)]
+    return jax.vmap(lambda column: statistics.performance_profile(column[:, None], thresholds[0]), in_axes=1)(scores)
+
+
+def bootstrap(statistic: Any, *scores: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """``statistic(*scores)`` with the ends of its 95% intervals, as three arrays.
+
+    One call for all settings: compiling costs seconds and running nothing. Columns are resampled independently.
+    """
+    import jax
+
+    from jaxrl_reg.evaluation import statistics
+
+    # A divisor of the number of resamples, else the remainder is a second program; smaller where memory asks for it.
+    size = max(array.size for array in scores)
+    chunk = next(n for n in (250, 50, 10, 1) if n * size < 50_000_000 or n == 1)
+    low, high = statistics.stratified_bootstrap(
+        jax.random.key(SEED), tuple(scores), statistic, reps=RESAMPLES, chunk=chunk
+    )
+    return np.asarray(jax.jit(statistic)(*scores)), np.asarray(low), np.asarray(high)
+
+
+def _estimates(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[Estimate]:
+    return [Estimate(*map(float, ends)) for ends in zip(value, low, high, strict=True)]
 
 
 def pool(frame: pd.DataFrame, score: str) -> pd.DataFrame:
@@ -156,8 +174,6 @@ def analyse(
 
 
 def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: list[str], baseline: str) -> Analysis:
-    from jaxrl_reg.evaluation import statistics
-
     score = "eval/score" if "eval/score" in frame and about["normalised"] else "eval/return"
     if not (frame["agent"] == agent).any():
         raise UserError(f"the run has no metrics of {agent} yet; continue it with resume")
@@ -167,37 +183,41 @@ def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: l
     finite = frame[score].replace([np.inf, -np.inf], np.nan)
     lowest = float(finite.min()) if finite.notna().any() else 0.0
     pooled = pool(frame.assign(**{score: finite}), score)
+    compared = baseline != agent and (frame["agent"] == baseline).any()
 
     def group(name: str, setting: int) -> Group:
         rows = pooled[(pooled["agent"] == name) & (pooled["setting"] == setting)]
         table = rows.pivot(index="seed", columns="update", values=score)
         scores = table.to_numpy(float)
         diverged = int(np.isnan(scores[:, -1]).sum())
-        scores = np.nan_to_num(scores, nan=lowest)
         first = frame[(frame["agent"] == name) & (frame["setting"] == setting)].iloc[0]
         hypers = {key: float(first[key]) for key in swept} if name == agent else {}
-        curve = _estimates(iqm_by_column, scores)
-        return Group(name, setting, hypers, table.columns.to_numpy(), scores, diverged, curve)
+        return Group(name, setting, hypers, table.columns.to_numpy(), np.nan_to_num(scores, nan=lowest), diverged, [])
 
     settings = sorted(frame.loc[frame["agent"] == agent, "setting"].unique())
-    groups = [group(agent, int(setting)) for setting in settings]
-    compared = baseline != agent and (frame["agent"] == baseline).any()
-    other = group(baseline, 0) if compared else None
+    groups = [group(agent, int(setting)) for setting in settings] + ([group(baseline, 0)] if compared else [])
+    if len({len(one.scores) for one in groups}) > 1:
+        raise UserError("metrics are missing for some seeds; continue the run with resume")
+    points = _estimates(*bootstrap(iqm_by_column, np.concatenate([one.scores for one in groups], axis=1)))
+    for i, one in enumerate(groups):
+        count = one.scores.shape[1]
+        groups[i], points = one._replace(curve=points[:count]), points[count:]
 
-    def last(one: Group) -> np.ndarray:
-        return one.scores[:, -1:]
-
-    pairs = [_estimates(against_baseline, last(one), last(other)) if other else [None, None] for one in groups]
+    other = groups.pop() if compared else None
+    last = np.stack([one.scores[:, -1] for one in groups], axis=1)
+    reference = other.scores[:, -1:] if other is not None else np.zeros((1, 1))
+    compare = _estimates(*bootstrap(comparisons, last, reference, episodes[:, None]))
+    h, nothing = len(groups), [None] * len(groups)
     return Analysis(
         agent=agent,
         score="normalised score" if score == "eval/score" else "return",
         groups=groups,
         baseline=other,
-        behaviour=_estimates(statistics.mean, episodes[:, None])[0],
+        behaviour=compare[-1],
         behaviour_scores=episodes,
-        improvement=[pair[0] for pair in pairs],
-        minus_baseline=[pair[1] for pair in pairs],
-        minus_behaviour=[_estimates(against_mean, last(one), episodes[:, None])[0] for one in groups],
+        improvement=[*compare[:h]] if compared else [*nothing],
+        minus_baseline=[*compare[h : 2 * h]] if compared else [*nothing],
+        minus_behaviour=compare[2 * h : 3 * h],
     )
 
 
@@ -271,33 +291,29 @@ def _lines(analysis: Analysis) -> Lines:
 
     best_first = [analysis.groups[i] for i in analysis.order]
     shown = [*best_first, *([analysis.baseline] if analysis.baseline else [])]
-    lasts = [group.scores[:, -1] for group in shown]
-    low, high = min(map(np.min, lasts)), max(map(np.max, lasts))
-    margin = 0.05 * (high - low) or 1.0
-    thresholds = np.linspace(low - margin, high + margin, PROFILE_POINTS)
+    lasts = np.stack([group.scores[:, -1] for group in shown], axis=1)
+    margin = 0.05 * (lasts.max() - lasts.min()) or 1.0
+    thresholds = np.linspace(lasts.min() - margin, lasts.max() + margin, PROFILE_POINTS)
+    shares = zip(*bootstrap(profile_by_column, lasts, thresholds[None]), strict=True)
     expected_best = jax.jit(statistics.expected_best_online)
 
     def curve(group: Group) -> plots.Curve:
         y, down, up = (np.array(column) for column in zip(*group.curve, strict=True))
         return plots.Curve(group.label, group.updates, y, down, up, group is analysis.baseline)
 
-    def profile(i: int, group: Group) -> plots.Curve:
-        scores = group.scores[:, -1:]
-        y, down, up = np.asarray(statistics.performance_profile(scores, thresholds)), None, None
-        if i < plots.MOST_COLOURS or group is analysis.baseline:
-            band = statistics.performance_profile_band(jax.random.key(SEED), scores, thresholds)
-            down, up = (np.asarray(edge) for edge in band)
-        return plots.Curve(group.label, thresholds, y, down, up, group is analysis.baseline)
-
     def tuning(label: str, scores: np.ndarray, baseline: bool) -> plots.Curve:
         y = np.asarray(expected_best(scores))
         return plots.Curve(label, np.arange(1, y.size + 1), y, baseline=baseline)
 
-    members = np.concatenate([group.scores[:, -1] for group in best_first])
+    members = lasts[:, : len(best_first)].ravel()
     budget = [tuning(f"{analysis.agent}, all settings" if len(best_first) > 1 else analysis.agent, members, False)]
     if analysis.baseline is not None:
         budget.append(tuning(analysis.baseline.label, analysis.baseline.scores[:, -1], True))
-    return Lines([curve(group) for group in shown], [profile(i, group) for i, group in enumerate(shown)], budget)
+    profile = [
+        plots.Curve(group.label, thresholds, *share, group is analysis.baseline)
+        for group, share in zip(shown, shares, strict=True)
+    ]
+    return Lines([curve(group) for group in shown], profile, budget)
 
 
 def figures(analysis: Analysis, drawn: Lines, theme: plots.Theme) -> dict[str, Any]:
@@ -372,11 +388,10 @@ def _places(analysis: Analysis) -> int:
     return decimals([analysis.behaviour.value, *(group.last.value for group in groups)])
 
 
-def brief(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
-    """The table for a terminal: headings, and rows of text."""
+def brief(frame: pd.DataFrame) -> list[list[str]]:
+    """The table for a terminal: rows of text, headings first, the columns that matter least last."""
     places = decimals([*frame["last_iqm"], *frame["best_iqm"].dropna()])
-    fixed = set(_FIXED)
-    swept = [name for name in frame.columns if name not in fixed]
+    swept = [name for name in frame.columns if name not in _FIXED]
 
     def cell(row: Any, name: str, digits: int, sign: bool = False) -> str:
         if name not in row or not np.isfinite(_float(row[name])):
@@ -384,7 +399,7 @@ def brief(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
         estimate = Estimate(*(_float(row[key]) for key in (name, f"{name}_low", f"{name}_high")))
         return f"{number(estimate.value, digits, sign)} {interval(estimate, digits)}"
 
-    rows = []
+    rows = [["", "last IQM [95%]", "minus bc", "P(> bc)", "best IQM [95%] at update"]]
     for _, row in frame.iterrows():
         values = " ".join(f"{name}={row[name]:g}" for name in swept if np.isfinite(_float(row[name])))
         best = cell(row, "best_iqm", places)
@@ -392,12 +407,12 @@ def brief(frame: pd.DataFrame) -> tuple[list[str], list[list[str]]]:
             [
                 f"{row['agent']} {values}".strip(),
                 cell(row, "last_iqm", places),
-                f"{best} @{int(row['best_update']):,}" if best else "",
-                cell(row, "p_better_than_baseline", 2),
                 cell(row, "minus_baseline", places, sign=True),
+                cell(row, "p_better_than_baseline", 2),
+                f"{best} {int(row['best_update']):,}" if best else "",
             ]
         )
-    return ["", "IQM, last [95%]", "IQM, best [95%]", "P(> bc)", "minus bc"], rows
+    return rows
 
 
 _FIXED = (

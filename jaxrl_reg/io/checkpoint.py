@@ -12,6 +12,7 @@ import warnings
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.errors import UserError
@@ -19,7 +20,7 @@ from jaxrl_reg.types import PyTree
 
 
 def _is_key(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") and jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key)
+    return hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)
 
 
 def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
@@ -34,9 +35,8 @@ def _from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
     restored = []
     for leaf, template in zip((leaves[name] for name in sorted(leaves)), wanted, strict=True):
         if _is_key(template):
-            value: Any = jax.random.wrap_key_data(
-                leaf
-            )  # keys of the default implementation, as jax.random.key makes them
+            # Keys are of the default implementation, as jax.random.key makes them.
+            value: Any = jax.random.wrap_key_data(jnp.asarray(leaf))
         else:
             value = np.asarray(leaf, template.dtype)
         if value.shape != template.shape:

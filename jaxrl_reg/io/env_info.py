@@ -7,7 +7,7 @@ import os
 import pathlib
 import platform
 import subprocess
-from typing import Any
+from typing import Any, cast
 
 import jaxrl_reg
 
@@ -76,7 +76,7 @@ def describe() -> dict[str, Any]:
     """Everything as plain values, ready for JSON. Starts the JAX backend."""
     import jax
 
-    devices = jax.devices()
+    devices, settings = jax.devices(), cast(Any, jax.config)  # its attributes are made at run time
     return {
         "versions": versions(),
         "commit": git_commit(),
@@ -84,9 +84,9 @@ def describe() -> dict[str, Any]:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
         "devices": [f"{device.platform}:{device.id} {device.device_kind}" for device in devices],
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
-        "precision": str(jax.config.jax_default_matmul_precision or "default"),
-        "x64": bool(jax.config.jax_enable_x64),
-        "cache": cache_state(jax.config.jax_compilation_cache_dir),
+        "precision": str(settings.jax_default_matmul_precision or "default"),
+        "x64": bool(settings.jax_enable_x64),
+        "cache": cache_state(settings.jax_compilation_cache_dir),
     }
 
 

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
@@ -20,6 +21,7 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import PyTree
 
 AXIS = "member"
+Device = Any  # jax.Device, which type checkers do not take for a class
 PLACEMENTS = ("auto", "map", "vmap")
 
 
@@ -69,12 +71,12 @@ def padded(members: int, devices: int, chunk: int) -> int:
     return -(-members // unit) * unit
 
 
-def mesh(devices: list[jax.Device]) -> Mesh:
+def mesh(devices: list[Device]) -> Mesh:
     return Mesh(np.asarray(devices), (AXIS,))
 
 
 def over_members(
-    function: Callable[..., PyTree], chunk: int, devices: list[jax.Device] | None = None
+    function: Callable[..., PyTree], chunk: int, devices: list[Device] | None = None
 ) -> Callable[..., PyTree]:
     """``function(member, shared) -> out`` for a population: ``members`` has leading axis ``[M]``, ``shared`` none.
 
@@ -98,17 +100,17 @@ def over_members(
     return jax.shard_map(local, mesh=mesh(devices), in_specs=(member, everywhere), out_specs=member, check_vma=False)
 
 
-def place(members: PyTree, devices: list[jax.Device]) -> PyTree:
+def place(members: PyTree, devices: list[Device]) -> PyTree:
     """Put leaves ``[M, ...]`` on the devices, split over the member axis."""
     return jax.device_put(members, NamedSharding(mesh(devices), PartitionSpec(AXIS)))
 
 
-def replicate(shared: PyTree, devices: list[jax.Device]) -> PyTree:
+def replicate(shared: PyTree, devices: list[Device]) -> PyTree:
     """Put one copy on every device."""
     return jax.device_put(shared, NamedSharding(mesh(devices), PartitionSpec()))
 
 
-def choose(members: int, placement: str, chunk: int | None, devices: list[jax.Device]) -> tuple[int, list[jax.Device]]:
+def choose(members: int, placement: str, chunk: int | None, devices: list[Device]) -> tuple[int, list[Device]]:
     """The chunk and the devices to use, before asking the compiler about memory.
 
     Raises:
@@ -127,7 +129,7 @@ def choose(members: int, placement: str, chunk: int | None, devices: list[jax.De
     return min(chunk, per_device), devices
 
 
-def memory_limit(device: jax.Device) -> int:
+def memory_limit(device: Device) -> int:
     """Bytes that one device may use: what the allocator reports, else this host's free memory shared by its devices."""
     stats: dict[str, Any] = device.memory_stats() or {}
     if "bytes_limit" in stats:
@@ -145,7 +147,7 @@ def tree_bytes(tree: PyTree) -> int:
     """Bytes of all leaves (arrays or shape descriptions); a typed key counts as two words."""
 
     def size(leaf: Any) -> int:
-        item = 8 if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
+        item = 8 if jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key) else leaf.dtype.itemsize
         return int(np.prod(leaf.shape, dtype=np.int64)) * item
 
     return sum(size(leaf) for leaf in jax.tree.leaves(tree))

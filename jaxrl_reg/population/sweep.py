@@ -115,7 +115,9 @@ class _Programs:
     plan: placing.Plan
 
 
-def _compile(run: Run, members: PyTree, data: PyTree, chunk: int, devices: list[jax.Device], count: int) -> _Programs:
+def _compile(
+    run: Run, members: PyTree, data: PyTree, chunk: int, devices: list[placing.Device], count: int
+) -> _Programs:
     """Trace and compile, asking the compiler for the memory; halves the chunk until the program fits."""
     keys, hypers = members
     index = placing.replicate(jnp.int32(0), devices)
@@ -193,7 +195,7 @@ def sweep(
     data: PyTree = None,
     placement: str = "auto",
     chunk: int | None = None,
-    devices: Sequence[jax.Device] | None = None,
+    devices: Sequence[placing.Device] | None = None,
     directory: str | pathlib.Path | None = None,
     save_seconds: float = 30.0,
     resume: bool = False,
@@ -224,23 +226,23 @@ def sweep(
         another sweep.
       Interrupted: after Ctrl-C or SIGTERM, once the running segment has ended and is saved.
     """
-    seeds = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
-    if seeds.ndim != 1 or seeds.size == 0 or np.unique(seeds).size != seeds.size:
-        raise UserError(f"seeds must be a positive number or distinct integers, got {seeds.tolist()}")
+    numbers = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
+    if numbers.ndim != 1 or numbers.size == 0 or np.unique(numbers).size != numbers.size:
+        raise UserError(f"seeds must be a positive number or distinct integers, got {numbers.tolist()}")
     hypers = as_float32(hypers)
     settings = setting_count(hypers)
-    count = settings * seeds.size
+    count = settings * numbers.size
     chunk, placed_on = placing.choose(count, placement, chunk, list(devices or jax.local_devices()))
 
     identity = {
-        "seeds": seeds.tolist(),
+        "seeds": numbers.tolist(),
         "hypers": {str(i): np.asarray(leaf).tolist() for i, leaf in enumerate(jax.tree.leaves(hypers))},
         "segments": run.segments,
         "updates_per_segment": run.updates_per_segment,
     }
     padded = placing.padded(count, len(placed_on), 1)
-    setting_of, seed_of = np.divmod(np.arange(padded) % count, seeds.size)  # padding repeats the first members
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds[seed_of]))
+    setting_of, seed_of = np.divmod(np.arange(padded) % count, numbers.size)  # padding repeats the first members
+    keys = jax.vmap(jax.random.key)(jnp.asarray(numbers[seed_of]))
     members = placing.place((keys, jax.tree.map(lambda leaf: leaf[setting_of], hypers)), placed_on)
     data = placing.replicate(data, placed_on)
 
@@ -296,13 +298,13 @@ def sweep(
                 raise Interrupted(f"stopped after segment {done} of {run.segments}")
 
     def by_setting(leaf: Any) -> Any:
-        return leaf[:count].reshape(settings, seeds.size, *leaf.shape[1:])
+        return leaf[:count].reshape(settings, numbers.size, *leaf.shape[1:])
 
     return Result(
         metrics={name: by_setting(np.stack(values, axis=1)) for name, values in history.items()},
         state=jax.tree.map(by_setting, jax.device_get(states)),
         hypers=hypers,
-        seeds=seeds,
+        seeds=numbers,
         plan=programs.plan,
         updates_per_segment=run.updates_per_segment,
     )

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import warnings
 from typing import Any
 
 import jax
 
 from jaxrl_reg.envs import core
+from jaxrl_reg.envs.adapters import quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env, Spec
 
@@ -23,9 +23,10 @@ NAMES = (
     "inverted_pendulum",
     "pusher",
     "reacher",
-    "swimmer",
     "walker2d",
 )
+# Brax's fluid forces call an argument of ``clip`` that JAX no longer has.
+BROKEN = {"swimmer": "its Brax code does not run with current JAX; playground/SwimmerSwimmer6 is the nearest task"}
 BACKENDS = ("spring", "positional", "generalized", "mjx")
 
 
@@ -38,13 +39,15 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
 
     Raises ``UserError`` for an unknown name, backend or setting, and for observations that are not one vector.
     """
+    if name in BROKEN:
+        raise UserError(f"brax/{name}: {BROKEN[name]}")
     if backend not in BACKENDS:
         raise unknown("Brax backend", backend, BACKENDS)
-    with _quiet_models(), _quiet():
+    with quiet.models(), quiet.python():
         import brax.envs
 
         try:
-            env = brax.envs.get_environment(name, backend=backend, **settings)
+            env: Any = brax.envs.get_environment(name, backend=backend, **settings)
         except KeyError:
             raise unknown("Brax environment", name, NAMES) from None
         except TypeError:
@@ -56,12 +59,12 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
 
     def reset(key):
         # Brax knows raw keys only.
-        with _quiet():
+        with quiet.python():
             return _outcome(env.reset(jax.random.key_data(key)))
 
     def step(state, action, key):
         # Brax writes into the dictionaries of the state it is given.
-        with _quiet():
+        with quiet.python():
             return _outcome(env.step(state.replace(metrics=dict(state.metrics), info=dict(state.info)), action))
 
     def render(states):
@@ -72,7 +75,8 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
             raise UserError("render needs a list of the inner states of one environment: index the leading axis first")
         return html.render(env.sys.tree_replace({"opt.timestep": env.dt}), states)
 
-    observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
+    with quiet.python():
+        observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"brax/{name}: the observation must be one vector")
     spec = Spec(observation.shape[0], env.action_size)
@@ -90,30 +94,3 @@ def _settings(envs: Any, name: str) -> set[str]:
         named = {key for function in constructors for key in inspect.signature(function).parameters}
         return named - {"self", "args", "kwargs", "sys", "backend"}
     return set()
-
-
-@contextlib.contextmanager
-def _quiet():
-    """Silences what Brax says about its age on import, on loading and while being traced, and nothing else."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="JAXopt is no longer maintained")
-        warnings.filterwarnings("ignore", message="Brax System, piplines and environments")
-        warnings.filterwarnings("ignore", message="Accessing `.*` directly from `Data` is deprecated")
-        yield
-
-
-@contextlib.contextmanager
-def _quiet_models():
-    """The same for Brax's MuJoCo models; MuJoCo would also write a log file into the working directory."""
-    import mujoco
-
-    def warn(message):
-        if "settotalmass" not in message:
-            warnings.warn(message, stacklevel=2)
-
-    before = mujoco.get_mju_user_warning()
-    mujoco.set_mju_user_warning(warn)
-    try:
-        yield
-    finally:
-        mujoco.set_mju_user_warning(before)

@@ -7,6 +7,7 @@ from typing import Any
 import jax
 
 from jaxrl_reg.envs import core
+from jaxrl_reg.envs.adapters import quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env, Spec
 
@@ -61,7 +62,8 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
     for key in overrides:
         if key not in known:
             raise unknown(f"setting of playground/{name}", key, known)
-    env = dm_control_suite.load(name, config_overrides={"impl": impl, **overrides})
+    with quiet.models():
+        env = dm_control_suite.load(name, config_overrides={"impl": impl, **overrides})
 
     def reset(key):
         return _outcome(env.reset(jax.random.key_data(key)))

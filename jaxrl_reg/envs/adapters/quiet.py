@@ -1,0 +1,38 @@
+"""Silence for what the simulators say about their own age at each start; every other warning passes."""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+
+NOISE = (
+    "JAXopt is no longer maintained",
+    "Brax System, piplines and environments",
+    "Accessing `.*` directly from `Data` is deprecated",
+)
+
+
+@contextlib.contextmanager
+def python():
+    """Around the import, the loading and the tracing of Brax."""
+    with warnings.catch_warnings():
+        for message in NOISE:
+            warnings.filterwarnings("ignore", message=message)
+        yield
+
+
+@contextlib.contextmanager
+def models():
+    """Around the compilation of MuJoCo models; MuJoCo would also write a log file into the working directory."""
+    import mujoco
+
+    def warn(message):
+        if "settotalmass" not in message:
+            warnings.warn(message, stacklevel=2)
+
+    before = mujoco.get_mju_user_warning()  # pyright: ignore[reportAttributeAccessIssue]
+    mujoco.set_mju_user_warning(warn)  # pyright: ignore[reportAttributeAccessIssue]
+    try:
+        yield
+    finally:
+        mujoco.set_mju_user_warning(before)  # pyright: ignore[reportAttributeAccessIssue]

@@ -1,0 +1,229 @@
+import html.parser
+import re
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.evaluation import report
+from tests.evaluation import synthetic
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+    """A finished run directory and the table that ``write`` returned."""
+    about = synthetic.make_about() | {"name": "<script>alert(1)</script>"}
+    directory = synthetic.make_run(tmp_path_factory.mktemp("runs") / "one", about=about)
+    (directory / "rollout.html").write_text('<svg xmlns="http://www.w3.org/2000/svg"></svg>')
+    return directory, report.write(directory)
+
+
+class Page(html.parser.HTMLParser):
+    """Addresses, and the text of every row of the results table; fails on tags that do not match."""
+
+    VOID = ("meta", "img", "source", "link", "br")
+
+    def __init__(self, text):
+        super().__init__()
+        self.addresses, self.rows, self.open = [], [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.addresses += [attributes[name] for name in ("src", "href", "srcset") if attributes.get(name)]
+        if tag not in self.VOID:
+            self.open.append(tag)
+        if tag == "tr":
+            self.rows.append([])
+        elif tag in ("td", "th") and self.rows:
+            self.rows[-1].append("")
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if "table" in self.open and self.rows and self.rows[-1]:
+            self.rows[-1][-1] += " " + data.strip()
+
+
+def iqm(values):
+    """Independent of the package: sort, drop floor(n / 4) at either end."""
+    values = np.sort(np.asarray(values, float).ravel())
+    cut = len(values) // 4
+    return values[cut : len(values) - cut].mean()
+
+
+def bootstrap(statistic, *samples, reps=4000):
+    rng = np.random.default_rng(0)
+    draws = [statistic(*(rng.choice(sample, len(sample)) for sample in samples)) for _ in range(reps)]
+    return np.quantile(draws, [0.025, 0.975])
+
+
+def scores_of(frame, agent, setting, update):
+    rows = frame[(frame.agent == agent) & (frame.setting == setting) & (frame["update"] == update)]
+    return rows.sort_values("seed")["eval/score"].to_numpy()
+
+
+def test_table_equals_statistics_computed_independently(written):
+    _, table = written
+    frame, about = synthetic.make_frame(), synthetic.make_about()
+    behaviour = 100 * (np.asarray(about["returns"]) - 20.0) / 980.0
+    bc = scores_of(frame, "bc", 0, 4000)
+    assert table["agent"].tolist() == ["rebrac"] * 3 + ["bc", "behaviour"]
+    assert table["actor_bc_coef"].tolist()[0] == 0.1  # best first
+    for setting, value in enumerate((0.0, 0.1, 1.0)):
+        row = table[table.actor_bc_coef == value].iloc[0]
+        last = scores_of(frame, "rebrac", setting, 4000)
+        expected = {
+            "last_iqm": (iqm, (last,)),
+            "minus_baseline": (lambda x, y: iqm(x) - iqm(y), (last, bc)),
+            "p_better_than_baseline": (lambda x, y: np.mean(x[:, None] > y), (last, bc)),
+            "minus_behaviour": (lambda x, y: iqm(x) - y.mean(), (last, behaviour)),
+        }
+        for name, (statistic, samples) in expected.items():
+            np.testing.assert_allclose(row[name], statistic(*samples), rtol=1e-5, err_msg=name)
+            interval = bootstrap(statistic, *samples)
+            np.testing.assert_allclose(row[[f"{name}_low", f"{name}_high"]].astype(float), interval, atol=1.2)
+        by_update = [iqm(scores_of(frame, "rebrac", setting, update)) for update in synthetic.UPDATES]
+        assert row["best_update"] == synthetic.UPDATES[int(np.argmax(by_update))]
+        np.testing.assert_allclose(row["best_iqm"], max(by_update), rtol=1e-5)
+    np.testing.assert_allclose(table["last_iqm"].iloc[-1], behaviour.mean(), rtol=1e-5)
+
+
+def test_page_is_well_formed_and_asks_for_nothing_outside_itself(written):
+    directory, _ = written
+    text = (directory / "report.html").read_text()
+    page = Page(text)
+    assert len(page.addresses) == 8
+    assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
+    assert not re.search(r"""(src|href|srcset)\s*=\s*["']?(https?:)?//|@import|url\(""", text)
+    assert 'srcdoc="&lt;svg' in text  # a recording that needs nothing else is inside
+    assert "<script>alert" not in text  # names cannot inject markup
+
+
+def test_page_shows_the_numbers_of_the_table(written):
+    directory, table = written
+    rows = Page((directory / "report.html").read_text()).rows
+    heading, best, bc = rows[0], rows[1], rows[4]
+    assert [cell.split()[0] for cell in heading] == [
+        "actor_bc_coef",
+        "last,",
+        "last",
+        "best",
+        "P(better",
+        "minus",
+        "minus",
+        "runs",
+    ]
+    first = table.iloc[0]
+    assert best[0].strip() == "0.1"
+    assert best[2].split() == [f"{first.last_iqm:.1f}", f"[{first.last_iqm_low:.1f},", f"{first.last_iqm_high:.1f}]"]
+    assert best[5].split()[0] == f"+{first.minus_baseline:.1f}"
+    assert best[5].split()[-1] == "apart"
+    assert best[7].strip() == str(synthetic.SEEDS)
+    assert bc[0].strip() == "bc"
+    assert bc[5].strip() == ""
+
+
+def test_csv_and_pictures_lie_beside_the_page(written):
+    directory, table = written
+    stored = pd.read_csv(directory / "table.csv")
+    np.testing.assert_allclose(stored["last_iqm"], table["last_iqm"])
+    assert stored["apart_from_baseline"].tolist()[:3] == [True, True, True]
+    for name in ("curves.png", "profile.png"):
+        assert (directory / name).read_bytes().startswith(b"\x89PNG")
+
+
+def test_overlapping_and_lower_intervals_are_told_apart():
+    assert report.Estimate(2.0, 1.0, 3.0).apart(report.Estimate(5.0, 3.5, 6.0))
+    assert report.Estimate(5.0, 3.5, 6.0).apart(report.Estimate(2.0, 1.0, 3.0))
+    assert not report.Estimate(2.0, 1.0, 3.0).apart(report.Estimate(5.0, 3.0, 6.0))
+
+
+def test_more_episodes_of_a_checkpoint_are_averaged_in_by_their_number():
+    frame = pd.DataFrame(
+        {
+            "agent": "iql",
+            "setting": 0,
+            "seed": [0, 0, 1, 1],
+            "update": 100,
+            "episodes": [10, 30, 10, 30],
+            "eval/return": [1.0, 5.0, 2.0, np.nan],
+        }
+    )
+    pooled = report.pool(frame, "eval/return")
+    assert pooled["eval/return"].tolist()[0] == 4.0
+    assert np.isnan(pooled["eval/return"].tolist()[1])  # diverged once is diverged
+
+
+def test_a_diverged_run_counts_as_the_lowest_score_and_is_counted(written):
+    frame = synthetic.make_frame()
+    lost = (frame.agent == "rebrac") & (frame.setting == 1) & (frame.seed < 4)
+    frame.loc[lost, ["eval/return", "eval/score"]] = [np.nan, np.inf]
+    analysis = report.analyse(frame, synthetic.make_about(), "rebrac", ["actor_bc_coef"])
+    group = analysis.groups[1]
+    assert group.diverged == 4
+    lowest = frame.loc[~lost, "eval/score"].min()
+    np.testing.assert_allclose(group.scores[:4], lowest)
+    finite = scores_of(frame, "rebrac", 1, 4000)[4:]
+    np.testing.assert_allclose(group.last.value, iqm([*[lowest] * 4, *finite]), rtol=1e-5)
+    assert group.last.value < written[1].iloc[0].last_iqm - 20
+
+
+def test_a_data_set_without_references_is_judged_by_returns(tmp_path):
+    frame = synthetic.make_frame(normalised=False)
+    frame = frame[frame.agent == "rebrac"]  # and there is no baseline to compare with
+    directory = synthetic.make_run(tmp_path / "run", frame, synthetic.make_about(normalised=False))
+    (directory / "rollout.html").write_text("<script src='https://cdn.example.com/viewer.js'></script>")
+    table = report.write(directory)
+    rows = frame[(frame.setting == 1) & (frame["update"] == 4000)]
+    np.testing.assert_allclose(table["last_iqm"].iloc[0], iqm(rows["eval/return"]), rtol=1e-5)
+    assert table["minus_baseline"].isna().all()
+    text = (directory / "report.html").read_text()
+    assert "Results: return" in text
+    assert "minus bc" not in text
+    assert 'href="rollout.html"' in text  # its viewer comes from elsewhere: linked, not embedded
+    assert "cdn.example.com" not in text
+
+
+def test_verdict_names_setting_numbers_and_that_the_best_was_chosen(written):
+    frame, about = synthetic.make_frame(), synthetic.make_about()
+    analysis = report.analyse(frame, about, "rebrac", ["actor_bc_coef"])
+    sentences = report.verdict(analysis)
+    assert sentences[0].startswith("rebrac with actor_bc_coef=0.1 reaches a normalised score of 85.5 [")
+    assert "intervals apart" in sentences[1]
+    assert "best of 3" in sentences[-1]
+    assert "--seed-offset" in sentences[-1]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("config.json", None, "does not exist"),
+        ("summary.json", b"{", "is damaged"),
+        ("metrics.parquet", None, "no metrics yet"),
+        ("metrics.parquet", b"PAR1 nonsense", "not a readable parquet file"),
+        ("summary.json", b"{}", "lack 'dataset'"),
+    ],
+)
+def test_missing_and_damaged_files_are_one_line(tmp_path, name, content, message):
+    directory = synthetic.make_run(tmp_path / "run")
+    (directory / name).unlink() if content is None else (directory / name).write_bytes(content)
+    with pytest.raises(UserError, match=message) as error:
+        report.write(directory)
+    assert "\n" not in str(error.value)
+
+
+def test_numbers_are_readable():
+    assert report.number(1234.56, 0) == "1,235"
+    assert report.number(-3.25, 1) == "\N{MINUS SIGN}3.2"
+    assert report.number(3.0, 1, sign=True) == "+3.0"
+    assert [report.decimals([value]) for value in (5000.0, 45.0, 3.0, 0.2, float("nan"))] == [0, 1, 2, 3, 3]
+    assert [report.seconds(value) for value in (0.42, 12.34, 245, 7380)] == [
+        "0.42 s",
+        "12.3 s",
+        "4 min 05 s",
+        "2 h 03 min",
+    ]

@@ -1,0 +1,232 @@
+import dataclasses
+import json
+import shutil
+import signal
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxrl_reg import jobs, population
+from jaxrl_reg.errors import UserError
+from tests.pointnav_data import make_pointnav, save_pointnav
+
+UPDATES, SEGMENTS, FRACTIONS, SEEDS = 40, 4, (0.2, 1.0), 2
+
+
+@pytest.fixture(scope="module")
+def config(tmp_path_factory):
+    path = save_pointnav(tmp_path_factory.mktemp("data") / "pointnav.hdf5")
+    return jobs.SweepConfig(
+        env="pointnav",
+        agent="percent_bc",
+        dataset=str(path),
+        grid={"fraction": FRACTIONS},
+        seeds=SEEDS,
+        seed_offset=5,
+        updates=UPDATES,
+        segments=SEGMENTS,
+        batch_size=16,
+        eval_episodes=4,
+        hidden=(8, 8),
+    )
+
+
+@pytest.fixture(scope="module")
+def finished(config, tmp_path_factory):
+    """A sweep from beginning to end, and what it said."""
+    said, ticks = [], []
+    directory = tmp_path_factory.mktemp("runs") / "whole"
+    outcome = jobs.sweep(config, directory=directory, say=said.append, on_tick=ticks.append)
+    return outcome, said, ticks
+
+
+def metrics(directory):
+    frame = pd.read_parquet(directory / "metrics.parquet")
+    return frame.sort_values(["agent", "member", "update", "evaluation"]).reset_index(drop=True)
+
+
+def test_a_sweep_leaves_everything_in_its_directory(config, finished):
+    outcome, said, ticks = finished
+    names = {path.name for path in outcome.directory.iterdir()}
+    expected = {
+        "config.json",
+        "summary.json",
+        "metrics.parquet",
+        "table.csv",
+        "curves.png",
+        "profile.png",
+        "report.html",
+    }
+    assert names == expected | {"checkpoints"}
+    assert jobs.load_config(outcome.directory) == dataclasses.replace(config, grid={"fraction": list(FRACTIONS)})
+    assert jobs.finished(outcome.directory)
+    stored = json.loads((outcome.directory / "config.json").read_text())
+    assert stored["agent_config"]["hidden"] == [8, 8]
+    assert stored["hypers"]["fraction"] == pytest.approx(FRACTIONS)
+    assert stored["environment"]["versions"]["jax"] == jax.__version__
+    first = next(line for line in said if line.startswith("percent_bc"))
+    assert "4 members = 2 settings of fraction x 2 seeds" in first
+    assert "114 parameters each" in first  # 2 x 8 + 8, 8 x 8 + 8, 8 x 2 + 2
+    assert [tick.done for tick in ticks if tick.stage == "percent_bc"] == [0, 10, 20, 30, 40]
+
+
+def test_metrics_have_a_row_per_member_and_evaluation_with_normalised_scores(finished):
+    outcome, _, _ = finished
+    frame = metrics(outcome.directory)
+    assert frame.groupby("agent").size().to_dict() == {"bc": SEEDS * SEGMENTS, "percent_bc": 2 * SEEDS * SEGMENTS}
+    assert sorted(frame["seed"].unique()) == [5, 6]
+    assert frame.loc[frame.agent == "bc", "fraction"].isna().all()
+    np.testing.assert_allclose(frame["eval/score"], 100 * frame["eval/return"] / 20.0, rtol=1e-5)
+    rows = frame[(frame.agent == "percent_bc") & (frame.setting == 1) & (frame.seed == 6)]
+    assert rows["fraction"].tolist() == [1.0] * SEGMENTS
+    assert rows["update"].tolist() == [10, 20, 30, 40]
+    np.testing.assert_array_equal(rows["eval/return"], outcome.result.metrics["eval/return"][1, 1].astype(float))
+    assert outcome.table["agent"].tolist() == ["percent_bc", "percent_bc", "bc", "behaviour"]
+
+
+def test_a_member_is_the_plain_run_of_its_seed_setting_and_data(config, finished):
+    outcome, _, _ = finished
+    member = jobs.learner("percent_bc", jobs.resolve(config))
+    _, run = jobs.make_run(member, config, jobs.make_env(config))
+    hyper = jax.tree.map(lambda leaf: leaf[0], member.hypers)
+    _, history = jax.jit(run)(jax.random.key(6), hyper, make_pointnav())
+    for name, values in history.items():
+        np.testing.assert_allclose(outcome.result.metrics[name][0, 1], values, rtol=1e-4, atol=1e-5, err_msg=name)
+
+
+def interrupting(stage, done):
+    def on_tick(tick):
+        if (tick.stage, tick.done) == (stage, done):
+            signal.raise_signal(signal.SIGINT)
+
+    return on_tick
+
+
+def test_interrupted_twice_and_resumed_equals_uninterrupted(config, finished, tmp_path):
+    directory = tmp_path / "run"
+    with pytest.raises(population.Interrupted):
+        jobs.sweep(config, directory=directory, on_tick=interrupting("bc", 10))
+    assert metrics(directory)["update"].max() < UPDATES
+    assert not jobs.finished(directory)
+    (directory / "metrics.parquet").unlink()  # as if killed between checkpoint and file: the checkpoint knows all
+    with pytest.raises(population.Interrupted):
+        jobs.resume(directory, on_tick=interrupting("percent_bc", 20))
+    outcome = jobs.resume(directory)
+    pd.testing.assert_frame_equal(metrics(directory), metrics(finished[0].directory), check_exact=True)
+    for resumed, whole in zip(*map(jax.tree.leaves, (outcome.result.state, finished[0].result.state)), strict=True):
+        np.testing.assert_array_equal(resumed, whole)
+    assert jobs.finished(directory)
+
+
+def test_evaluate_appends_fresh_episodes_of_the_last_checkpoint(finished, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0].directory, directory)
+    before = metrics(directory)
+    jobs.evaluate(directory, 4)
+    table = jobs.evaluate(directory, 4)
+    after = metrics(directory)
+    added = after[after["evaluation"] > 0]
+    pd.testing.assert_frame_equal(after[after["evaluation"] == 0][before.columns].reset_index(drop=True), before)
+    assert added["update"].unique().tolist() == [UPDATES]
+    assert added.groupby(["agent", "evaluation"]).size().to_dict() == {
+        ("bc", 1): 2,
+        ("bc", 2): 2,
+        ("percent_bc", 1): 4,
+        ("percent_bc", 2): 4,
+    }
+    # Same checkpoints and number of episodes, other episodes: the starts are drawn anew every time.
+    assert before.loc[before["update"] == UPDATES, "eval/return"].nunique() > 1
+    last = after[after["update"] == UPDATES].pivot(
+        index=["agent", "member"], columns="evaluation", values="eval/return"
+    )
+    assert (last.nunique(axis=1) > 1).any()
+    # Two seeds: their IQM is their mean, over the episodes of all three evaluations.
+    rows = after[(after.agent == "bc") & (after["update"] == UPDATES)]
+    np.testing.assert_allclose(table.loc[table.agent == "bc", "last_iqm"].iloc[0], rows["eval/score"].mean(), rtol=1e-5)
+
+
+def test_report_needs_neither_data_nor_checkpoints(finished, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(finished[0].directory, directory, ignore=shutil.ignore_patterns("checkpoints", "*.html", "*.csv"))
+    table = jobs.report(directory)
+    pd.testing.assert_frame_equal(table, finished[0].table)
+    assert (directory / "report.html").is_file()
+    with pytest.raises(UserError, match="no checkpoint of percent_bc; continue it with"):
+        jobs.evaluate(directory)
+
+
+def test_data_of_another_environment_are_refused_before_anything_is_written(config, tmp_path):
+    with pytest.raises(UserError, match="has 2 observations and 2 actions, pendulum has 3 and 1"):
+        jobs.sweep(dataclasses.replace(config, env="pendulum"), directory=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_train_takes_one_setting(config):
+    with pytest.raises(UserError, match="takes one setting"):
+        jobs.train(config)
+
+
+def test_settings_reach_config_and_hyperparameters_with_their_kinds():
+    config = jobs.resolve(
+        jobs.SweepConfig(
+            agent="iql",
+            updates=300,
+            segments=3,
+            hidden=(8,),
+            settings={"n_critics": "3", "tau": "0.1", "layer_norm": "every"},
+            grid={"expectile": ["0.5", 0.9]},
+        )
+    )
+    member = jobs.learner("iql", config)
+    assert (member.config.hidden, member.config.n_critics, member.config.layer_norm) == ((8,), 3, "every")
+    assert member.config.decay_steps == 300  # the schedule ends with the run
+    np.testing.assert_allclose(member.hypers.tau, [0.1, 0.1])
+    np.testing.assert_allclose(member.hypers.expectile, [0.5, 0.9])
+    other = jobs.learner("bc", config, own=False)
+    assert other.config.hidden == (8,)
+    assert other.hypers.learning_rate.shape == (1,)
+
+
+def test_the_summary_leaves_out_episodes_that_were_cut(config):
+    from jaxrl_reg import data
+
+    n = 50  # an episode of 30 steps up to the time limit, then 20 rows cut where the recording ended
+    zeros, ones = np.zeros((n, 2)), np.ones(n)
+    truncated = np.isin(np.arange(n), [29, 49])
+    rows = data.from_arrays(
+        zeros, zeros, ones, ones * 0, truncated, zeros, name="x", score_random=0.0, score_expert=60.0
+    )
+    about = jobs.summarise(rows, config, None, limit=30)
+    assert about["returns"] == [30.0]
+    assert (about["episodes"], about["cut_episodes"], about["normalised"]) == (2, 1, True)
+    assert jobs.summarise(rows, config, None, limit=99)["returns"] == [30.0, 20.0]  # nothing is whole: all count
+
+
+def test_default_directories_do_not_collide(tmp_path):
+    config = jobs.SweepConfig(env="brax/hopper", agent="iql")
+    first = jobs.default_directory(config, tmp_path)
+    assert first.name.startswith("brax-hopper-iql-")
+    first.mkdir()
+    assert jobs.default_directory(config, tmp_path) != first
+
+
+def test_collect_makes_the_five_data_sets_once(tmp_path):
+    from jaxrl_reg import data
+
+    config = jobs.SweepConfig(
+        env="pointnav", dataset="expert", data_dir=str(tmp_path), collect_steps=3200, hidden=(8, 8), seed_offset=0
+    )
+    said, ticks = [], []
+    path = jobs.collect(config, say=said.append, on_tick=ticks.append)
+    assert path == tmp_path / "pointnav" / "expert.hdf5"
+    assert {item.name for item in path.parent.iterdir()} == {f"{name}.hdf5" for name in jobs.COLLECTED}
+    rows = data.load(path)
+    assert rows.size == 1600
+    assert float(rows.score_expert) > float(rows.score_random)
+    assert data.metadata(path)["env"] == "pointnav"
+    assert (ticks[-1].done, ticks[-1].total, ticks[-1].unit) == (3200, 3200, "steps")
+    said.clear()
+    assert jobs.collect(config, say=said.append) == path  # there already
+    assert said == []
