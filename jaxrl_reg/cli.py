@@ -222,16 +222,20 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         raise unknown("command", argv[0], verbs)
     arguments, rest = parser.parse_known_args(argv)
     if rest:
-        known = verbs[arguments.verb] if arguments.verb else parser
-        flags = [flag for action in known._actions for flag in action.option_strings if flag.startswith("--")]
+        verb = verbs[arguments.verb] if arguments.verb else parser
+        flags = [flag for action in verb._actions for flag in action.option_strings if flag.startswith("--")]
         flag = next((word for word in rest if word.startswith("-")), None)
         if flag is None:
-            raise UserError(f"unexpected argument {rest[0]!r}; see: {known.prog} --help")
+            raise UserError(f"unexpected argument {rest[0]!r}; see: {verb.prog} --help")
         name = flag.split("=")[0]
-        if not difflib.get_close_matches(name, flags, cutoff=0.5):
-            hint = f"a hyperparameter is given as --set {name.strip('-').replace('-', '_')}=VALUE"
-            raise UserError(f"unknown flag {name!r}; {hint}; for options see: {known.prog} --help")
-        raise unknown("flag", name, flags)
+        owner = next((other.prog for other in verbs.values() if name in other._option_string_actions), None)
+        if owner is not None:
+            raise UserError(f"unknown flag {name!r} for {verb.prog}; it belongs to: {owner}")
+        # Without the dashes, which every flag shares; a word like none of them is likely to be a hyperparameter.
+        if difflib.get_close_matches(name.strip("-"), [known.strip("-") for known in flags], cutoff=0.6):
+            raise unknown("flag", name, flags)
+        hint = f"a hyperparameter is given as --set {name.strip('-').replace('-', '_')}=VALUE"
+        raise UserError(f"unknown flag {name!r}; {hint}; for options see: {verb.prog} --help")
     return arguments
 
 

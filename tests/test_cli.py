@@ -63,7 +63,7 @@ def test_linear_grid():
             "sweep --actor-bc-coef 1",
             "unknown flag '--actor-bc-coef'; a hyperparameter is given as --set actor_bc_coef=",
         ),
-        ("train --grid alpha=1", "unknown flag '--grid'"),
+        ("train --grid alpha=1", "unknown flag '--grid' for jaxrl-reg train; it belongs to: jaxrl-reg sweep"),
         ("sweep --agent rebrc", "unknown agent 'rebrc'; did you mean 'rebrac'?"),
         ("sweep --env pendulm", "unknown environment 'pendulm'; did you mean 'pendulum'?"),
         ("sweep --env pendulum --dataset medum", "unknown data set 'medum'; did you mean 'medium'?"),
@@ -154,6 +154,8 @@ def test_help_is_fast_because_it_does_not_import_jax():
 
 
 def test_the_examples_in_the_help_mean_what_they_say():
+    from jaxrl_reg import envs
+
     texts = (cli.INTRO, cli.SWEEP_EXAMPLES, cli.TRAIN_EXAMPLES, cli.COLLECT_EXAMPLES)
     lines = [line.split()[1:] for text in texts for line in text.splitlines() if line.startswith("  jaxrl-reg ")]
     assert len(lines) > 8
@@ -163,8 +165,8 @@ def test_the_examples_in_the_help_mean_what_they_say():
             config = jobs.resolve(cli.config_of(arguments))
             student = jobs.learner(config.agent, config)
             assert set(student.swept) == set(config.grid)
-            jobs.dataset_path(config)
-            jobs.make_env(config)
+            assert config.env in envs.names()
+            assert jobs.dataset_path(config) is not None
 
 
 def test_list_shows_agents_environments_and_data_sets(capsys, tmp_path):

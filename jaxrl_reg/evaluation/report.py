@@ -205,7 +205,7 @@ def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: l
 
     other = groups.pop() if compared else None
     last = np.stack([one.scores[:, -1] for one in groups], axis=1)
-    reference = other.scores[:, -1:] if other is not None else np.zeros((1, 1))
+    reference = other.scores[:, -1:] if other is not None else np.zeros((len(last), 1))
     compare = _estimates(*bootstrap(comparisons, last, reference, episodes[:, None]))
     h, nothing = len(groups), [None] * len(groups)
     return Analysis(
