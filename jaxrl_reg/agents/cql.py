@@ -115,9 +115,9 @@ def make(config: Config, spec: Spec) -> Agent:
         log_probs = jnp.concatenate([uniform_log_probs, next_log_probs[1:], log_probs])
         actions = jnp.concatenate([batch.action[None], uniform, next_actions[1:], actions])
         observations = jnp.broadcast_to(batch.observation, (*actions.shape[:2], spec.observation_dim))
-        lagrange, gap = jnp.ones(()), 0.0
-        if config.target_gap is not None:
-            lagrange, gap = losses.cql_lagrange_weight(state.log_lagrange.params), config.target_gap
+        lagrange, gap, log_lagrange = jnp.ones(()), config.target_gap or 0.0, state.log_lagrange
+        if log_lagrange is not None:
+            lagrange = losses.cql_lagrange_weight(log_lagrange.params)
 
         def critic_loss(params):
             values = q.apply(params, observations, actions)  # [N, 1 + 3 n, B], the data's action first
@@ -130,10 +130,9 @@ def make(config: Config, spec: Spec) -> Agent:
 
         critic, (penalty, metrics) = _common.descend(critic_loss, state.critic, critic_optimiser)
 
-        def lagrange_loss(log_lagrange):
-            return losses.cql_lagrange_loss(log_lagrange, penalty, gap, hyper.cql_coef).mean(), {}
+        def lagrange_loss(log_weight):
+            return losses.cql_lagrange_loss(log_weight, penalty, gap, hyper.cql_coef).mean(), {}
 
-        log_lagrange = state.log_lagrange
         if log_lagrange is not None:
             log_lagrange, _ = _common.descend(lagrange_loss, log_lagrange, critic_optimiser)
 

@@ -123,9 +123,10 @@ def make(config: Config, spec: Spec) -> Agent:
                 log_prob = policy.log_prob(params, observation, action)
                 loss = losses.ppo_clip_loss(log_prob, old_log_prob, advantage, hyper.clip).mean()
                 entropy = -policy.sample(params, observation, key)[1].mean()
-                change = jnp.expm1(log_prob - old_log_prob)
+                log_ratio = jnp.clip(log_prob - old_log_prob, -20.0, 20.0)  # metrics stay finite when a policy leaps
+                change = jnp.expm1(log_ratio)
                 metrics = {"actor_loss": loss, "entropy": entropy, "clipped": (abs(change) > hyper.clip).mean()}
-                metrics["approximate_kl"] = (change - (log_prob - old_log_prob)).mean()
+                metrics["approximate_kl"] = (change - log_ratio).mean()
                 return loss - hyper.entropy_coef * entropy, metrics
 
             def value_loss(params):

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -59,7 +59,8 @@ class State(NamedTuple):
     target_critic: PyTree
 
 
-CriticPenalty = Callable[[Network, PyTree, Transition, Hyper], tuple[Array, Metrics]]
+# Its last argument is the caller's own Hyper, which may have more fields than this one.
+CriticPenalty = Callable[[Network, PyTree, Transition, Any], tuple[Array, Metrics]]
 
 
 def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None) -> Agent:

@@ -278,8 +278,8 @@ def sweep(
             for name, value in metrics.items():
                 history.setdefault(name, []).append(value)
             done, now = segment + 1, time.monotonic()
-            finished = done == run.segments
-            if finished or stop.is_set() or now - saved >= save_seconds:
+            finished, stopping = done == run.segments, stop.is_set()  # read once: what raises must have been saved
+            if finished or stopping or now - saved >= save_seconds:
                 save(done)
                 saved = time.monotonic()
             if on_segment is not None:
@@ -294,7 +294,7 @@ def sweep(
                         plan=programs.plan,
                     )
                 )
-            if stop.is_set() and not finished:
+            if stopping:
                 raise Interrupted(f"stopped after segment {done} of {run.segments}")
 
     def by_setting(leaf: Any) -> Any:
