@@ -6,6 +6,7 @@ VERSION := $(shell $(PYTHON) -c 'import sys; print("%d%d" % sys.version_info[:2]
 CONSTRAINTS := constraints/$(if $(filter 311,$(VERSION)),py311,py312).txt
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
+NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
 .PHONY: help install demo test lint types format bench experiments systems notebooks constraints clean
@@ -30,7 +31,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: install
-	$(BIN)/python -m jaxrl_reg.demo
+	$(BIN)/jaxrl-reg sweep --env brax/hopper --agent iql --dataset medium-replay --collect-steps 96000 --hidden 64,64 \
+		--seeds 8 --updates 6000 --segments 3 --eval-episodes 5 --data-dir runs/demo-data --out runs/demo-$(NOW)
 
 test: install
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile

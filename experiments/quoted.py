@@ -35,6 +35,17 @@ def keep(run: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def command(config: dict) -> str:
+    """The command line that makes such a run."""
+    words = [f"jaxrl-reg sweep --env {config['env']} --agent {config['agent']} --dataset {config['dataset']}"]
+    for name in ("seeds", "updates", "segments", "eval_episodes", "collect_steps"):
+        words.append(f"--{name.replace('_', '-')} {config[name]}")
+    words.append(f"--hidden {','.join(map(str, config['hidden']))}")
+    words += [f"--set {name}={value}" for name, value in config["settings"].items()]
+    words += [f"--grid {name}={','.join(f'{value:g}' for value in values)}" for name, values in config["grid"].items()]
+    return " ".join(words)
+
+
 def section(folder: pathlib.Path) -> list[str]:
     """One run as Markdown, every number from its ``table.csv`` and ``summary.json``."""
     import pandas as pd
@@ -77,6 +88,8 @@ def section(folder: pathlib.Path) -> list[str]:
     minutes = sum(t["trace_seconds"] + t["compile_seconds"] + t.get("train_seconds", 0.0) for t in training) / 60
     return [
         f"### {config['agent']} on {config['env']} {config['dataset']}",
+        "",
+        f"`{command(config)}`",
         "",
         f"{config['seeds']} seeds, {config['updates']:,} updates of batch {config['batch_size']}, hidden layers "
         f"{'x'.join(map(str, config['hidden']))}; {data['rows']:,} rows in {data['episodes']:,} episodes; training, "
