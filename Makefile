@@ -9,11 +9,12 @@ WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
 NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: help install demo test lint types format bench experiments systems notebooks constraints clean
+.PHONY: help install demo full test lint types format bench experiments systems notebooks constraints clean
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes)"
 	@echo "make test         install, then run the test suite"
+	@echo "make full         the job of the demo at the size of an accelerator"
 	@echo "make install      create $(VENV) with the pinned dependencies"
 	@echo "make lint types   ruff; pyright"
 	@echo "make bench        measure against peers, write docs/benchmark.md"
@@ -33,6 +34,11 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 demo: install
 	$(BIN)/jaxrl-reg sweep --env brax/hopper --agent iql --dataset medium-replay --collect-steps 96000 --hidden 64,64 \
 		--seeds 8 --updates 6000 --segments 3 --eval-episodes 5 --data-dir runs/demo-data --out runs/demo-$(NOW)
+
+# The same job at the size of an accelerator: 16 seeds x 4 settings, two layers of 256, 200,000 updates.
+full: install
+	$(BIN)/jaxrl-reg sweep --env brax/hopper --agent rebrac --dataset medium-replay --scale full --seeds 16 \
+		--hidden 256,256 --updates 200000 --segments 20 --grid actor_bc_coef=0.0,0.01,0.1,1.0
 
 test: install
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
