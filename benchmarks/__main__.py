@@ -162,7 +162,7 @@ def measure(rounds: int, quick: bool) -> dict:
     """All sections; every number comes from this run."""
     (ROOT / ".venv-peers").mkdir(exist_ok=True)
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
-    ours, block = "worker_ours.py", 64
+    ours, block = "worker_ours.py", 32
     base = {"kind": "offline", "hidden": [256, 256], "batch_size": 256, "block": block, "placement": "auto"}
     one_core = {"core": core, "devices": 1, "threads": 1}
     record: dict = {"rounds": rounds, "block": block, "sections": {}}

@@ -14,9 +14,10 @@ CLAIM = Claim(
     margin=0.1,
 )
 RATES = {"actor_learning_rate": 3e-4, "temperature_learning_rate": 3e-4}  # the paper's 3e-5 wants a million updates
+CONFIG = (("n_samples", 4),)  # of each kind; fewer than the paper's 10, for two dimensions
 ARMS = {
-    "CQL": control.Arm("cql", {"cql_coef": 1.0, **RATES}),
-    "CQL without its penalty": control.Arm("cql", {"cql_coef": 0.0, **RATES}),
+    "CQL": control.Arm("cql", {"cql_coef": 1.0, **RATES}, CONFIG),
+    "CQL without its penalty": control.Arm("cql", {"cql_coef": 0.0, **RATES}, CONFIG),
     "BC": control.Arm("bc"),
 }
 

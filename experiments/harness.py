@@ -198,6 +198,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     flag = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
     if flag not in os.environ.get("XLA_FLAGS", ""):
         os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {flag}".strip()
+    os.environ.setdefault("JAX_NUM_CPU_DEVICES", str(os.cpu_count() or 1))  # members are split over the cores
     options = parser().parse_args(arguments)
     try:
         if options.verb == "list":

@@ -195,7 +195,7 @@ def test_borrowing_a_loss_pays_for_jax_alone():
     out = subprocess.run([sys.executable, "-c", STAGES], capture_output=True, text=True, cwd=ROOT, check=False)
     assert out.returncode == 0, out.stderr
     seen = {name: set(modules) for name, modules in json.loads(out.stdout.splitlines()[-1]).items()}
-    heavy = {"brax", "distrax", "matplotlib", "mujoco", "pandas", "pyarrow", "h5py", "jinja2", "rich", *OPTIONAL}
+    heavy = {"brax", "distrax", "matplotlib", "mujoco", "pandas", "pyarrow", "h5py", "jinja2", *OPTIONAL}
     assert not seen["package"] & (heavy | {"jax", "numpy", "flax", "optax", "orbax"})
     assert not seen["loss"] & (heavy | {"flax", "optax", "chex", "orbax"})
     assert not seen["training"] & heavy
