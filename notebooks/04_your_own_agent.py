@@ -102,9 +102,11 @@ sys.path.insert(0, ".")
 # The contract suite: jit, vmap, no retrace, no dead hyperparameter, no key reuse, finite at extremes, resume, and more.
 
 # %%
+import my_agent
+
 from jaxrl_reg import contract
 
-results = contract.check_agent("my_agent")
+results = contract.check_agent(my_agent)
 for result in results:
     print(result)
 
@@ -117,7 +119,7 @@ import numpy as np
 
 import jaxrl_reg as jr
 
-module = jr.agents.load("my_agent")
+module = my_agent
 key = jax.random.key(0)
 rows, length = 2_000, 20
 observation = jax.random.normal(key, (rows, 3))
