@@ -59,6 +59,8 @@ class Hyper:
 
 
 class Statistics(NamedTuple):
+    """Running mean and variance of the observations seen so far."""
+
     mean: Array  # [O], of ``count`` observations
     variance: Array  # [O]
     count: Array

@@ -15,6 +15,8 @@ MAX_TORQUE, MAX_SPEED = 2.0, 8.0
 
 
 class Physics(NamedTuple):
+    """All that the pendulum remembers."""
+
     angle: Array  # radians, 0 upright, not wrapped
     speed: Array  # radians per second
 

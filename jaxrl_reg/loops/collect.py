@@ -35,6 +35,8 @@ class Replay(NamedTuple):
 
 
 class CollectState(NamedTuple):
+    """What a segment of a collection starts from; ``snapshots`` and ``returns`` as in ``Replay``."""
+
     online: OnlineState
     snapshots: PyTree
     returns: Array

@@ -51,7 +51,8 @@ def integrate_noise(
 
 def _jumping(network: Network, spec: Spec, steps: int, clip: float | None, loss_of: Callable) -> GenerativePolicy:
     def field(params: PyTree, observation: Array) -> generative.AverageVelocity:
-        return lambda z, r, t: network.apply(params, z, r, t, observation)
+        # A loss may ask about the first rows alone (shortcut models do); they are those of the first observations.
+        return lambda z, r, t: network.apply(params, z, r, t, observation[: z.shape[0]])
 
     def loss(params: PyTree, observation: Array, action: Array, key: Key):
         return loss_of(key, field(params, observation), action)

@@ -72,6 +72,7 @@ def padded(members: int, devices: int, chunk: int) -> int:
 
 
 def mesh(devices: list[Device]) -> Mesh:
+    """The devices as one axis, along which members are split."""
     return Mesh(np.asarray(devices), (AXIS,))
 
 

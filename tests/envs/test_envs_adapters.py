@@ -17,6 +17,7 @@ from jaxrl_reg.envs.adapters import quiet
 from jaxrl_reg.errors import UserError
 
 LIMIT, NUMBER = 20, 3
+PLAYGROUND = "MuJoCo Playground is an optional extra with large dependencies: pip install jaxrl-reg[playground]"
 
 
 @pytest.fixture(scope="module")
@@ -162,8 +163,7 @@ def test_brax_states_are_not_written_into():
 
 
 def test_playground_names_and_shapes_without_compiling():
-    from mujoco_playground import dm_control_suite
-
+    dm_control_suite = pytest.importorskip("mujoco_playground", reason=PLAYGROUND).dm_control_suite
     assert set(playground_adapter.NAMES) == set(dm_control_suite.ALL_ENVS)
     env = envs.make("playground/CartpoleBalance", episode_length=30)
     assert (env.spec.observation_dim, env.spec.action_dim, env.spec.max_episode_steps) == (5, 1, 30)
@@ -178,7 +178,8 @@ def test_playground_names_and_shapes_without_compiling():
 
 
 def test_playground_environments_that_share_a_first_state_do_not_share_their_chance(monkeypatch):
-    from mujoco_playground import MjxEnv, State, dm_control_suite
+    playground = pytest.importorskip("mujoco_playground", reason=PLAYGROUND)
+    MjxEnv, State, dm_control_suite = playground.MjxEnv, playground.State, playground.dm_control_suite
 
     kind = fake(State, MjxEnv, fixed=jnp.zeros(2, jnp.uint32))
     monkeypatch.setattr(dm_control_suite, "load", lambda name, config_overrides: kind())
@@ -192,9 +193,13 @@ def test_playground_environments_that_share_a_first_state_do_not_share_their_cha
     assert len(np.unique(state.observation[:, 1])) == 3
 
 
-def test_playground_mistakes_are_named(monkeypatch):
+def test_playground_settings_are_named():
+    pytest.importorskip("mujoco_playground", reason=PLAYGROUND)
     with pytest.raises(UserError, match="did you mean 'ctrl_dt'"):
         envs.make("playground/CartpoleBalance", ctrl_td=0.1)
+
+
+def test_missing_extras_are_named(monkeypatch):
     original = builtins.__import__
 
     def without(name, *rest, **kwargs):
