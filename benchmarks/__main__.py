@@ -25,6 +25,7 @@ PEERS = {
     "d3rlpy": ("d3rlpy==2.8.1", "torch==2.13.0"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9"),
 }
+SECTIONS = ("members", "cores", "online", "diffusion")
 TARGET_CPU_SECONDS = 0.5
 GEMM_GFLOP = 2 * 256**3 / 1e9
 
@@ -158,8 +159,8 @@ def ratio(slow: Contestant, fast: Contestant, clock: str = "cpu") -> dict[str, f
     return spread([a / b for a, b in zip(slow.per_unit(clock), fast.per_unit(clock), strict=True)])
 
 
-def measure(rounds: int, quick: bool) -> dict:
-    """All sections; every number comes from this run."""
+def measure(rounds: int, quick: bool, wanted: tuple[str, ...]) -> dict:
+    """The wanted sections; every number comes from this run."""
     (ROOT / ".venv-peers").mkdir(exist_ok=True)
     core = max(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else None
     ours, block = "worker_ours.py", 32
@@ -185,7 +186,7 @@ def measure(rounds: int, quick: bool) -> dict:
         single.append(ask("torch gemm", "worker_d3rlpy.py", {"kind": "gemm", **one_core}, peers["d3rlpy"]))
     record["sections"]["single"] = {c.name: c for c in contest(single, rounds)}
 
-    for agent in ("iql", "td3_bc"):
+    for agent in ("iql", "td3_bc") if "members" in wanted else ():
         print(f"members of {agent} on one core", flush=True)
         sizes = (1, 4, 16) if quick or agent != "iql" else (1, 4, 16, 64)
         scaled = [ask(f"{agent} x{n}", ours, {**base, **one_core, "agent": agent, "members": n}) for n in sizes]
@@ -195,7 +196,7 @@ def measure(rounds: int, quick: bool) -> dict:
         record["sections"][f"members {agent}"] = {c.name: c for c in contest(scaled, rounds)}
 
     cores = os.cpu_count() or 1
-    if cores > 1:
+    if cores > 1 and "cores" in wanted:
         print(f"all {cores} cores", flush=True)
         whole = {"core": None, "threads": cores}
         everywhere = [
@@ -209,40 +210,45 @@ def measure(rounds: int, quick: bool) -> dict:
         ]
         record["sections"]["cores"] = {c.name: c for c in contest(everywhere, rounds)}
 
-    print("online, Pendulum", flush=True)
-    # The same work on both sides: PPO 64 environments x 64 steps, 4 passes of 8 minibatches; SAC one update a step.
-    ppo = {"kind": "online", "agent": "ppo", "steps": 65_536, "members": 1, **one_core}
-    ppo |= {"config": {"hidden": [64, 64], "epochs": 4, "minibatches": 8}, "loop": {"num_envs": 64, "unroll": 64}}
-    sac = {"kind": "online", "agent": "sac", "steps": 1_024, "members": 1, **one_core}
-    sac |= {"config": {"hidden": [256, 256]}, "loop": {"num_envs": 1, "updates": 1, "batch_size": 256, "warmup": 256}}
-    online = [ask("ppo", ours, ppo), ask("sac", ours, sac)]
-    if peers.get("rejax"):
-        shared = {"num_envs": 64, "num_steps": 64, "num_epochs": 4, "num_minibatches": 8}
-        options = {"agent": "ppo", "steps": 65_536, "members": 1, "config": shared, **one_core}
-        online.append(ask("rejax ppo", "worker_rejax.py", options, peers["rejax"]))
-        shared = {"num_envs": 1, "buffer_size": 10_000, "fill_buffer": 256, "batch_size": 256}
-        options = {"agent": "sac", "steps": 1_280, "members": 1, "config": shared, **one_core}
-        online.append(ask("rejax sac", "worker_rejax.py", options, peers["rejax"]))
-    record["sections"]["online"] = {c.name: c for c in contest(online, rounds)}
+    if "online" in wanted:
+        print("online, Pendulum", flush=True)
+        # The same work on both sides: PPO 64 environments x 64 steps, 4 passes of 8 minibatches; SAC one update a step.
+        ppo = {"kind": "online", "agent": "ppo", "steps": 65_536, "members": 1, **one_core}
+        ppo |= {"config": {"hidden": [64, 64], "epochs": 4, "minibatches": 8}, "loop": {"num_envs": 64, "unroll": 64}}
+        sac = {"kind": "online", "agent": "sac", "steps": 1_024, "members": 1, **one_core}
+        sac |= {
+            "config": {"hidden": [256, 256]},
+            "loop": {"num_envs": 1, "updates": 1, "batch_size": 256, "warmup": 256},
+        }
+        online = [ask("ppo", ours, ppo), ask("sac", ours, sac)]
+        if peers.get("rejax"):
+            shared = {"num_envs": 64, "num_steps": 64, "num_epochs": 4, "num_minibatches": 8}
+            options = {"agent": "ppo", "steps": 65_536, "members": 1, "config": shared, **one_core}
+            online.append(ask("rejax ppo", "worker_rejax.py", options, peers["rejax"]))
+            shared = {"num_envs": 1, "buffer_size": 10_000, "fill_buffer": 256, "batch_size": 256}
+            options = {"agent": "sac", "steps": 1_280, "members": 1, "config": shared, **one_core}
+            online.append(ask("rejax sac", "worker_rejax.py", options, peers["rejax"]))
+        record["sections"]["online"] = {c.name: c for c in contest(online, rounds)}
 
-    print("diffusion actions on one core", flush=True)
-    actions = [
-        ask(
-            f"{steps} steps x{n}",
-            ours,
-            {"kind": "diffusion", "steps": steps, "members": n, "batch_size": 256, **one_core},
-        )
-        for n in (1, 64)
-        for steps in ((1, 10) if quick else (1, 3, 5, 10, 50))
-    ]
-    record["sections"]["diffusion"] = {c.name: c for c in contest(actions, 3 if quick else rounds)}
+    if "diffusion" in wanted:
+        print("diffusion actions on one core", flush=True)
+        actions = [
+            ask(
+                f"{steps} steps x{n}",
+                ours,
+                {"kind": "diffusion", "steps": steps, "members": n, "batch_size": 256, **one_core},
+            )
+            for n in (1, 64)
+            for steps in ((1, 10) if quick else (1, 3, 5, 10, 50))
+        ]
+        record["sections"]["diffusion"] = {c.name: c for c in contest(actions, 3 if quick else rounds)}
     return record
 
 
 def page(record: dict) -> str:
     """The results as Markdown."""
     sections = record["sections"]
-    single, online = sections["single"], sections["online"]
+    single = sections["single"]
     turns = [turn for section in sections.values() for c in section.values() for turn in c.turns]
     clean = sum(turn["clean"] for turn in turns) / len(turns)
     mix = single["gemm training mix"]
@@ -296,20 +302,27 @@ def page(record: dict) -> str:
         lines.append(
             f"- Of which the plain matrix product: {r['median']:.2f}x PyTorch's ({r['min']:.2f} to {r['max']:.2f})."
         )
-    lines += ["", "## Members", "", "Cost of one member's update in a population, relative to a population of one.", ""]
-    lines += [
-        "| population | CPU-ms per update and member (min, max) | relative to x1 (min, max) | compile s | temporaries | states |"
-    ]
-    lines += ["|---|---|---|---|---|---|"]
-    for agent in ("iql", "td3_bc"):
-        section = sections[f"members {agent}"]
-        for name, c in section.items():
-            cost, r = spread(c.per_unit("cpu")), ratio(c, section[f"{agent} x1"])
-            lines.append(
-                f"| {name} | {1e3 * cost['median']:.2f} ({1e3 * cost['min']:.2f}, {1e3 * cost['max']:.2f}) | "
-                f"{r['median']:.3f} ({r['min']:.3f}, {r['max']:.3f}) | {c.facts['compile_seconds']:.1f} | "
-                f"{c.facts['temporary_bytes'] / 2**20:.0f} MiB | {c.facts['state_bytes'] / 2**20:.0f} MiB |"
-            )
+    if "members iql" in sections:
+        lines += [
+            "",
+            "## Members",
+            "",
+            "Cost of one member's update in a population, relative to a population of one.",
+            "",
+        ]
+        lines += [
+            "| population | CPU-ms per update and member (min, max) | relative to x1 (min, max) | compile s | temporaries | states |"
+        ]
+        lines += ["|---|---|---|---|---|---|"]
+        for agent in ("iql", "td3_bc"):
+            section = sections[f"members {agent}"]
+            for name, c in section.items():
+                cost, r = spread(c.per_unit("cpu")), ratio(c, section[f"{agent} x1"])
+                lines.append(
+                    f"| {name} | {1e3 * cost['median']:.2f} ({1e3 * cost['min']:.2f}, {1e3 * cost['max']:.2f}) | "
+                    f"{r['median']:.3f} ({r['min']:.3f}, {r['max']:.3f}) | {c.facts['compile_seconds']:.1f} | "
+                    f"{c.facts['temporary_bytes'] / 2**20:.0f} MiB | {c.facts['state_bytes'] / 2**20:.0f} MiB |"
+                )
     if "cores" in sections:
         lines += [
             "",
@@ -321,24 +334,28 @@ def page(record: dict) -> str:
         for name, c in sections["cores"].items():
             speed = spread([1 / u for u in c.per_unit("wall")])
             lines.append(f"| {name} | {speed['median']:.0f} ({speed['min']:.0f}, {speed['max']:.0f}) |")
-    lines += ["", "## Online, Pendulum, one core", ""]
-    lines += ["| contestant | environment steps per core-second (min, max) | compile s |", "|---|---|---|"]
-    for name, c in online.items():
-        speed = spread([1 / u for u in c.per_unit("cpu")])
-        lines.append(
-            f"| {name} | {speed['median']:,.0f} ({speed['min']:,.0f}, {speed['max']:,.0f}) | {c.facts['compile_seconds']:.1f} |"
-        )
-    for agent in ("ppo", "sac"):
-        if f"rejax {agent}" in online:
-            r = ratio(online[f"rejax {agent}"], online[agent])
-            lines += ["", f"- {agent}: {r['median']:.2f}x rejax per core ({r['min']:.2f} to {r['max']:.2f})."]
-    lines += ["", "## Diffusion policies, one core", "", "A 3 x 256 network, batches of 256 observations.", ""]
-    lines += ["| denoising steps, members | actions per core-second (min, max) |", "|---|---|"]
-    for name, c in sections["diffusion"].items():
-        speed = spread([1 / u for u in c.per_unit("cpu")])
-        lines.append(f"| {name} | {speed['median']:,.0f} ({speed['min']:,.0f}, {speed['max']:,.0f}) |")
+    online = sections.get("online", {})
+    if online:
+        lines += ["", "## Online, Pendulum, one core", ""]
+        lines += ["| contestant | environment steps per core-second (min, max) | compile s |", "|---|---|---|"]
+        for name, c in online.items():
+            speed = spread([1 / u for u in c.per_unit("cpu")])
+            lines.append(
+                f"| {name} | {speed['median']:,.0f} ({speed['min']:,.0f}, {speed['max']:,.0f}) | {c.facts['compile_seconds']:.1f} |"
+            )
+        for agent in ("ppo", "sac"):
+            if f"rejax {agent}" in online:
+                r = ratio(online[f"rejax {agent}"], online[agent])
+                lines += ["", f"- {agent}: {r['median']:.2f}x rejax per core ({r['min']:.2f} to {r['max']:.2f})."]
+    if "diffusion" in sections:
+        lines += ["", "## Diffusion policies, one core", "", "A 3 x 256 network, batches of 256 observations.", ""]
+        lines += ["| denoising steps, members | actions per core-second (min, max) |", "|---|---|"]
+        for name, c in sections["diffusion"].items():
+            speed = spread([1 / u for u in c.per_unit("cpu")])
+            lines.append(f"| {name} | {speed['median']:,.0f} ({speed['min']:,.0f}, {speed['max']:,.0f}) |")
     lines += [
         "",
+        f"Sections left out of this run: {', '.join(record['left_out']) or 'none'}.",
         "brax.training is no contestant: its released version calls a JAX function that the pinned JAX no longer has.",
     ]
     return "\n".join(lines) + "\n"
@@ -359,9 +376,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contestant (7)")
     parser.add_argument("--quick", action="store_true", help="no peers, fewer sizes, to try the machinery")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of benchmark.md and .json")
+    parser.add_argument("--sections", default=",".join(SECTIONS), help=f"beside 'single': {', '.join(SECTIONS)} (all)")
     options = parser.parse_args()
+    wanted = tuple(name for name in options.sections.split(",") if name)
+    if unknown := sorted(set(wanted) - set(SECTIONS) - {"single"}):
+        parser.error(f"unknown section {unknown[0]!r}; choose from {', '.join(SECTIONS)}")
     started = time.monotonic()
-    record = measure(options.rounds, options.quick)
+    record = measure(options.rounds, options.quick, wanted)
+    record["left_out"] = [name for name in SECTIONS if name not in wanted]
     record |= {"date": datetime.date.today().isoformat(), "machine": machine(), "python": platform.python_version()}
     options.out.mkdir(parents=True, exist_ok=True)
     (options.out / "benchmark.md").write_text(page(record))
