@@ -32,8 +32,8 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 	@touch $@
 
 demo: install
-	$(BIN)/jaxrl-reg sweep --env brax/hopper --agent iql --dataset medium-replay --collect-steps 96000 --hidden 64,64 \
-		--seeds 8 --updates 6000 --segments 3 --eval-episodes 5 --data-dir runs/demo-data --out runs/demo-$(NOW)
+	$(BIN)/jaxrl-reg sweep --env brax/hopper --agent td3_bc --grid bc_coef=0,1 --dataset medium-replay --collect-steps 96000 \
+		--hidden 64,64 --seeds 8 --updates 6000 --segments 3 --eval-episodes 5 --data-dir runs/demo-data --out runs/demo-$(NOW)
 
 # The same job at the size of an accelerator: 16 seeds x 4 settings, two layers of 256, 200,000 updates.
 full: install
