@@ -79,7 +79,7 @@ def test_off_policy_agents_find_the_known_values(module):
     else:
         config, hyper = td3.Config(hidden=HIDDEN), as_float32(td3.Hyper(**hyper))
     agent = module.make(config, SPEC)
-    states = train(agent, hyper, steps=400, num_envs=2, updates=4, batch_size=64, warmup=200)
+    states = train(agent, hyper, steps=1_000, num_envs=2, updates=4, batch_size=64, warmup=200)
     q = networks.q_network(SPEC, HIDDEN, 2)
     for i, name in enumerate(OBSERVATIONS):
         state = jax.tree.map(lambda leaf, i=i: leaf[i], states)
