@@ -72,7 +72,7 @@ def make(config: Config, spec: Spec) -> Agent:
             _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
             _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
             _common.trainable(log_temperature, optax.adam(hyper.temperature_learning_rate)),
-            jax.tree.map(jnp.copy, critic),
+            _common.copy(critic),
         )
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:

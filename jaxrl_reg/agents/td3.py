@@ -69,8 +69,8 @@ def make(config: Config, spec: Spec) -> Agent:
         return State(
             _common.trainable(actor, optax.adam(hyper.actor_learning_rate)),
             _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
-            jax.tree.map(jnp.copy, actor),
-            jax.tree.map(jnp.copy, critic),
+            _common.copy(actor),
+            _common.copy(critic),
             {"actor_loss": jnp.zeros(())},
         )
 
