@@ -884,6 +884,7 @@ def _rollout(member: Learner, config: SweepConfig, env: Env, result: Result, pat
     import numpy as np
 
     from jaxrl_reg.loops.rollout import record as record_episode
+    from jaxrl_reg.types import policy_of
 
     if env.render is None:
         return
@@ -894,10 +895,7 @@ def _rollout(member: Learner, config: SweepConfig, env: Env, result: Result, pat
 
     @jax.jit
     def record(state: Any, hyper: Any, key: Any) -> Any:
-        def act(observation: Any, act_key: Any) -> Any:
-            return agent.act(state, observation, hyper, act_key, False)
-
-        return record_episode(env, act, key, env.spec.max_episode_steps)
+        return record_episode(env, policy_of(agent, state, hyper), key, env.spec.max_episode_steps)
 
     recording = record(result.member(setting, seed), result.hyper(setting), jax.random.key(config.seed_offset))
     (path / "rollout.html").write_text(env.render(recording.frames()))

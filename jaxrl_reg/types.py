@@ -144,17 +144,63 @@ class Network(NamedTuple):
     apply: Callable[..., Any]
 
 
+class Policy(NamedTuple):
+    """Acting over whole episodes, with a memory where there is one; see ``memoryless`` for a plain act function.
+
+    ``start(shape) -> carry`` for episodes side by side (``shape`` is ``()`` for one), then at every step
+    ``step(carry, observation [..., O], reward [...], key) -> (action [..., A], carry)``. ``reward`` is the one that the
+    step before brought, 0 at first. Every leaf of ``carry`` begins with the axes of ``shape``.
+    """
+
+    start: Callable[[tuple[int, ...]], PyTree]
+    step: Callable[[PyTree, Array, Array, Key], tuple[Array, PyTree]]
+
+
+def memoryless(act: Callable[[Array, Key], Array] | Policy) -> Policy:
+    """``act(observation, key) -> action`` as a ``Policy`` with an empty memory; a ``Policy`` as it is."""
+    if isinstance(act, Policy):
+        return act
+    return Policy(lambda shape: (), lambda carry, observation, reward, key: (act(observation, key), carry))
+
+
+class ZeroShot(NamedTuple):
+    """What an agent that was trained without rewards can do once there is a task.
+
+    ``infer_z(state, observation [N, O], reward [N]) -> z [D]`` from labelled states: ``observation`` is what a step led
+    to, ``reward`` what it brought. ``goal_z(state, goal [O]) -> z [D]`` to reach one state. ``act(state, observation
+    [..., O], z [D], key) -> action [..., A]``, greedy.
+    """
+
+    infer_z: Callable[[PyTree, Array, Array], Array]
+    goal_z: Callable[[PyTree, Array], Array]
+    act: Callable[[PyTree, Array, Array, Key], Array]
+
+
 class Agent(NamedTuple):
-    """Three pure functions, made by ``agents.<name>.make(config, spec)``.
+    """Three pure functions, made by ``agents.<name>.make(config, spec)``; and what only some agents have.
 
     ``init(key, hyper) -> state``; ``update(state, batch, hyper, key, step) -> (state, metrics)`` with ``step`` an
     unbatched int32 counted from the start of training; ``act(state, observation [..., O], hyper, key, explore) ->
     action [..., A]`` with ``explore`` a Python bool.
+
+    ``sample(data, key, batch_size) -> batch`` is how the agent wants its batches drawn; None: uniform transitions.
+    ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
+    the first step of one. ``zero_shot`` serves any reward after training without one.
     """
 
     init: Callable[[Key, PyTree], PyTree]
     update: Callable[[PyTree, Transition, PyTree, Key, Array], tuple[PyTree, Metrics]]
     act: Callable[[PyTree, Array, PyTree, Key, bool], Array]
+    sample: Callable[[Dataset, Key, int], Transition] | None = None
+    policy: Callable[[PyTree, PyTree, bool], Policy] | None = None
+    zero_shot: ZeroShot | None = None
+
+
+def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:
+    """How ``agent`` acts in ``state``, with its memory if it has one."""
+    if agent.policy is not None:
+        return agent.policy(state, hyper, explore)
+    return memoryless(lambda observation, key: agent.act(state, observation, hyper, key, explore))
 
 
 class Paper(NamedTuple):

@@ -211,10 +211,10 @@ class Subject:
             raise UserError(f"{self.name}.KIND is {self.kind!r}; it must be one of {', '.join(KINDS)}")
         self.updates = UPDATES[self.kind]
         self.data = example_data() if data is None else data
-        self.sample = sample or SAMPLERS[self.kind]
         self.spec = self.data.spec
         self.config = tiny(self.module.Config, config or {})
         self.agent: Agent = self.module.make(self.config, self.spec)
+        self.sample = sample or self.agent.sample or SAMPLERS[self.kind]
         self.act: Callable[..., Array] = self.agent.act
         self.hyper = as_float32(self.module.Hyper())
         self.key = jax.random.key(0)

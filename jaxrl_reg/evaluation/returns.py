@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics
+from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, Policy, memoryless
 
-Act = Callable[[Array, Key], Array]  # observation [..., O], key -> action [..., A]
+Act = Callable[[Array, Key], Array] | Policy  # observation [..., O], key -> action [..., A]
 
 
 def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> Callable[[Act, Key], dict[str, Array]]:
@@ -27,7 +27,7 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
       discount: factor per step for ``"discounted"``; may be traced.
 
     Returns:
-      ``fn(act, key)`` with ``act(observation [N, O], key) -> action [N, A]``, giving ``"return"`` (undiscounted),
+      ``fn(act, key)`` with ``act(observation [N, O], key) -> action [N, A]``, or a ``Policy`` with a memory, giving ``"return"`` (undiscounted),
       ``"discounted"``, ``"length"`` in steps and ``"terminated"`` (1 if the episode ended by itself), each ``[N]``.
 
     Raises:
@@ -44,16 +44,16 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
 
     def run(act: Act, key: Key) -> dict[str, Array]:
         reset_key, act_key = jax.random.split(key)
-        zeros = jnp.zeros(episodes)
+        zeros, policy = jnp.zeros(episodes), memoryless(act)
         totals = {"return": zeros, "discounted": zeros, "length": zeros, "terminated": zeros}
 
         def unfinished(carry):
-            t, _, alive, _ = carry
+            t, _, alive, *_ = carry
             return (t < limit) & alive.any()
 
         def body(carry):
-            t, state, alive, totals = carry
-            action = act(state.observation, jax.random.fold_in(act_key, t))
+            t, state, alive, totals, memory, reward = carry
+            action, memory = policy.step(memory, state.observation, reward, jax.random.fold_in(act_key, t))
             state, reward, terminated, truncated = jax.vmap(step)(state, action, alive)
             gains = {
                 "return": reward,
@@ -63,15 +63,17 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
             }
             # Select, not multiply: a reward past the end may be infinite.
             totals = {name: total + jnp.where(alive, gains[name], 0.0) for name, total in totals.items()}
-            return t + 1, state, alive & (terminated + truncated == 0), totals
+            return t + 1, state, alive & (terminated + truncated == 0), totals, memory, reward
 
         start = (
             jnp.int32(0),
             jax.vmap(env.reset)(jax.random.split(reset_key, episodes)),
             jnp.ones(episodes, bool),
             totals,
+            policy.start((episodes,)),
+            zeros,
         )
-        return jax.lax.while_loop(unfinished, body, start)[-1]
+        return jax.lax.while_loop(unfinished, body, start)[3]
 
     return run
 

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 
 from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, Run, Transition
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Policy, PyTree, Run, Transition, policy_of
 
 # One stream of random numbers per purpose, so that a new consumer shifts no other.
 INIT, TRAIN, EVALUATE = range(3)
 
 Sampler = Callable[[Dataset, Key, int], Transition]
-Evaluator = Callable[[Callable[[Array, Key], Array], Key], Metrics]
+Evaluator = Callable[[Callable[[Array, Key], Array] | Policy, Key], Metrics]
 
 
 def per_segment(updates: int, segments: int) -> int:
@@ -33,10 +33,8 @@ def evaluate_agent(agent: Agent, evaluator: Evaluator) -> Callable[[PyTree, Arra
     """``Run.evaluate`` for an agent: its greedy actions scored by ``evaluator``, metrics named ``eval/...``."""
 
     def evaluate(state: PyTree, index: Array, key: Key, hyper: PyTree) -> Metrics:
-        def act(observation: Array, act_key: Key) -> Array:
-            return agent.act(state, observation, hyper, act_key, False)
-
-        metrics = evaluator(act, jax.random.fold_in(jax.random.fold_in(key, EVALUATE), index))
+        policy = policy_of(agent, state, hyper)
+        metrics = evaluator(policy, jax.random.fold_in(jax.random.fold_in(key, EVALUATE), index))
         return {f"eval/{name}": value for name, value in metrics.items()}
 
     return evaluate
@@ -49,7 +47,7 @@ def offline(
     updates: int,
     segments: int = 1,
     evaluate: Evaluator | None = None,
-    sample: Sampler = uniform,
+    sample: Sampler | None = None,
 ) -> Run:
     """A run of ``updates`` gradient updates on a fixed data set, in ``segments`` equal parts.
 
@@ -59,7 +57,8 @@ def offline(
       updates: total number of calls of ``agent.update``.
       segments: number of parts; metrics are averaged, and the agent evaluated, once per part.
       evaluate: ``fn(act, key) -> metrics``, such as ``evaluation.returns.evaluator(env, episodes)``.
-      sample: ``fn(data, key, batch_size) -> batch``; uniform transitions by default.
+      sample: ``fn(data, key, batch_size) -> batch``; by default as the agent asks (``Agent.sample``), else
+        uniform transitions.
 
     Returns:
       A ``Run``: call it as ``(key, hyper, data) -> (state, history)`` or hand it to ``population.sweep``.
@@ -68,6 +67,7 @@ def offline(
       UserError: if ``updates`` is not a multiple of ``segments``.
     """
     length = per_segment(updates, segments)
+    draw = sample or agent.sample or uniform
 
     def init(key: Key, hyper: PyTree) -> PyTree:
         return agent.init(jax.random.fold_in(key, INIT), hyper)
@@ -77,7 +77,7 @@ def offline(
 
         def body(state, i):
             sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
-            batch = sample(data, sample_key, batch_size)
+            batch = draw(data, sample_key, batch_size)
             # The step comes from the scan index: unbatched, so a delayed update stays a real branch under vmap.
             return agent.update(state, batch, hyper, update_key, index * length + i)
 

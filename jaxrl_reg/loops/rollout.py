@@ -8,7 +8,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.types import Array, Env, EnvState, Key, PyTree, Transition
+from jaxrl_reg.types import Array, Env, EnvState, Key, Policy, PyTree, Transition, memoryless
 
 Act = Callable[[Array, Key], Array]  # observation [..., O], key -> action [..., A]
 Extras = Callable[[EnvState], dict[str, Array]]
@@ -77,26 +77,29 @@ class Recording(NamedTuple):
         return [jax.tree.map(lambda leaf, t=t: leaf[t], inner) for t in range(int(length) + 1)]
 
 
-def record(env: Env, act: Act, key: Key, steps: int) -> Recording:
+def record(env: Env, act: Act | Policy, key: Key, steps: int) -> Recording:
     """One episode of a single environment, at most ``steps`` steps, with every physics state.
 
     Args:
       env: a single environment, not a vectorised one.
-      act: ``act(observation [O], key) -> action [A]``.
+      act: ``act(observation [O], key) -> action [A]``, or a ``Policy`` with a memory.
       key: for the reset and the actions.
       steps: ``T``, static. After the episode's end the last state is repeated and the reward is 0.
     """
     reset_key, act_key = jax.random.split(key)
+    policy = memoryless(act)
 
     def body(carry, t):
-        state, alive = carry
-        following = env.step(state, act(state.observation, jax.random.fold_in(act_key, t)))
+        state, alive, memory, reward = carry
+        action, memory = policy.step(memory, state.observation, reward, jax.random.fold_in(act_key, t))
+        following = env.step(state, action)
         state = jax.tree.map(lambda new, old: jnp.where(alive, new, old), following, state)
         reward = jnp.where(alive, following.reward, 0.0)
         ended = following.terminated + following.truncated > 0
-        return (state, alive & ~ended), (state.inner, reward, alive)
+        return (state, alive & ~ended, memory, reward), (state.inner, reward, alive)
 
     start = env.reset(reset_key)
-    _, (inner, reward, alive) = jax.lax.scan(body, (start, jnp.bool_(True)), jnp.arange(steps))
+    begin = (start, jnp.bool_(True), policy.start(()), jnp.float32(0.0))
+    _, (inner, reward, alive) = jax.lax.scan(body, begin, jnp.arange(steps))
     inner = jax.tree.map(lambda first, rest: jnp.concatenate([first[None], rest]), start.inner, inner)
     return Recording(inner, reward, alive.sum())

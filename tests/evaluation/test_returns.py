@@ -9,7 +9,8 @@ from jaxrl_reg import envs
 from jaxrl_reg.envs import Outcome, environment, time_limit
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.returns import episode_returns, evaluator
-from jaxrl_reg.types import Spec
+from jaxrl_reg.loops.rollout import record
+from jaxrl_reg.types import Policy, Spec
 
 
 def countdown(limit: int = 12):
@@ -103,3 +104,23 @@ def test_evaluator_gives_means():
 def test_needs_an_episode():
     with pytest.raises(UserError, match="episodes=0"):
         evaluator(countdown(), 0)
+
+
+def test_a_policy_with_a_memory_sees_its_past_and_the_rewards():
+    """An environment that pays what the policy asks for; the policy asks for one more than it was last paid."""
+
+    def reset(key):
+        return Outcome(jnp.zeros(1), jnp.zeros(1))
+
+    def step(state, action, key):
+        return Outcome(state, state, 32 * action[0])
+
+    env = time_limit(environment(reset, step, Spec(1, 1), "payer"), 4)
+
+    def policy_step(calls, observation, reward, key):
+        return (reward + calls)[..., None] / 32, calls + 1
+
+    policy = Policy(lambda shape: jnp.ones(shape), policy_step)
+    results = episode_returns(env, 3)(policy, jax.random.key(0))
+    np.testing.assert_array_equal(results["return"], [1 + 3 + 6 + 10] * 3)
+    np.testing.assert_array_equal(record(env, policy, jax.random.key(0), 6).reward, [1, 3, 6, 10, 0, 0])

@@ -177,6 +177,16 @@ CASES = {
     "weighted_log_prob_loss": lambda a, s: -s.weight * a.log_prob,
 }
 
+# A topic with many losses keeps its cases in a file of its own, ``cases_<topic>.py``: ``CASES``, and what of the tables
+# above it needs more of.
+for found in pkgutil.iter_modules([str(pathlib.Path(__file__).parent)]):
+    if found.name.startswith("cases_"):
+        topic = importlib.import_module(f"tests.losses.{found.name}")
+        CASES.update(topic.CASES)
+        for table in (SIZES, STATIC, RANGES, BINARY, COUPLED):
+            name = next(name for name, value in list(globals().items()) if value is table)
+            table.update(getattr(topic, name, ()))
+
 every_loss = pytest.mark.parametrize("name", sorted(set(losses.__all__) | set(CASES)))
 
 
