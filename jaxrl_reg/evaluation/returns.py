@@ -27,8 +27,9 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
       discount: factor per step for ``"discounted"``; may be traced.
 
     Returns:
-      ``fn(act, key)`` with ``act(observation [N, O], key) -> action [N, A]``, or a ``Policy`` with a memory, giving ``"return"`` (undiscounted),
-      ``"discounted"``, ``"length"`` in steps and ``"terminated"`` (1 if the episode ended by itself), each ``[N]``.
+      ``fn(act, key)`` with ``act(observation [N, O], key) -> action [N, A]``, or a ``Policy`` with a memory, giving
+      ``"return"`` (undiscounted), ``"discounted"``, ``"length"`` in steps and ``"terminated"`` (1 if the episode ended
+      by itself), each ``[N]``.
 
     Raises:
       UserError: if ``episodes`` is below 1.
