@@ -7,7 +7,7 @@ leaves a run directory::
     metrics.parquet  one row per member per evaluation
     summary.json     the data set's summary, plans and timings
     checkpoints/     the newest states of the population and of the baseline
-    report.html      one self-contained page, beside table.csv, curves.png, profile.png and rollout.html
+    report.html      one self-contained page, beside table.csv, curves.png, profile.png, episode.html and rollout.html
 
 The command line is a thin skin over this module. JAX is imported inside the functions, so importing this is cheap.
 """
@@ -879,14 +879,16 @@ def _evaluate_checkpoint(
 
 
 def _rollout(member: Learner, config: SweepConfig, env: Env, result: Result, path: pathlib.Path) -> None:
-    """One recorded episode of the best seed of the best setting, as a page; nothing if the environment cannot draw."""
+    """One recorded episode of the best seed of the best setting: ``episode.html`` is self-contained and goes into the
+    report; ``rollout.html`` is the environment's own viewer. Nothing for an environment that cannot draw."""
     import jax
     import numpy as np
 
+    from jaxrl_reg.evaluation import viewer
     from jaxrl_reg.loops.rollout import record as record_episode
     from jaxrl_reg.types import policy_of
 
-    if env.render is None:
+    if env.render is None and env.draw is None:
         return
     last = np.nan_to_num(result.metrics["eval/return"][:, :, -1], nan=-np.inf)
     setting = int(last.mean(axis=1).argmax())
@@ -898,4 +900,8 @@ def _rollout(member: Learner, config: SweepConfig, env: Env, result: Result, pat
         return record_episode(env, policy_of(agent, state, hyper), key, env.spec.max_episode_steps)
 
     recording = record(result.member(setting, seed), result.hyper(setting), jax.random.key(config.seed_offset))
-    (path / "rollout.html").write_text(env.render(recording.frames()))
+    frames = recording.frames()
+    if env.draw is not None:
+        (path / "episode.html").write_text(viewer.page(env.draw(frames), f"{member.name} in {config.env}"))
+    if env.render is not None:
+        (path / "rollout.html").write_text(env.render(frames))

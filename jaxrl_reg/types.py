@@ -135,6 +135,7 @@ class Env(NamedTuple):
     spec: Spec
     name: str = ""
     render: Callable[[list[PyTree]], str] | None = None  # host side: a list of ``inner`` -> an HTML page
+    draw: Callable[[list[PyTree]], Any] | None = None  # host side: a list of ``inner`` -> an ``envs.drawing.Scene``
 
 
 class Network(NamedTuple):

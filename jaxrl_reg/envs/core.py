@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_reg.envs.drawing import Scene
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Spec, as_float32
 
@@ -33,6 +34,7 @@ def environment(
     spec: Spec,
     name: str = "",
     render: Callable[[list[PyTree]], str] | None = None,
+    draw: Callable[[list[PyTree]], Scene] | None = None,
 ) -> Env:
     """An :class:`Env` from the two functions that know the physics.
 
@@ -96,7 +98,7 @@ def environment(
             metrics={**metrics, "nonfinite": 1.0 - finite.astype(jnp.float32)},
         )
 
-    return Env(first, advance, spec, name, render)
+    return Env(first, advance, spec, name, render, draw)
 
 
 def time_limit(env: Env, steps: int) -> Env:

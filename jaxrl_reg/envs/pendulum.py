@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_reg.envs import core
+from jaxrl_reg.envs.drawing import Scene
 from jaxrl_reg.types import Array, Env, Spec
 
 GRAVITY, LENGTH, MASS, TIME_STEP = 10.0, 1.0, 1.0, 0.05
@@ -46,4 +48,12 @@ def make(episode_length: int = 200) -> Env:
         physics = Physics(physics.angle + speed * TIME_STEP, speed)
         return core.Outcome(physics, observe(physics), reward)
 
-    return core.time_limit(core.environment(reset, step, Spec(3, 1), "pendulum"), episode_length)
+    env = core.environment(reset, step, Spec(3, 1), "pendulum", draw=draw)
+    return core.time_limit(env, episode_length)
+
+
+def draw(states: list) -> Scene:
+    """The rod, hinged in the middle."""
+    angle = np.array([core.unwrap(state).angle for state in states])
+    tip = LENGTH * np.stack([-np.sin(angle), np.cos(angle)], axis=-1)
+    return Scene(np.stack([np.zeros_like(tip), tip], axis=1)[:, None], np.array([0.05]), TIME_STEP)

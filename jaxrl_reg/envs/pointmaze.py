@@ -6,8 +6,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_reg.envs import core
+from jaxrl_reg.envs.drawing import Scene
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.types import Array, Env, EnvState, Spec
 
@@ -82,7 +84,20 @@ def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
         state = Physics(data.qpos, data.qvel)
         return core.Outcome(state, observe(state), reward(observe(state), task))
 
-    return core.time_limit(core.environment(reset, step, Spec(4, 2), "pointmaze"), episode_length)
+    def draw(states):
+        position = np.array([core.unwrap(state).qpos for state in states])
+        place = np.array([TASKS[task]] * 2)
+        still = np.array([place, [[0, -0.6], [0, 0.6]], [[-0.6, 0], [0.6, 0]]])
+        return Scene(
+            np.stack([position, position], axis=1)[:, None],
+            np.array([0.05]),
+            0.02 * SUBSTEPS,
+            still=still,
+            still_radius=np.array([RADIUS, 0.05, 0.05]),
+        )
+
+    env = core.environment(reset, step, Spec(4, 2), "pointmaze", draw=draw)
+    return core.time_limit(env, episode_length)
 
 
 def physics(state: EnvState) -> Array:

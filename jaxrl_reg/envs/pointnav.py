@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_reg.envs import core
+from jaxrl_reg.envs.drawing import Scene
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -42,7 +44,20 @@ def make(task: str = "top_right", episode_length: int = 30) -> Env:
         position = dynamics(position, action)
         return core.Outcome(position, position, reward(position, goal))
 
-    return core.time_limit(core.environment(reset, step, Spec(2, 2), "pointnav"), episode_length)
+    def draw(states):
+        position = np.array([core.unwrap(state) for state in states])
+        place = np.broadcast_to(np.asarray(GOALS[task]), (1, 2, 2))
+        return Scene(np.stack([position, position], axis=1)[:, None], np.array([0.04]), 0.1, False, *_room(place))
+
+    env = core.environment(reset, step, Spec(2, 2), "pointnav", draw=draw)
+    return core.time_limit(env, episode_length)
+
+
+def _room(goal: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The square's sides and the disc of the goal, as capsules that stand still."""
+    corners = np.array([[-1.0, -1.0], [1.0, -1.0], [1.0, 1.0], [-1.0, 1.0]])
+    sides = np.stack([corners, np.roll(corners, -1, axis=0)], axis=1)
+    return np.concatenate([goal, sides]), np.array([RADIUS, *[0.01] * 4])
 
 
 def dynamics(position: Array, action: Array) -> Array:

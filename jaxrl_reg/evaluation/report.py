@@ -488,7 +488,12 @@ def _row(analysis: Analysis, i: int | None, group: Group | None, scale: Any, pla
 
 
 def render(
-    analysis: Analysis, drawn: Lines, stored: Mapping[str, Any], facts: Mapping[str, Any], rollout: str | None = None
+    analysis: Analysis,
+    drawn: Lines,
+    stored: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    episode: str | None = None,
+    viewer: str | None = None,
 ) -> str:
     """The page: HTML without any address outside itself.
 
@@ -497,7 +502,9 @@ def render(
       drawn: from ``lines``.
       stored: the run's ``config.json``.
       facts: the run's ``summary.json``.
-      rollout: a recorded episode as an HTML page of its own: embedded if it is self-contained, else linked.
+      episode: a recorded episode as a self-contained HTML page, which is embedded; one that names any address outside
+        itself, or is larger than ``LARGEST_EMBEDDED``, is left out.
+      viewer: the name of a file beside the report that shows the episode in the environment's own viewer.
     """
     import jinja2
 
@@ -512,7 +519,7 @@ def render(
         return round(2.0 + 96.0 * (value - low) / span, 2)
 
     light, dark = (figures(analysis, drawn, theme) for theme in (plots.LIGHT, plots.DARK))
-    embedded = rollout is not None and len(rollout) <= LARGEST_EMBEDDED and not _asks_elsewhere(rollout)
+    embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not _asks_elsewhere(episode)
     config, about = stored["config"], facts["dataset"]
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxrl_reg.evaluation", "templates"),
@@ -537,8 +544,8 @@ def render(
         any_diverged=any(group.diverged for group in everything),
         few=min(len(group.scores) for group in everything) < 10,
         figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light},
-        rollout=rollout if embedded else None,
-        rollout_link=rollout is not None and not embedded,
+        episode=episode if embedded else None,
+        viewer=viewer,
         facts=_facts(stored, facts, analysis),
     )
 
@@ -640,8 +647,15 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     light = figures(analysis, drawn, plots.LIGHT)
     for name in ("curves", "profile"):
         (directory / f"{name}.png").write_bytes(plots.encode(light[name]))
-    episode = directory / "rollout.html"
-    page = render(analysis, drawn, stored, facts, episode.read_text() if episode.exists() else None)
+    episode, viewer = directory / "episode.html", directory / "rollout.html"
+    page = render(
+        analysis,
+        drawn,
+        stored,
+        facts,
+        episode.read_text() if episode.exists() else None,
+        viewer.name if viewer.exists() else None,
+    )
     (directory / "report.html").write_text(page)
     return summary
 

@@ -15,7 +15,7 @@ def written(tmp_path_factory):
     """A finished run directory and the table that ``write`` returned."""
     about = synthetic.make_about() | {"name": "<script>alert(1)</script>"}
     directory = synthetic.make_run(tmp_path_factory.mktemp("runs") / "one", about=about)
-    (directory / "rollout.html").write_text('<svg xmlns="http://www.w3.org/2000/svg"></svg>')
+    (directory / "episode.html").write_text('<svg xmlns="http://www.w3.org/2000/svg"></svg>')
     return directory, report.write(directory)
 
 
@@ -178,7 +178,8 @@ def test_a_data_set_without_references_is_judged_by_returns(tmp_path):
     frame = synthetic.make_frame((0.0, 0.1, 1.0, 10.0), normalised=False)
     frame = frame[frame.agent == "rebrac"]
     directory = synthetic.make_run(tmp_path / "run", frame, synthetic.make_about(normalised=False))
-    (directory / "rollout.html").write_text("<script src='https://cdn.example.com/viewer.js'></script>")
+    for name in ("rollout.html", "episode.html"):
+        (directory / name).write_text("<script src='https://cdn.example.com/viewer.js'></script>")
     table = report.write(directory)
     rows = frame[(frame.setting == 1) & (frame["update"] == 4000)]
     np.testing.assert_allclose(table["last_iqm"].iloc[0], iqm(rows["eval/return"]), rtol=1e-5)
@@ -186,7 +187,7 @@ def test_a_data_set_without_references_is_judged_by_returns(tmp_path):
     text = (directory / "report.html").read_text()
     assert "Results: return" in text
     assert "minus bc" not in text
-    assert 'href="rollout.html"' in text  # its viewer comes from elsewhere: linked, not embedded
+    assert 'href="rollout.html"' in text  # linked; nothing that asks elsewhere is embedded
     assert "cdn.example.com" not in text
 
 

@@ -7,8 +7,9 @@ import inspect
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxrl_reg.envs import core
+from jaxrl_reg.envs import core, drawing
 from jaxrl_reg.envs.adapters import quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env, Spec
@@ -35,7 +36,8 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
 
     Brax's ``done`` is ``terminated``; the time limit is ours, Brax's wrappers are not used. ``settings`` go to the
     Brax class, for example ``healthy_reward`` or ``terminate_when_unhealthy``. ``inner`` is Brax's own ``State``, and
-    ``render`` takes a list of them for one environment and returns Brax's HTML viewer.
+    ``render`` takes a list of them for one environment and returns Brax's HTML viewer, which loads its code from the
+    network; ``draw`` gives the scene for ours, which does not.
 
     Raises ``UserError`` for an unknown name, backend or setting, and for observations that are not one vector.
     """
@@ -75,12 +77,20 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
             raise UserError("render needs a list of the inner states of one environment: index the leading axis first")
         return html.render(env.sys.tree_replace({"opt.timestep": env.dt}), states)
 
+    def draw(states):
+        poses = [core.unwrap(state).pipeline_state.x for state in states]
+        position, quaternion = (np.stack([np.asarray(getattr(x, name)) for x in poses]) for name in ("pos", "rot"))
+        # Body 0 of the model is the world, which Brax leaves out.
+        position = np.concatenate([np.zeros_like(position[:, :1]), position], axis=1)
+        quaternion = np.concatenate([np.eye(1, 4)[None].repeat(len(poses), axis=0), quaternion], axis=1)
+        return drawing.bodies(env.sys.mj_model, position, quaternion, float(env.dt))
+
     with quiet.python():
         observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"brax/{name}: the observation must be one vector")
     spec = Spec(observation.shape[0], env.action_size)
-    return core.time_limit(core.environment(reset, step, spec, f"brax/{name}", render), episode_length)
+    return core.time_limit(core.environment(reset, step, spec, f"brax/{name}", render, draw), episode_length)
 
 
 def _outcome(state: Any) -> core.Outcome:

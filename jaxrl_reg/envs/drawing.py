@@ -1,0 +1,64 @@
+"""An episode as moving capsules: what the report's viewer draws, whatever the physics."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import numpy as np
+
+CAPSULE, SPHERE, CYLINDER, BOX, ELLIPSOID = 3, 2, 5, 6, 4  # MuJoCo's numbers of shapes
+
+
+class Scene(NamedTuple):
+    """``ends`` ``[T, G, 2, 2]``: both ends of every capsule at every time, metres, already projected on the picture's
+    plane; ``radius`` ``[G]``, metres; ``seconds`` between two times. With ``follow`` the camera keeps the first capsule
+    in the middle and a ground is drawn at height 0. ``still`` ``[F, 2, 2]`` are the ends of what does not move.
+    """
+
+    ends: np.ndarray
+    radius: np.ndarray
+    seconds: float
+    follow: bool = False
+    still: np.ndarray = np.zeros((0, 2, 2))
+    still_radius: np.ndarray = np.zeros(0)
+
+
+def rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
+    """``vector [..., 3]`` turned by unit ``quaternion [..., 4]`` (w, x, y, z)."""
+    w, axis = quaternion[..., :1], quaternion[..., 1:]
+    twice = 2.0 * np.cross(axis, vector)
+    return vector + w * twice + np.cross(axis, twice)
+
+
+def bodies(model: Any, position: np.ndarray, quaternion: np.ndarray, seconds: float) -> Scene:
+    """The moving shapes of a MuJoCo ``model`` whose bodies are at ``position [T, B, 3]``, turned by ``[T, B, 4]``.
+
+    Seen from the side: x and z. Body 0 is the world; its shapes are left out. Spheres are capsules of no length; boxes,
+    cylinders and ellipsoids are drawn as capsules along their longest side.
+    """
+    shown = [g for g in range(model.ngeom) if model.geom_bodyid[g] > 0 and model.geom_type[g] in _HALF_LENGTHS]
+    ends, radius = [], []
+    for g in shown:
+        axis, half, thick = _HALF_LENGTHS[int(model.geom_type[g])](np.asarray(model.geom_size[g]))
+        offset = rotate(np.asarray(model.geom_quat[g]), half * np.eye(3)[axis])
+        local = np.stack([model.geom_pos[g] - offset, model.geom_pos[g] + offset])  # [2, 3]
+        body = int(model.geom_bodyid[g])
+        ends.append(position[:, body, None] + rotate(quaternion[:, body, None], local[None]))
+        radius.append(thick)
+    return Scene(np.stack(ends, axis=1)[..., [0, 2]], np.asarray(radius), seconds, follow=True)
+
+
+def _longest(size: np.ndarray) -> tuple[int, float, float]:
+    axis = int(size.argmax())
+    thick = float(np.delete(size, axis).mean())
+    return axis, float(size[axis]) - min(thick, float(size[axis])), thick
+
+
+# Shape -> (axis of the capsule, half its length without the round ends, radius), from MuJoCo's sizes.
+_HALF_LENGTHS = {
+    SPHERE: lambda size: (2, 0.0, float(size[0])),
+    CAPSULE: lambda size: (2, float(size[1]), float(size[0])),
+    CYLINDER: lambda size: (2, float(size[1]), float(size[0])),
+    BOX: _longest,
+    ELLIPSOID: _longest,
+}
