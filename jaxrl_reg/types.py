@@ -127,6 +127,22 @@ class EnvState:
     metrics: Metrics = dataclasses.field(default_factory=dict)
 
 
+class Scene(NamedTuple):
+    """An episode as moving capsules, for looking at: NumPy arrays on the host.
+
+    ``ends`` ``[T, G, 2, 2]``: both ends of every capsule at every time, metres, already projected on the picture's
+    plane; ``radius`` ``[G]``, metres; ``seconds`` between two times. With ``follow`` the camera keeps the first capsule
+    in the middle and a ground is drawn at height 0. ``still`` ``[F, 2, 2]`` are the ends of what does not move.
+    """
+
+    ends: Any
+    radius: Any
+    seconds: float
+    follow: bool = False
+    still: Any = ()
+    still_radius: Any = ()
+
+
 class Env(NamedTuple):
     """``reset(key) -> state`` and ``step(state, action [A]) -> state``, pure, for one environment; callers vmap."""
 
@@ -135,7 +151,7 @@ class Env(NamedTuple):
     spec: Spec
     name: str = ""
     render: Callable[[list[PyTree]], str] | None = None  # host side: a list of ``inner`` -> an HTML page
-    draw: Callable[[list[PyTree]], Any] | None = None  # host side: a list of ``inner`` -> an ``envs.drawing.Scene``
+    draw: Callable[[list[PyTree]], Scene] | None = None  # host side: a list of ``inner`` -> what our viewer plays
 
 
 class Network(NamedTuple):

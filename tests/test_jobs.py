@@ -66,6 +66,7 @@ def test_a_sweep_leaves_everything_in_its_directory(config, finished):
         "curves.png",
         "profile.png",
         "report.html",
+        "episode.html",
     }
     assert names == expected | {"checkpoints"}
     whole = dataclasses.replace(jobs.resolve(config), grid={"fraction": list(FRACTIONS)})

@@ -13,9 +13,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.envs.drawing import Scene
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Spec, as_float32
+from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Scene, Spec, as_float32
 
 
 class Outcome(NamedTuple):

@@ -1,26 +1,14 @@
-"""An episode as moving capsules: what the report's viewer draws, whatever the physics."""
+"""Bodies of a simulation as the capsules of a ``Scene``, which the report's viewer plays, whatever the physics."""
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
+from jaxrl_reg.types import Scene
+
 CAPSULE, SPHERE, CYLINDER, BOX, ELLIPSOID = 3, 2, 5, 6, 4  # MuJoCo's numbers of shapes
-
-
-class Scene(NamedTuple):
-    """``ends`` ``[T, G, 2, 2]``: both ends of every capsule at every time, metres, already projected on the picture's
-    plane; ``radius`` ``[G]``, metres; ``seconds`` between two times. With ``follow`` the camera keeps the first capsule
-    in the middle and a ground is drawn at height 0. ``still`` ``[F, 2, 2]`` are the ends of what does not move.
-    """
-
-    ends: np.ndarray
-    radius: np.ndarray
-    seconds: float
-    follow: bool = False
-    still: np.ndarray = np.zeros((0, 2, 2))
-    still_radius: np.ndarray = np.zeros(0)
 
 
 def rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:

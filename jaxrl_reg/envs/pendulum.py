@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.envs import core
-from jaxrl_reg.envs.drawing import Scene
-from jaxrl_reg.types import Array, Env, Spec
+from jaxrl_reg.types import Array, Env, Scene, Spec
 
 GRAVITY, LENGTH, MASS, TIME_STEP = 10.0, 1.0, 1.0, 0.05
 MAX_TORQUE, MAX_SPEED = 2.0, 8.0

@@ -9,9 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.envs import core
-from jaxrl_reg.envs.drawing import Scene
 from jaxrl_reg.errors import unknown
-from jaxrl_reg.types import Array, Env, EnvState, Spec
+from jaxrl_reg.types import Array, Env, EnvState, Scene, Spec
 
 TASKS = {
     "reach_top_left": (-0.85, 0.85),

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.envs import core
-from jaxrl_reg.envs.drawing import Scene
 from jaxrl_reg.errors import unknown
-from jaxrl_reg.types import Array, Env, Spec
+from jaxrl_reg.types import Array, Env, Scene, Spec
 
 GOALS = {
     "top_left": (-0.9, 0.9),

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import json
 
-import jinja2
 import numpy as np
 
-from jaxrl_reg.envs.drawing import Scene
+from jaxrl_reg.types import Scene
 
 FRAMES = 400  # at most; longer episodes skip evenly
 
 
 def page(scene: Scene, title: str = "") -> str:
-    """Self-contained HTML: a canvas, play and pause, a slider. See ``envs.drawing.Scene`` for what is drawn."""
+    """Self-contained HTML: a canvas, play and pause, a slider. See ``types.Scene`` for what is drawn."""
     times = len(scene.ends)
     stride = max(1, -(-times // FRAMES))
 
@@ -28,6 +27,8 @@ def page(scene: Scene, title: str = "") -> str:
         "milliseconds": 1000.0 * scene.seconds * stride,
         "follow": scene.follow,
     }
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("jaxrl_reg.evaluation", "templates"),
         autoescape=True,

@@ -12,6 +12,7 @@ from jaxrl_reg import envs
 from jaxrl_reg.envs import drawing
 from jaxrl_reg.evaluation import report, viewer
 from jaxrl_reg.loops.rollout import record
+from jaxrl_reg.types import Scene
 
 HALF = np.sqrt(0.5)
 
@@ -50,7 +51,7 @@ def test_an_episode_becomes_a_page_that_asks_the_network_for_nothing(name):
 
 def test_a_long_episode_skips_frames_evenly_and_keeps_its_time():
     ends = np.zeros((1001, 1, 2, 2))
-    page = viewer.page(drawing.Scene(ends, np.ones(1), 0.01))
+    page = viewer.page(Scene(ends, np.ones(1), 0.01))
     drawn = json.loads(re.search(r'<script type="application/json">(.*?)</script>', page).group(1))
     assert len(drawn["frames"]) == 334
     assert drawn["milliseconds"] == pytest.approx(30)
