@@ -36,8 +36,13 @@ def descend(
     the structure of its state does not depend on them.
     """
     gradients, auxiliary = jax.grad(loss, has_aux=True)(model.params)
+    return step_along(gradients, model, optimiser), auxiliary
+
+
+def step_along(gradients: PyTree, model: Trainable, optimiser: optax.GradientTransformation) -> Trainable:
+    """One optimiser step on gradients that the caller has put together."""
     updates, opt_state = optimiser.update(gradients, model.opt_state, model.params)
-    return Trainable(optax.apply_updates(model.params, updates), opt_state), auxiliary
+    return Trainable(optax.apply_updates(model.params, updates), opt_state)
 
 
 def every(period: int, step: Array, new: Callable[[], T], old: T) -> T:

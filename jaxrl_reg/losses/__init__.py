@@ -12,6 +12,13 @@ from jaxrl_reg.losses.conservative import (
     cql_penalty,
     gradient_diversity_loss,
 )
+from jaxrl_reg.losses.dice import (
+    pearson_conjugate,
+    pearson_weight,
+    reverse_kl_conjugate,
+    reverse_kl_weight,
+    v_dice_losses,
+)
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
 from jaxrl_reg.losses.policy import (
     adaptive_q_scale,
@@ -62,11 +69,15 @@ __all__ = [
     "huber_loss",
     "lambda_return",
     "n_step_return",
+    "pearson_conjugate",
+    "pearson_weight",
     "policy_gradient_loss",
     "ppo_clip_loss",
     "rebrac_actor_loss",
     "rebrac_target",
     "regularised_actor_loss",
+    "reverse_kl_conjugate",
+    "reverse_kl_weight",
     "soft_actor_loss",
     "soft_td_target",
     "sparse_value_loss",
@@ -74,5 +85,6 @@ __all__ = [
     "squared_td_error",
     "td_target",
     "temperature_loss",
+    "v_dice_losses",
     "weighted_log_prob_loss",
 ]

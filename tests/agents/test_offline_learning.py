@@ -18,6 +18,9 @@ CASES = {
     "cql": ("td_loss", {"n_samples": 2, "target_gap": 1.5}, {"discount": 0.0, "cql_coef": 1e-3}),
     "sac_n": ("critic_loss", {"n_critics": 3}, {"discount": 0.0}),
     "edac": ("critic_loss", {"n_critics": 3}, {"discount": 0.0, "eta": 1e-3}),
+    "sql": ("critic_loss", {"max_weight": 0.2}, {"discount": 0.0}),
+    "eql": ("critic_loss", {"max_weight": 2.0, "max_exponent": 0.5}, {"discount": 0.0}),
+    "xql": ("critic_loss", {"max_weight": 2.0, "max_exponent": 0.5}, {"discount": 0.0}),
 }
 
 

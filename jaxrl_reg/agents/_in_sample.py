@@ -1,0 +1,131 @@
+"""What IQL, XQL, SQL and EQL share: values and critics that only ever see the data's actions, and a weighted clone.
+
+They differ in three functions: how V(s) is fitted to min_j Q'_j(s, a) over the data's actions, how the advantage
+min_j Q'_j(s, a) - V(s) becomes the actor's weight, and how the critics' error is measured. The rest is here: critics
+fit y = r + gamma d V(s'), the actor maximises the weighted log-density of the data's actions, Q' is the slowly moving
+copy of the critics. Order: value, actor, critics, targets.
+
+Metrics: ``value_loss``, ``critic_loss``, ``actor_loss``; ``v`` and ``q`` mean values on the batch; ``advantage`` mean
+of Q' - V; ``weight`` mean actor weight; ``active`` fraction of rows with a weight above 0.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg import losses, networks
+from jaxrl_reg.agents import _common
+from jaxrl_reg.policies import gaussian
+from jaxrl_reg.transforms import polyak
+from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition, pytree, setting
+
+DEVIATIONS = (
+    "The advantage in the actor's weight uses V as it was before this step's update, which saves a forward pass; the "
+    "released code uses V after it. PyTorch-style initialisation instead of orthogonal."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of all."""
+
+    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
+    n_critics: int = setting(2, "number of critics; their minimum is used")
+    layer_norm: str = setting("every", "LayerNorm in the value, not in the critics: none, every or first_tanh")
+    actor_dropout: float = setting(0.0, "dropout in the actor; 0.1 for Kitchen and Adroit")
+    max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
+    decay_steps: int = setting(1_000_000, "updates over which the actor's learning rate falls to 0; 0: constant")
+
+
+@pytree
+class Hyper:
+    """Settings of all; each algorithm adds its own."""
+
+    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor, before decay")
+    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
+    value_learning_rate: float = setting(3e-4, "Adam step size of the value")
+    discount: float = setting(0.99, "gamma")
+    tau: float = setting(0.005, "step of the target critics towards the online ones")
+
+
+class State(NamedTuple):
+    """Parameters with their optimisers, and the slow copy of the critics."""
+
+    actor: _common.Trainable
+    critic: _common.Trainable
+    value: _common.Trainable
+    target_critic: PyTree
+
+
+def make(
+    config: Config,
+    spec: Spec,
+    value_loss: Callable[[Array, Array, Any], Array],
+    weight: Callable[[Array, Any], Array],
+    td_error: Callable[[Array, Array, Any], Array] | None = None,
+    critic_layer_norm: str = "none",
+) -> Agent:
+    """An agent from three functions; their ``hyper`` is the algorithm's own, a ``Hyper`` with more fields.
+
+    ``value_loss(target_q [B], v [B], hyper) -> [B]``; ``weight(advantage [B], hyper) -> [B]``, detached;
+    ``td_error(q [N, B], target [B], hyper) -> [B]``, by default the squared error summed over critics.
+    """
+    policy = gaussian.clipped(spec, config.hidden, dropout=config.actor_dropout)
+    q = networks.q_network(spec, config.hidden, config.n_critics, layer_norm=critic_layer_norm)
+    v = networks.value_network(spec, config.hidden, layer_norm=config.layer_norm)
+
+    def init(key: Key, hyper: Any) -> State:
+        actor_key, critic_key, value_key = jax.random.split(key, 3)
+        critic = q.init(critic_key)
+        return State(
+            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
+            _common.trainable(v.init(value_key), optax.adam(hyper.value_learning_rate)),
+            _common.copy(critic),
+        )
+
+    def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
+        target_q = q.apply(state.target_critic, batch.observation, batch.action).min(axis=0)
+
+        def regress(params):
+            values = v.apply(params, batch.observation)
+            loss, advantage = value_loss(target_q, values, hyper).mean(), target_q - values
+            return loss, (advantage, {"value_loss": loss, "v": values.mean(), "advantage": advantage.mean()})
+
+        value, (advantage, metrics) = _common.descend(regress, state.value, optax.adam(hyper.value_learning_rate))
+        weights = weight(advantage, hyper)
+        metrics |= {"weight": weights.mean(), "active": (weights > 0).mean()}
+
+        def actor_loss(params):
+            dropout = {"key": key} if config.actor_dropout > 0 else {}
+            log_prob = policy.log_prob(params, batch.observation, batch.action, **dropout)
+            loss = losses.weighted_log_prob_loss(log_prob, weights).mean()
+            return loss, {"actor_loss": loss}
+
+        learning_rate = _common.cosine(hyper.actor_learning_rate, step, config.decay_steps)
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(learning_rate))
+
+        next_value = v.apply(value.params, batch.next_observation)
+        target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
+
+        def critic_loss(params):
+            values = q.apply(params, batch.observation, batch.action)
+            errors = losses.ensemble_td_error(values, target) if td_error is None else td_error(values, target, hyper)
+            return errors.mean(), {"critic_loss": errors.mean(), "q": values.mean()}
+
+        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+        state = State(actor, critic, value, polyak(critic.params, state.target_critic, hyper.tau))
+        return state, {**metrics, **actor_metrics, **critic_metrics}
+
+    def act(state: State, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
+        if not explore:
+            return policy.mode(state.actor.params, observation)
+        return jnp.clip(policy.sample(state.actor.params, observation, key)[0], -1.0, 1.0)
+
+    return Agent(init, update, act)
