@@ -3,7 +3,7 @@
 They differ in three functions: how V(s) is fitted to min_j Q'_j(s, a) over the data's actions, how the advantage
 min_j Q'_j(s, a) - V(s) becomes the actor's weight, and how the critics' error is measured. The rest is here: critics
 fit y = r + gamma d V(s'), the actor maximises the weighted log-density of the data's actions, Q' is the slowly moving
-copy of the critics. Order: value, actor, critics, targets.
+copy of the critics. Order: value, critics, targets, actor.
 
 Metrics: ``value_loss``, ``critic_loss``, ``actor_loss``; ``v`` and ``q`` mean values on the batch; ``advantage`` mean
 of Q' - V; ``weight`` mean actor weight; ``active`` fraction of rows with a weight above 0.
@@ -23,7 +23,7 @@ from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, Transition, pytree, setting
 
 DEVIATIONS = (
     "The advantage in the actor's weight uses V as it was before this step's update, which saves a forward pass; the "
@@ -63,6 +63,41 @@ class State(NamedTuple):
     target_critic: PyTree
 
 
+def learn_values(
+    models: tuple[_common.Trainable, _common.Trainable, PyTree],
+    q: Network,
+    v: Network,
+    batch: Transition,
+    hyper: Any,
+    value_loss: Callable[[Array, Array, Any], Array],
+    td_error: Callable[[Array, Array, Any], Array] | None = None,
+) -> tuple[tuple[_common.Trainable, _common.Trainable, PyTree], Array, Metrics]:
+    """One step of ``models = (critic, value, target_critic)`` in the order value, critics, targets; see ``make``.
+
+    Returns them with the advantage ``[B]`` min_j Q'_j(s, a) - V(s) as it was before the step, and the metrics.
+    """
+    critic, value, target_critic = models
+    target_q = q.apply(target_critic, batch.observation, batch.action).min(axis=0)
+
+    def regress(params):
+        values = v.apply(params, batch.observation)
+        loss, advantage = value_loss(target_q, values, hyper).mean(), target_q - values
+        return loss, (advantage, {"value_loss": loss, "v": values.mean(), "advantage": advantage.mean()})
+
+    value, (advantage, value_metrics) = _common.descend(regress, value, optax.adam(hyper.value_learning_rate))
+    next_value = v.apply(value.params, batch.next_observation)
+    target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
+
+    def critic_loss(params):
+        values = q.apply(params, batch.observation, batch.action)
+        errors = losses.ensemble_td_error(values, target) if td_error is None else td_error(values, target, hyper)
+        return errors.mean(), {"critic_loss": errors.mean(), "q": values.mean()}
+
+    critic, critic_metrics = _common.descend(critic_loss, critic, optax.adam(hyper.critic_learning_rate))
+    target_critic = polyak(critic.params, target_critic, hyper.tau)
+    return (critic, value, target_critic), advantage, {**value_metrics, **critic_metrics}
+
+
 def make(
     config: Config,
     spec: Spec,
@@ -91,14 +126,8 @@ def make(
         )
 
     def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
-        target_q = q.apply(state.target_critic, batch.observation, batch.action).min(axis=0)
-
-        def regress(params):
-            values = v.apply(params, batch.observation)
-            loss, advantage = value_loss(target_q, values, hyper).mean(), target_q - values
-            return loss, (advantage, {"value_loss": loss, "v": values.mean(), "advantage": advantage.mean()})
-
-        value, (advantage, metrics) = _common.descend(regress, state.value, optax.adam(hyper.value_learning_rate))
+        models = state.critic, state.value, state.target_critic
+        models, advantage, metrics = learn_values(models, q, v, batch, hyper, value_loss, td_error)
         weights = weight(advantage, hyper)
         metrics |= {"weight": weights.mean(), "active": (weights > 0).mean()}
 
@@ -110,18 +139,7 @@ def make(
 
         learning_rate = _common.cosine(hyper.actor_learning_rate, step, config.decay_steps)
         actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(learning_rate))
-
-        next_value = v.apply(value.params, batch.next_observation)
-        target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
-
-        def critic_loss(params):
-            values = q.apply(params, batch.observation, batch.action)
-            errors = losses.ensemble_td_error(values, target) if td_error is None else td_error(values, target, hyper)
-            return errors.mean(), {"critic_loss": errors.mean(), "q": values.mean()}
-
-        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
-        state = State(actor, critic, value, polyak(critic.params, state.target_critic, hyper.tau))
-        return state, {**metrics, **actor_metrics, **critic_metrics}
+        return State(actor, *models), {**metrics, **actor_metrics}
 
     def act(state: State, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
         if not explore:

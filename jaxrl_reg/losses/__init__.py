@@ -12,6 +12,12 @@ from jaxrl_reg.losses.conservative import (
     cql_penalty,
     gradient_diversity_loss,
 )
+from jaxrl_reg.losses.denoising import (
+    diffusion_ql_loss,
+    fql_actor_loss,
+    one_step_distillation_loss,
+    weighted_denoising_loss,
+)
 from jaxrl_reg.losses.dice import (
     pearson_conjugate,
     pearson_weight,
@@ -60,15 +66,18 @@ __all__ = [
     "cql_lagrange_loss",
     "cql_lagrange_weight",
     "cql_penalty",
+    "diffusion_ql_loss",
     "ensemble_td_error",
     "expectile_loss",
     "exponential_value_loss",
+    "fql_actor_loss",
     "generalised_advantage_estimation",
     "gradient_diversity_loss",
     "gumbel_loss",
     "huber_loss",
     "lambda_return",
     "n_step_return",
+    "one_step_distillation_loss",
     "pearson_conjugate",
     "pearson_weight",
     "policy_gradient_loss",
@@ -86,5 +95,6 @@ __all__ = [
     "td_target",
     "temperature_loss",
     "v_dice_losses",
+    "weighted_denoising_loss",
     "weighted_log_prob_loss",
 ]
