@@ -60,6 +60,7 @@ examples:
 COLLECT_EXAMPLES = """\
 examples:
   jaxrl-reg collect --env brax/hopper --backend spring
+  jaxrl-reg collect --env pointmaze --behavior rnd --steps 200000
   jaxrl-reg collect --env pointnav --collect-steps 50000 --data-dir ~/datasets"""
 
 
@@ -140,7 +141,8 @@ def _add_config(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
             presets = [f"{scale}: {_show(preset[name])}" for scale, preset in jobs.SCALES.items() if name in preset]
             default = "; ".join(presets) if presets else _show(field.default)
             text += f" [{default}]" if default else ""
-        parser.add_argument(_flag(name), dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **options)
+        flags = (_flag(name), "--steps") if name == "collect_steps" else (_flag(name),)
+        parser.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **options)
 
 
 def _show(value: Any) -> str:
@@ -183,14 +185,15 @@ def build_parser() -> argparse.ArgumentParser:
         parser = verb(name, description, examples)
         _add_config(parser, [field for field in _TRAINING if name == "sweep" or field != "grid"])
         parser.add_argument("--out", metavar="DIR", help="run directory [runs/<env>-<agent>-<time>]")
-    _add_config(
-        verb(
-            "collect",
-            "Train soft actor-critic online and cut its experience into random, medium, medium-replay, expert and "
-            "medium-expert data sets.",
-            COLLECT_EXAMPLES,
-        ),
-        _COLLECTING,
+    parser = verb(
+        "collect",
+        "Train soft actor-critic online and cut its experience into random, medium, medium-replay, expert and "
+        "medium-expert data sets; or explore without a task and keep everything.",
+        COLLECT_EXAMPLES,
+    )
+    _add_config(parser, _COLLECTING)
+    parser.add_argument(
+        "--behavior", default="task", metavar="B", help="task, or without one: random, rnd, diayn [task]"
     )
     for name, description in (
         ("evaluate", "Roll out more episodes from the checkpoints of a run and write its report again."),
@@ -404,8 +407,12 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 
 def _collect(arguments: argparse.Namespace) -> None:
+    config, behavior = config_of(arguments), arguments.behavior
     with _job(None) as display:
-        path = jobs.collect(config_of(arguments), say=display.say, on_tick=display.tick)
+        if behavior == "task":
+            path = jobs.collect(config, say=display.say, on_tick=display.tick)
+        else:
+            path = jobs.explore(config, behavior, say=display.say, on_tick=display.tick)
     if path is not None:
         display.say(f"data sets: {path.parent}")
 
@@ -466,7 +473,10 @@ def _list_envs() -> None:
 
 
 def _list_datasets(directory: str) -> None:
-    print("datasets, collected in any environment on first use\n" + _columns([(name,) for name in jobs.COLLECTED]))
+    print(
+        "datasets, collected in any environment on first use\n"
+        + _columns([(name,) for name in (*jobs.COLLECTED, *jobs.EXPLORED)])
+    )
     found = sorted(pathlib.Path(directory).rglob("*.hdf5")) if pathlib.Path(directory).is_dir() else []
     rows = [(str(path), f"{path.stat().st_size / 2**20:.1f} MiB") for path in found]
     print(f"files in {directory}\n" + (_columns(rows) if rows else "  none yet"))

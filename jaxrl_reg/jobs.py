@@ -38,6 +38,7 @@ PLAY_ENVS = 64  # environments side by side when finished policies are played
 EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
 PLACEMENTS = ("auto", "map", "vmap")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
+EXPLORED = ("rnd", "diayn")  # collected without a task
 
 # What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the published protocol.
 SCALES: dict[str, dict[str, Any]] = {
@@ -74,7 +75,8 @@ class SweepConfig:
     env: str = _option("brax/hopper", "environment, see 'jaxrl-reg list envs'")
     agent: str = _option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
     dataset: str = _option(
-        "medium-replay", "random, medium, medium-replay, medium-expert or expert (collected here), or a file"
+        "medium-replay",
+        "random, medium, medium-replay, medium-expert, expert, rnd or diayn (collected here), or a file",
     )
     grid: Mapping[str, Sequence[float]] = _option({}, "values of a hyperparameter to sweep; several make a product")
     settings: Mapping[str, Any] = _option({}, "fixed value of a hyperparameter or of a setting of the agent")
@@ -243,6 +245,12 @@ def make_env(config: SweepConfig) -> Env:
     return envs.make(config.env, **({} if config.backend is None else {"backend": config.backend}))
 
 
+def _folder(config: SweepConfig) -> pathlib.Path:
+    """Where the data sets of this environment and backend are kept."""
+    physics = config.backend or ("spring" if config.env.startswith("brax/") else "")
+    return pathlib.Path(config.data_dir) / "-".join(filter(None, (config.env.replace("/", "-"), physics)))
+
+
 def dataset_path(config: SweepConfig) -> pathlib.Path | None:
     """Where a data set that is collected here lies; None for any other that ``data.load`` can find.
 
@@ -251,13 +259,11 @@ def dataset_path(config: SweepConfig) -> pathlib.Path | None:
     """
     from jaxrl_reg import data
 
-    if config.dataset in COLLECTED:
-        physics = config.backend or ("spring" if config.env.startswith("brax/") else "")
-        folder = "-".join(part for part in (config.env.replace("/", "-"), physics) if part)
-        return pathlib.Path(config.data_dir) / folder / f"{config.dataset}.hdf5"
+    if config.dataset in (*COLLECTED, *EXPLORED):
+        return _folder(config) / f"{config.dataset}.hdf5"
     if ":" in config.dataset or pathlib.Path(config.dataset).exists():
         return None
-    known = [*COLLECTED, *data.names(config.data_dir)]
+    known = [*COLLECTED, *EXPLORED, *data.names(config.data_dir)]
     if "/" in config.dataset or pathlib.Path(config.dataset).suffix:
         raise UserError(f"data set {config.dataset} does not exist; give a file, or one of {', '.join(known)}")
     if config.dataset not in known:
@@ -340,7 +346,8 @@ def collect(config: SweepConfig, *, say: Say = _silent, on_tick: OnTick = _silen
     """Make the data sets of an environment, unless they are there; returns the file of ``config.dataset``.
 
     One soft actor-critic run gives them all: its replay up to the medium level, and episodes of the random, the medium
-    and the best policy. They are written below ``config.data_dir``, in D4RL's HDF5 layout.
+    and the best policy. They are written below ``config.data_dir``, in D4RL's HDF5 layout. The data sets that know no
+    task, ``rnd`` and ``diayn``, come from ``explore``.
 
     Raises:
       UserError: if the agent learns nothing in ``config.collect_steps``.
@@ -350,43 +357,95 @@ def collect(config: SweepConfig, *, say: Say = _silent, on_tick: OnTick = _silen
     path = dataset_path(config)
     if path is None or path.is_file():
         return path
+    if config.dataset in EXPLORED:
+        return explore(config, config.dataset, say=say, on_tick=on_tick)
     return _collect(config, path, say, on_tick)
 
 
-def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick) -> pathlib.Path:
+def explore(config: SweepConfig, behavior: str, *, say: Say = _silent, on_tick: OnTick = _silent) -> pathlib.Path:
+    """Collect ``config.collect_steps`` steps without a task, unless that is done; returns the file.
+
+    Args:
+      config: environment, steps, network size and seed count; the rest has no say.
+      behavior: ``random``, ``rnd`` or ``diayn``, see ``loops.explore``; also the name of the data set. Beside it a
+        picture shows where the data have been, for an environment with tasks.
+
+    Raises:
+      UserError: for an unknown behaviour.
+      population.Interrupted: when stopped; the same call goes on from the last checkpoint.
+    """
+    from jaxrl_reg import data
+    from jaxrl_reg.evaluation import plots
+    from jaxrl_reg.loops.explore import coverage
+    from jaxrl_reg.loops.explore import explore as exploring
+
+    config = resolve(config)
+    env, path = make_env(config), _folder(config) / f"{behavior}.hdf5"
+    steps = _whole_steps(config)
+    settings = {} if config.hidden is None else {"hidden": config.hidden}
+    exploration = exploring(behavior, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, **settings)
+    if path.is_file():
+        say(f"{path} is already there; remove it to collect it again")
+        return path
+    say(f"exploring {config.env}, {behavior}: {steps:,} steps of {COLLECT_ENVS} environments, no rewards looked at")
+    state, _, done = _online(exploration.run, exploration.hyper, behavior, config, say, on_tick)
+    rows = exploration.dataset(state, f"{path.parent.name}-{behavior}")
+    about = {"env": config.env, "backend": config.backend or "", "collect_steps": steps, "seed": config.seed_offset}
+    about["behavior"] = behavior
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = f"wrote {path}: {rows.size:,} rows, {int(rows.last.sum()):,} episodes"
+    if env.tasks is not None:
+        seen = coverage(env, rows)
+        about["coverage"] = seen.fraction
+        words = f"{seen.fraction:.0%} of {seen.counts.size} cells of ({', '.join(env.tasks.axes)}) visited"
+        picture = plots.visits(
+            seen.counts,
+            env.tasks.extent,
+            env.tasks.axes,
+            title=f"{config.env}, {behavior}, {rows.size:,} steps: {words}",
+        )
+        path.with_suffix(".png").write_bytes(plots.encode(picture))
+        line += f"; {words}, see {path.with_suffix('.png')}"
+    data.save(rows, path, about)
+    say(line)
+    done()
+    return path
+
+
+def _whole_steps(config: SweepConfig) -> int:
+    """``config.collect_steps``, rounded up to whole segments of a collection."""
+    unit = COLLECT_SEGMENTS * COLLECT_ENVS
+    return -(-config.collect_steps // unit) * unit
+
+
+def _online(
+    run: Run, hyper: Any, stage: str, config: SweepConfig, say: Say, on_tick: OnTick
+) -> tuple[Any, Any, Callable[[], None]]:
+    """Run a collection, or what is left of one that was stopped: its last state, its settings and a function that
+    removes the checkpoints once the data are safe."""
     import shutil
 
-    import jax
+    from jaxrl_reg import population
 
-    from jaxrl_reg import agents, data, population
-    from jaxrl_reg.loops.collect import collect as collect_online
-    from jaxrl_reg.loops.collect import d4rl_style
-
-    env, folder, sac = make_env(config), path.parent, agents.load("sac")
-    agent_config = sac.Config() if config.hidden is None else sac.Config(hidden=config.hidden)
-    agent = sac.make(agent_config, env.spec)
-    unit = COLLECT_SEGMENTS * COLLECT_ENVS
-    steps = -(-config.collect_steps // unit) * unit
-    collection = collect_online(agent, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS)
-    say(f"collecting data in {config.env}: soft actor-critic, {steps:,} steps of {COLLECT_ENVS} environments")
+    steps = _whole_steps(config)
 
     def on_plan(plan: Plan) -> None:
         say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
-        on_tick(Tick("collect", 0, steps, 0.0, 0.0, unit="steps"))
+        on_tick(Tick(stage, 0, steps, 0.0, 0.0, unit="steps"))
 
     def on_segment(progress: population.Progress) -> None:
         speed = progress.updates_per_second * steps / (progress.segments * progress.updates / progress.segment)
         done = steps * progress.segment // progress.segments
         returns = float(progress.metrics["train/return"][0, 0])
-        on_tick(Tick("collect", done, steps, speed, progress.eta_seconds, returns, "steps", "return"))
+        on_tick(Tick(stage, done, steps, speed, progress.eta_seconds, returns, "steps", "return"))
 
     # A folder of its own for every way to collect, so that another one never meets these checkpoints.
-    widths = "-".join(map(str, agent_config.hidden))
-    unfinished = folder / f".collecting-{steps}-{widths}-{config.seed_offset}"
+    widths = "-".join(map(str, config.hidden or ("default",)))
+    unfinished = _folder(config) / f".{stage}-{steps}-{widths}-{config.seed_offset}"
     result = population.sweep(
-        collection.run,
+        run,
         seeds=[config.seed_offset],
-        hypers=population.grid(sac.Hyper()),
+        hypers=population.grid(hyper),
         placement="map",
         directory=unfinished,
         save_seconds=120.0,
@@ -394,24 +453,53 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
         on_plan=on_plan,
         on_segment=on_segment,
     )
-    state = result.member(0, 0)
+    return result.member(0, 0), result.hyper(0), lambda: shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick) -> pathlib.Path:
+    import jax
+
+    from jaxrl_reg import agents, data
+    from jaxrl_reg.loops.collect import collect as collect_online
+    from jaxrl_reg.loops.collect import d4rl_style
+
+    env, folder, sac = make_env(config), path.parent, agents.load("sac")
+    agent_config = sac.Config() if config.hidden is None else sac.Config(hidden=config.hidden)
+    agent, steps = sac.make(agent_config, env.spec), _whole_steps(config)
+    extras = None if env.tasks is None else _physics(env)
+    collection = collect_online(
+        agent, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, extras=extras
+    )
+    say(f"collecting data in {config.env}: soft actor-critic, {steps:,} steps of {COLLECT_ENVS} environments")
+    state, hyper, done = _online(collection.run, sac.Hyper(), "collect", config, say, on_tick)
     made = d4rl_style(
         agent,
         env,
         state.online.agent,
-        result.hyper(0),
+        hyper,
         collection.replay(state),
         jax.random.fold_in(jax.random.key(config.seed_offset), COLLECT_STREAM),
         rows=min(config.collect_steps // 2, 1_000_000),
         num_envs=PLAY_ENVS,
+        extras=extras,
     )
     folder.mkdir(parents=True, exist_ok=True)
     for kind, rows in made.items():
+        if kind == "random" and (folder / "random.hdf5").is_file():
+            say(f"kept {folder}/random.hdf5, which was collected by itself")
+            continue
         about = {"env": config.env, "backend": config.backend or "", "collect_steps": steps, "seed": config.seed_offset}
         data.save(rows, folder / f"{kind}.hdf5", about)
         say(f"wrote {folder / kind}.hdf5: {rows.size:,} rows, mean return {data.episode_returns(rows).mean():,.1f}")
-    shutil.rmtree(unfinished, ignore_errors=True)
+    done()
     return path
+
+
+def _physics(env: Env) -> Callable[[Any], dict[str, Any]]:
+    """What a collection keeps beside its rows, so that any task can be put to the data afterwards."""
+    tasks = env.tasks
+    assert tasks is not None
+    return lambda state: {"physics": tasks.physics(state)}
 
 
 def _load(config: SweepConfig, env: Env) -> Dataset:

@@ -143,6 +143,25 @@ class Scene(NamedTuple):
     still_radius: Any = ()
 
 
+class Tasks(NamedTuple):
+    """What can be asked of one world, for agents that learn before they know the task.
+
+    ``physics(state) -> [..., P]`` is all that the future depends on, of a single, wrapped or vectorised state, and
+    ``restore(physics [P]) -> state`` a state of the single environment there. ``reward(next_physics [..., P], name) ->
+    [...]`` is what arriving there brings; the dynamics do not depend on the task. ``place(physics [..., P]) ->
+    [..., 2]`` are two coordinates, called ``axes``, that exploration should cover within ``extent``, which is ((low,
+    high), (low, high)).
+    """
+
+    names: tuple[str, ...]
+    physics: Callable[[EnvState], Array]
+    restore: Callable[[Array], EnvState]
+    reward: Callable[[Array, str], Array]
+    place: Callable[[Array], Array]
+    axes: tuple[str, str]
+    extent: tuple[tuple[float, float], tuple[float, float]]
+
+
 class Env(NamedTuple):
     """``reset(key) -> state`` and ``step(state, action [A]) -> state``, pure, for one environment; callers vmap."""
 
@@ -152,6 +171,7 @@ class Env(NamedTuple):
     name: str = ""
     render: Callable[[list[PyTree]], str] | None = None  # host side: a list of ``inner`` -> an HTML page
     draw: Callable[[list[PyTree]], Scene] | None = None  # host side: a list of ``inner`` -> what our viewer plays
+    tasks: Tasks | None = None
 
 
 class Network(NamedTuple):

@@ -283,3 +283,14 @@ def test_a_user_error_is_shown_in_one_line_whatever_its_text(capsys, monkeypatch
     monkeypatch.setitem(cli._CALLS, "env", fail)
     status, _, err = command("env", capsys)
     assert (status, err) == (2, "jaxrl-reg: first second\n")
+
+
+def test_collect_explores_without_a_task(tmp_path, capsys):
+    line = f"collect --env pointnav --behavior random --steps 320 --data-dir {tmp_path}"
+    status, out, _ = command(line, capsys)
+    assert status == 0
+    assert "cells of (x, y) visited" in out
+    assert (tmp_path / "pointnav" / "random.hdf5").is_file()
+    status, _, err = command("collect --env pointnav --behavior curious", capsys)
+    assert (status, err.count("\n")) == (2, 1)
+    assert "unknown behavior 'curious'; known: diayn, random, rnd" in err

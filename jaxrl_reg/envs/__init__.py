@@ -9,7 +9,17 @@ from types import ModuleType
 from typing import Any
 
 from jaxrl_reg.envs.adapters.gymnasium import evaluate_gymnasium
-from jaxrl_reg.envs.core import Outcome, environment, time_limit, transform_observation, unwrap, vectorize
+from jaxrl_reg.envs.core import (
+    Outcome,
+    environment,
+    time_limit,
+    transform_observation,
+    unwrap,
+    vectorize,
+    with_reward,
+    with_skills,
+    with_tasks,
+)
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env
 
@@ -23,6 +33,9 @@ __all__ = [
     "transform_observation",
     "unwrap",
     "vectorize",
+    "with_reward",
+    "with_skills",
+    "with_tasks",
 ]
 
 _ADAPTERS = ("brax", "playground")

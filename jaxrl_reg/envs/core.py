@@ -7,14 +7,14 @@ one place where actions are clipped, types made strong, keys dealt out and broke
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Scene, Spec, as_float32
+from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Scene, Spec, Tasks, as_float32
 
 
 class Outcome(NamedTuple):
@@ -122,6 +122,94 @@ def time_limit(env: Env, steps: int) -> Env:
     return env._replace(reset=reset, step=step, spec=dataclasses.replace(env.spec, max_episode_steps=steps))
 
 
+def with_tasks(
+    env: Env,
+    names: Sequence[str],
+    *,
+    physics: Callable[[EnvState], Array],
+    inner: Callable[[Array], PyTree],
+    observe: Callable[[PyTree], Array],
+    reward: Callable[[Array, str], Array],
+    place: Callable[[Array], Array],
+    axes: tuple[str, str],
+    extent: tuple[tuple[float, float], tuple[float, float]],
+) -> Env:
+    """``env`` (from :func:`environment`, without metrics of its own) with :class:`jaxrl_reg.types.Tasks`.
+
+    ``inner(physics [P])`` is the environment's own state there and ``observe(inner) -> [O]`` what is seen of it; the
+    rest as in ``Tasks``.
+    """
+
+    def restore(vector):
+        state = inner(jnp.asarray(vector, jnp.float32))
+        observation, zero = as_float32(observe(state)), jnp.zeros((), jnp.float32)
+        return EnvState(
+            observation=observation,
+            reward=zero,
+            terminated=zero,
+            truncated=zero,
+            final_observation=observation,
+            step=jnp.zeros((), jnp.int32),
+            key=jax.random.key(0),
+            inner=jax.tree.map(_strong, state),
+            metrics={"nonfinite": zero},
+        )
+
+    return env._replace(tasks=Tasks(tuple(names), physics, restore, reward, place, axes, extent))
+
+
+def with_reward(env: Env, reward: Callable[[EnvState, Array, EnvState], Array]) -> Env:
+    """``env`` paying ``reward(before, action [A], after)`` instead of its own; for one environment, not vectorised.
+
+    The arguments are its states around a step. A simulation that broke down pays 0, as ever.
+    """
+
+    def step(state, action):
+        after = env.step(state, action)
+        paid = as_float32(reward(state, jnp.clip(action, -1.0, 1.0), after))
+        broken = after.metrics.get("nonfinite", 0.0)
+        return dataclasses.replace(after, reward=jnp.where(jnp.asarray(broken) > 0, 0.0, paid))
+
+    return env._replace(step=step)
+
+
+class Skilled(NamedTuple):
+    """``inner`` of an environment whose observation ends with a skill."""
+
+    inner: PyTree
+    skill: Array  # [K], one-hot
+
+
+def with_skills(env: Env, skills: int) -> Env:
+    """``env`` with a skill, drawn at each reset, as the last ``skills`` entries of every observation (one-hot).
+
+    Goes inside :func:`vectorize`; for agents that learn what to do with a skill, such as ``diayn``. Raises
+    ``UserError`` for fewer than two skills.
+    """
+    if skills < 2:
+        raise UserError(f"{env.name}: with_skills needs at least 2 skills, got {skills}")
+
+    def seen(state, skill):
+        return dataclasses.replace(
+            state,
+            observation=jnp.concatenate([state.observation, skill]),
+            final_observation=jnp.concatenate([state.final_observation, skill]),
+            inner=Skilled(state.inner, skill),
+        )
+
+    def reset(key):
+        env_key, skill_key = jax.random.split(key)
+        return seen(env.reset(env_key), jax.nn.one_hot(jax.random.randint(skill_key, (), 0, skills), skills))
+
+    def step(state, action):
+        inner, skill = state.inner
+        plain = dataclasses.replace(state, inner=inner, observation=state.observation[:-skills])
+        return seen(env.step(plain, action), skill)
+
+    spec = dataclasses.replace(env.spec, observation_dim=env.spec.observation_dim + skills)
+    return env._replace(reset=reset, step=step, spec=spec)
+
+
 class Vectorized(NamedTuple):
     """``inner`` of a vectorised environment; every array has the leading axis ``E``."""
 
@@ -225,12 +313,13 @@ def transform_observation(env: Env, function: Callable[[Array], Array]) -> Env:
         return seen(env.step(dataclasses.replace(state, inner=inner, observation=observation), action))
 
     spec = dataclasses.replace(env.spec, observation_dim=shape[0])
-    return env._replace(reset=lambda key: seen(env.reset(key)), step=step, spec=spec)
+    tasks = env.tasks and env.tasks._replace(restore=lambda physics: seen(env.tasks.restore(physics)))
+    return env._replace(reset=lambda key: seen(env.reset(key)), step=step, spec=spec, tasks=tasks)
 
 
 def unwrap(inner: PyTree) -> PyTree:
     """The physics itself, out of the ``inner`` of an :class:`EnvState` of any wrapped environment."""
-    while isinstance(inner, Vectorized | Transformed):
+    while isinstance(inner, Vectorized | Transformed | Skilled):
         inner = inner.inner
     return inner
 

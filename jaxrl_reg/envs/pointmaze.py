@@ -95,7 +95,17 @@ def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
             still_radius=np.array([RADIUS, 0.05, 0.05]),
         )
 
-    env = core.environment(reset, step, Spec(4, 2), "pointmaze", draw=draw)
+    env = core.with_tasks(
+        core.environment(reset, step, Spec(4, 2), "pointmaze", draw=draw),
+        tuple(TASKS),
+        physics=physics,
+        inner=lambda vector: Physics(vector[:2], vector[2:]),
+        observe=observe,
+        reward=reward,
+        place=lambda vector: vector[..., :2],
+        axes=("x (m)", "y (m)"),
+        extent=((-0.95, 0.95), (-0.95, 0.95)),
+    )
     return core.time_limit(env, episode_length)
 
 

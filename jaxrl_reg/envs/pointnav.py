@@ -20,6 +20,7 @@ GOALS = {
     "bottom_left": (-0.9, -0.9),
     "bottom_right": (0.9, -0.9),
 }
+TASKS = tuple(GOALS)
 RADIUS = 0.4
 STEP_SIZE = 0.5
 STALL = 0.6
@@ -48,7 +49,17 @@ def make(task: str = "top_right", episode_length: int = 30) -> Env:
         place = np.broadcast_to(np.asarray(GOALS[task]), (1, 2, 2))
         return Scene(np.stack([position, position], axis=1)[:, None], np.array([0.04]), 0.1, False, *_room(place))
 
-    env = core.environment(reset, step, Spec(2, 2), "pointnav", draw=draw)
+    env = core.with_tasks(
+        core.environment(reset, step, Spec(2, 2), "pointnav", draw=draw),
+        TASKS,
+        physics=lambda state: core.unwrap(state.inner),
+        inner=lambda vector: vector,
+        observe=lambda position: position,
+        reward=lambda position, task: reward(position, jnp.array(GOALS[task])),
+        place=lambda position: position,
+        axes=("x", "y"),
+        extent=((-1.0, 1.0), (-1.0, 1.0)),
+    )
     return core.time_limit(env, episode_length)
 
 

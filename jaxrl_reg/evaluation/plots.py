@@ -135,6 +135,24 @@ def histogram(values: np.ndarray, *, xlabel: str, ylabel: str = "episodes", them
     return figure
 
 
+def visits(
+    counts: np.ndarray, extent: Sequence[Sequence[float]], axes: Sequence[str], *, title: str, theme: Theme = LIGHT
+) -> Figure:
+    """How often each cell of a map was visited: ``counts [X, Y]`` over ``extent`` ((x0, x1), (y0, y1)), log colours."""
+    figure, canvas = _canvas(theme)
+    (left, right), (bottom, top) = extent
+    shown = np.where(counts > 0, np.log10(np.maximum(counts, 1)), np.nan).T
+    picture = canvas.imshow(shown, origin="lower", extent=(left, right, bottom, top), aspect="auto", cmap="viridis")
+    canvas.grid(False)
+    canvas.set_xlabel(axes[0])
+    canvas.set_ylabel(axes[1])
+    canvas.set_title(title, color=theme.ink, fontsize=10)
+    bar = figure.colorbar(picture, ax=canvas)
+    bar.set_label("visits, powers of ten; blank: never", color=theme.ink)
+    bar.ax.tick_params(colors=theme.ink)
+    return figure
+
+
 def encode(figure: Figure, kind: str = "png") -> bytes:
     """The figure as a ``png`` (opaque, 2x resolution) or ``svg`` (transparent, text as outlines) file."""
     import matplotlib
