@@ -31,6 +31,7 @@ commands:
   train            the same for one setting
   collect          only make the data sets of an environment
   evaluate RUN     more episodes from the checkpoints of a run
+  zeroshot RUN     put tasks to an agent that was trained without any
   report RUN       write the report of a run again
   resume RUN       continue a run that was stopped
   list [TOPIC]     agents, envs, datasets, hyperparameters [of an agent]
@@ -62,6 +63,16 @@ examples:
   jaxrl-reg collect --env brax/hopper --backend spring
   jaxrl-reg collect --env pointmaze --behavior rnd --steps 200000
   jaxrl-reg collect --env pointnav --collect-steps 50000 --data-dir ~/datasets"""
+
+ZEROSHOT_EXAMPLES = """\
+examples:
+  jaxrl-reg zeroshot runs/pointmaze-fb-20260101-120000 --task reach_top_left,reach_bottom_right
+  jaxrl-reg zeroshot runs/pointmaze-fb-20260101-120000 --reward my_rewards.py:far_left --episodes 50
+
+A reward is a function of one step, in JAX:
+
+  def far_left(observation, action, next_observation):
+      return next_observation[0] < -0.5"""
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -204,6 +215,20 @@ def build_parser() -> argparse.ArgumentParser:
         parser.add_argument("run", metavar="RUN", help="run directory")
         if name == "evaluate":
             parser.add_argument("--episodes", type=_whole, metavar="N", help="per member [ten times the run's own]")
+    parser = verb(
+        "zeroshot",
+        "Put tasks to an agent that was trained without rewards: infer each from labelled states of its data, roll out "
+        "episodes, report. No further training.",
+        ZEROSHOT_EXAMPLES,
+        takes="RUN [options]",
+    )
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("--task", metavar="NAME,NAME", help="tasks that the environment offers [all]")
+    parser.add_argument(
+        "--reward", metavar="FILE.py:FUNCTION", action="append", default=[], help="a reward of yours; may be repeated"
+    )
+    parser.add_argument("--samples", type=_whole, default=10_000, metavar="N", help="labelled states per task [10_000]")
+    parser.add_argument("--episodes", type=_whole, default=10, metavar="N", help="per member and task [10]")
     parser = verb("list", "Show what there is, with defaults, meanings and papers.", takes="[TOPIC] [AGENT]")
     parser.add_argument("topic", metavar="TOPIC", nargs="?", help=", ".join(TOPICS))
     parser.add_argument("name", metavar="AGENT", nargs="?", help="for hyperparameters: of this agent only")
@@ -347,7 +372,11 @@ def print_table(display: Display, table: pd.DataFrame, directory: pathlib.Path) 
     """The report's table in short, as many columns as the terminal has room for, and where the report is."""
     from jaxrl_reg.evaluation.report import brief
 
-    rows = brief(table)
+    print_rows(display, brief(table), directory)
+
+
+def print_rows(display: Display, rows: Sequence[Sequence[str]], directory: pathlib.Path) -> None:
+    """Rows of text with the headings first, and where the report is."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     shown, room = 1, display.console.width if display.live else 10_000
     while shown < len(widths) and sum(widths[: shown + 1]) + 2 * shown <= room:
@@ -421,6 +450,23 @@ def _evaluate(arguments: argparse.Namespace) -> None:
     with _job(None) as display:
         table = jobs.evaluate(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
     print_table(display, table, pathlib.Path(arguments.run))
+
+
+def _zeroshot(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.report import brief_tasks
+
+    names = None if arguments.task is None else [name.strip() for name in arguments.task.split(",") if name.strip()]
+    with _job(None) as display:
+        table = jobs.zeroshot(
+            arguments.run,
+            names,
+            arguments.reward,
+            samples=arguments.samples,
+            episodes=arguments.episodes,
+            say=display.say,
+            on_tick=display.tick,
+        )
+    print_rows(display, brief_tasks(table), pathlib.Path(arguments.run))
 
 
 def _report(arguments: argparse.Namespace) -> None:
@@ -514,6 +560,7 @@ _CALLS = {
     "train": _sweep,
     "collect": _collect,
     "evaluate": _evaluate,
+    "zeroshot": _zeroshot,
     "report": _report,
     "resume": _resume,
     "list": _list,

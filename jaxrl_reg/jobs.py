@@ -7,6 +7,7 @@ leaves a run directory::
     metrics.parquet  one row per member per evaluation
     summary.json     the data set's summary, plans and timings
     checkpoints/     the newest states of the population and of the baseline
+    zeroshot.parquet one row per member and task, once ``zeroshot`` has put tasks to an agent trained without any
     report.html      one self-contained page, beside table.csv, curves.png, profile.png, episode.html and rollout.html
 
 The command line is a thin skin over this module. JAX is imported inside the functions, so importing this is cheap.
@@ -20,7 +21,7 @@ import datetime
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
@@ -28,12 +29,13 @@ from jaxrl_reg.errors import UserError, unknown
 if TYPE_CHECKING:
     import pandas as pd
 
+    from jaxrl_reg.loops.zero_shot import Labelled, Task
     from jaxrl_reg.population import Plan, Result
     from jaxrl_reg.types import Agent, Dataset, Env, Run
 
 FORMAT = 1  # of the run directory
 BASELINE = "bc"
-COLLECT_ENVS, COLLECT_SEGMENTS, COLLECT_STREAM = 16, 20, 7
+COLLECT_ENVS, COLLECT_SEGMENTS, COLLECT_STREAM, LABEL_STREAM = 16, 20, 7, 8
 PLAY_ENVS = 64  # environments side by side when finished policies are played
 EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
 PLACEMENTS = ("auto", "map", "vmap")
@@ -297,11 +299,12 @@ def sweep(
       population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
     """
     from jaxrl_reg.evaluation import report as reporting
+    from jaxrl_reg.loops import zero_shot
 
     config = resolve(config)
     student, cloner = learner(config.agent, config), learner(BASELINE, config, own=False)
     env = make_env(config)
-    student.make(student.config, env.spec)  # whatever is wrong with the settings shows here
+    serves_tasks = student.make(student.config, env.spec).zero_shot is not None  # wrong settings show here
     path = pathlib.Path(directory) if directory is not None else default_directory(config)
     if not resume:
         _refuse(path)
@@ -316,18 +319,23 @@ def sweep(
         collect(config, say=say, on_tick=on_tick)
         data = _load(config, env)
     facts["wall"].setdefault("collect and load the data", time.perf_counter() - begun)
+    world = env
+    if serves_tasks:
+        tasks = _tasks(env, data)
+        say(f"judged by the mean return over {_listed(task.name for task in tasks)}")
+        data, world = zero_shot.mean_relabelled(env, data), zero_shot.mean_reward(env, tasks)
     facts["dataset"] = summarise(data, config, source, env.spec.max_episode_steps)
     _write_json(path / "summary.json", facts)
     say(_data_line(facts["dataset"]))
 
     baseline = None
     if config.agent != BASELINE:
-        baseline = _train(cloner, config, env, data, path, facts, resume, say, on_tick)
+        baseline = _train(cloner, config, world, data, path, facts, resume, say, on_tick)
     result = _train(student, config, env, data, path, facts, resume, say, on_tick)
 
     say("writing the report")
     begun = time.perf_counter()
-    _rollout(student, config, env, result, path)
+    _rollout(student, config, env, data, result, path)
     facts["wall"]["record the best member"] = time.perf_counter() - begun
     facts["finished"] = _now()
     _write_json(path / "summary.json", facts)
@@ -382,8 +390,9 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = _silent, on_tick: 
     config = resolve(config)
     env, path = make_env(config), _folder(config) / f"{behavior}.hdf5"
     steps = _whole_steps(config)
-    settings = {} if config.hidden is None else {"hidden": config.hidden}
-    exploration = exploring(behavior, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, **settings)
+    exploration = exploring(
+        behavior, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, hidden=config.hidden
+    )
     if path.is_file():
         say(f"{path} is already there; remove it to collect it again")
         return path
@@ -529,12 +538,18 @@ def evaluate(
     """
     from jaxrl_reg.evaluation import report as reporting
     from jaxrl_reg.io.sinks import ParquetSink, read_parquet
+    from jaxrl_reg.loops import zero_shot
 
     path = pathlib.Path(directory)
     config = load_config(path)
     episodes = 10 * config.eval_episodes if episodes is None else episodes
     env, facts = make_env(config), _read_json(path / "summary.json", default={})
     number = 1 + int(read_parquet(path / "metrics.parquet")["evaluation"].max())
+    student = learner(config.agent, config)
+    data, world = None, env
+    if student.make(student.config, env.spec).zero_shot is not None:
+        data = _load(config, env)
+        world = zero_shot.mean_reward(env, _tasks(env, data))
     sink = ParquetSink(path / "metrics.parquet")
     for name in dict.fromkeys((BASELINE, config.agent)):
         folder = path / "checkpoints" / name
@@ -542,14 +557,135 @@ def evaluate(
             if name == config.agent:
                 raise UserError(f"{path} has no checkpoint of {name}; continue it with: jaxrl-reg resume {path}")
             continue
-        member = learner(name, config, own=name == config.agent)
+        own = name == config.agent
+        member, where = (student, env) if own else (learner(name, config, own=False), world)
         say(f"evaluating {name} on {episodes} episodes per member")
-        update, metrics = _evaluate_checkpoint(member, config, env, folder, episodes, number)
+        update, metrics = _evaluate_checkpoint(member, config, where, data, folder, episodes, number)
         metrics = _with_score(metrics, facts)
         for row in _rows(member, config, metrics, update=update, evaluation=number, episodes=episodes):
             sink.write(update, row)
     sink.close()
     return reporting.write(path)
+
+
+def zeroshot(
+    directory: str | pathlib.Path,
+    tasks: Sequence[str] | None = None,
+    rewards: Sequence[str] = (),
+    *,
+    samples: int = 10_000,
+    episodes: int = 10,
+    say: Say = _silent,
+    on_tick: OnTick = _silent,
+) -> pd.DataFrame:
+    """Tasks put to a trained population, without any further training; rewrites the report.
+
+    Every member infers a task vector from states of the data, labelled by the task's reward, and acts by it. A run's
+    score on a task is the interquartile mean over its episodes. Rows go to ``zeroshot.parquet``, replacing earlier ones
+    of the same task.
+
+    Args:
+      directory: the run directory of an agent that learns without rewards.
+      tasks: names that the environment offers; all of them by default, none if ``rewards`` are given.
+      rewards: ``FILE.py:FUNCTION`` each, ``function(observation [O], action [A], next_observation [O]) -> scalar`` in
+        JAX.
+      samples: labelled states per task.
+      episodes: per member and task.
+
+    Returns:
+      One row per setting and task (and ``all tasks``): interquartile mean over runs with its 95% interval.
+
+    Raises:
+      UserError: if the directory holds no run or no checkpoint, the agent serves no tasks, or a reward does not work.
+    """
+    import jax
+    import numpy as np
+    import pandas as pd
+
+    from jaxrl_reg import population
+    from jaxrl_reg.evaluation import report as reporting
+    from jaxrl_reg.evaluation import statistics
+    from jaxrl_reg.io.sinks import read_parquet
+    from jaxrl_reg.loops import zero_shot
+
+    path = pathlib.Path(directory)
+    config = load_config(path)
+    for name, value in (("samples", samples), ("episodes", episodes)):
+        if value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+    env, member = make_env(config), learner(config.agent, config)
+    agent = member.make(member.config, env.spec)
+    if agent.zero_shot is None:
+        raise UserError(
+            f"{config.agent} learns one task and can serve no other; train an agent that learns without rewards, such "
+            "as fb"
+        )
+    chosen = [zero_shot.load_task(text, env) for text in rewards]
+    if tasks or not rewards:
+        chosen = zero_shot.tasks_of(env, tasks) + chosen
+    names = [task.name for task in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"task {twice} is named twice")
+    folder = path / "checkpoints" / member.name
+    if not folder.is_dir():
+        raise UserError(f"{path} has no checkpoint of {member.name}; continue it with: jaxrl-reg resume {path}")
+    data = _load(config, env)
+    labelled = _labelled(env, data, chosen, config, samples)
+    paid = np.asarray(labelled.reward)
+    say(f"{paid.shape[1]:,} states of {data.name} labelled for {_listed(names)}")
+    for name, values in zip(names, paid, strict=True):
+        if np.ptp(values) == 0:
+            say(f"{name}: every one of these states pays {values[0]:g}, which tells the agent nothing")
+
+    _, run = make_run(member, config, env)
+    restored = _restore(member, config, run, folder)
+    count, play = len(restored.keys), zero_shot.judge(env, chosen, episodes)
+
+    def one(state_key: Any, shared: Any) -> Any:
+        state, key = state_key
+        results = play(zero_shot.serve(agent, state, shared), jax.random.fold_in(key, zero_shot.ZERO_SHOT))
+        return results["return"], jax.vmap(lambda returns: statistics.iqm(returns[:, None]))(results["return"])
+
+    say(f"{count} members, {len(names)} tasks, {episodes} episodes each, after {restored.updates:,} updates")
+    begun, total = time.perf_counter(), count * len(names) * episodes
+    on_tick(Tick("zeroshot", 0, total, 0.0, 0.0, unit="episodes"))
+    chunk = max(1, min(count, EVALUATION_CHUNK // len(names)))
+    returns, scores = jax.device_get(
+        jax.jit(population.over_members(one, chunk))((restored.states, restored.keys), labelled)
+    )
+    speed = total / (time.perf_counter() - begun)
+    on_tick(Tick("zeroshot", total, total, speed, 0.0, float(scores.mean()), "episodes", "return"))
+
+    seeds, rows = seeds_of(config), []
+    for m, t in np.ndindex(count, len(names)):
+        setting, seed = divmod(m, config.seeds)
+        rows.append(
+            {
+                "agent": member.name,
+                "member": m,
+                "seed": seeds[seed],
+                "setting": setting,
+                **{name: float(getattr(member.hypers, name)[setting]) for name in member.swept},
+                "task": names[t],
+                "score": float(scores[m, t]),
+                "mean": float(returns[m, t].mean()),
+                "behaviour": float(paid[t].mean() * env.spec.max_episode_steps),
+                "update": restored.updates,
+                "samples": paid.shape[1],
+                "episodes": episodes,
+            }
+        )
+    frame, stored = pd.DataFrame(rows), path / "zeroshot.parquet"
+    if stored.exists():
+        before = read_parquet(stored)
+        frame = pd.concat([before[~before["task"].isin(names)], frame], ignore_index=True)
+    partial = stored.with_name(stored.name + ".part")
+    frame.to_parquet(partial, index=False)
+    partial.replace(stored)
+    reporting.write(path)
+    served = reporting.task_table(reporting.served(frame, list(config.grid)))
+    return served[served["task"].isin([*names, reporting.ALL_TASKS])].reset_index(drop=True)
 
 
 def report(directory: str | pathlib.Path) -> pd.DataFrame:
@@ -671,20 +807,51 @@ def _plain(value: Any) -> Any:
 # Training
 
 
-def make_run(member: Learner, config: SweepConfig, env: Env) -> tuple[Agent, Run]:
-    """The agent for this environment and its training run."""
+def make_run(
+    member: Learner, config: SweepConfig, env: Env, data: Dataset | None = None, episodes: int | None = None
+) -> tuple[Agent, Run]:
+    """The agent for this environment and its training run, evaluated on ``episodes`` episodes.
+
+    An agent that serves tasks after training is evaluated on all of them, each inferred from states of ``data``.
+    """
     from jaxrl_reg.evaluation import returns
+    from jaxrl_reg.loops import zero_shot
     from jaxrl_reg.loops.offline import offline
 
     agent = member.make(member.config, env.spec)
+    episodes = config.eval_episodes if episodes is None else episodes
     run = offline(
         agent,
         batch_size=config.batch_size,
         updates=config.updates,
         segments=config.segments,
-        evaluate=returns.evaluator(env, config.eval_episodes),
+        evaluate=returns.evaluator(env, episodes),
     )
+    if agent.zero_shot is not None and data is not None:
+        tasks = _tasks(env, data)
+        labelled = _labelled(env, data, tasks, config)
+        run = dataclasses.replace(run, evaluate=zero_shot.evaluation(env, agent, tasks, labelled, episodes))
     return agent, run
+
+
+def _tasks(env: Env, data: Dataset) -> list[Task]:
+    """What an agent that serves tasks is judged by during training: all tasks of the environment, or its own reward
+    where it offers none or the data hold no physics to relabel."""
+    from jaxrl_reg.loops import zero_shot
+
+    relabelled = env.tasks is not None and "physics" in data.extras
+    return zero_shot.tasks_of(env) if relabelled else [zero_shot.own_reward()]
+
+
+def _labelled(
+    env: Env, data: Dataset, tasks: Sequence[Task], config: SweepConfig, samples: int | None = None
+) -> Labelled:
+    import jax
+
+    from jaxrl_reg.loops import zero_shot
+
+    key = jax.random.fold_in(jax.random.key(config.seed_offset), LABEL_STREAM)
+    return zero_shot.relabel(env, data, tasks, key, zero_shot.SAMPLES if samples is None else samples)
 
 
 def seeds_of(config: SweepConfig) -> range:
@@ -706,7 +873,7 @@ def _train(
     from jaxrl_reg import population
     from jaxrl_reg.io import sinks
 
-    agent, run = make_run(member, config, env)
+    agent, run = make_run(member, config, env, data)
     say(_members_line(member, config, parameters(agent, member)))
     plans: list[Plan] = []
     speeds: list[float] = []
@@ -826,6 +993,10 @@ def score_name(facts: Mapping[str, Any]) -> str:
     return "eval/score" if facts.get("dataset", {}).get("normalised") else "eval/return"
 
 
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names)
+
+
 def _with_score(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
     """The metrics with ``eval/score`` beside ``eval/return`` where it can be computed."""
     metrics = dict(metrics)
@@ -925,22 +1096,25 @@ def _data_line(about: Mapping[str, Any]) -> str:
     return f"{line}; it names no reference scores, so returns stay as they are"
 
 
-def _evaluate_checkpoint(
-    member: Learner, config: SweepConfig, env: Env, folder: pathlib.Path, episodes: int, number: int
-) -> tuple[int, dict[str, Any]]:
-    """Updates done by the newest checkpoint, and fresh metrics ``[H, S, 1]`` of every member."""
+class _Restored(NamedTuple):
+    """Every member of a population as its newest checkpoint has it; leading axis ``[M]``, settings x seeds."""
+
+    updates: int
+    states: Any
+    keys: Any
+    hypers: Any
+
+
+def _restore(member: Learner, config: SweepConfig, run: Run, folder: pathlib.Path) -> _Restored:
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from jaxrl_reg import population
-    from jaxrl_reg.evaluation import returns
     from jaxrl_reg.io import checkpoint
-    from jaxrl_reg.loops.offline import evaluate_agent
 
-    agent, run = make_run(member, config, env)
-    seeds, settings = np.asarray(seeds_of(config)), population.setting_count(member.hypers)
-    count = settings * seeds.size
+    seeds = np.asarray(seeds_of(config))
+    count = population.setting_count(member.hypers) * seeds.size
     setting_of, seed_of = np.divmod(np.arange(count), seeds.size)
     keys = jax.vmap(jax.random.key)(jnp.asarray(seeds[seed_of]))
     hypers = jax.tree.map(lambda leaf: leaf[setting_of], member.hypers)
@@ -953,26 +1127,49 @@ def _evaluate_checkpoint(
     if found is None:
         raise UserError(f"{folder} holds no checkpoint; continue the run with: jaxrl-reg resume {folder.parent.parent}")
     segment, (states, _), _ = found
-    evaluation = evaluate_agent(agent, returns.evaluator(env, episodes))
+    return _Restored(segment * run.updates_per_segment, states, keys, hypers)
+
+
+def _evaluate_checkpoint(
+    member: Learner,
+    config: SweepConfig,
+    env: Env,
+    data: Dataset | None,
+    folder: pathlib.Path,
+    episodes: int,
+    number: int,
+) -> tuple[int, dict[str, Any]]:
+    """Updates done by the newest checkpoint, and fresh metrics ``[H, S, 1]`` of every member."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxrl_reg import population
+
+    _, run = make_run(member, config, env, data, episodes)
+    restored = _restore(member, config, run, folder)
 
     def one(state_key_hyper: Any, index: Any) -> Any:
         state, key, hyper = state_key_hyper
-        return evaluation(state, index, key, hyper)
+        assert run.evaluate is not None
+        return run.evaluate(state, index, key, hyper)
 
     # Streams past those of training: an episode is never counted twice.
-    index = jnp.int32(run.segments + number)
-    metrics = jax.jit(population.over_members(one, min(count, EVALUATION_CHUNK)))((states, keys, hypers), index)
-    shaped = {name: np.asarray(value).reshape(settings, seeds.size, 1) for name, value in metrics.items()}
-    return segment * run.updates_per_segment, shaped
+    index, count = jnp.int32(run.segments + number), len(restored.keys)
+    evaluation = jax.jit(population.over_members(one, min(count, EVALUATION_CHUNK)))
+    metrics = evaluation((restored.states, restored.keys, restored.hypers), index)
+    shape = population.setting_count(member.hypers), config.seeds, 1
+    return restored.updates, {name: np.asarray(value).reshape(shape) for name, value in metrics.items()}
 
 
-def _rollout(member: Learner, config: SweepConfig, env: Env, result: Result, path: pathlib.Path) -> None:
+def _rollout(member: Learner, config: SweepConfig, env: Env, data: Dataset, result: Result, path: pathlib.Path) -> None:
     """One recorded episode of the best seed of the best setting: ``episode.html`` is self-contained and goes into the
     report; ``rollout.html`` is the environment's own viewer. Nothing for an environment that cannot draw."""
     import jax
     import numpy as np
 
     from jaxrl_reg.evaluation import viewer
+    from jaxrl_reg.loops import zero_shot
     from jaxrl_reg.loops.rollout import record as record_episode
     from jaxrl_reg.types import policy_of
 
@@ -982,10 +1179,16 @@ def _rollout(member: Learner, config: SweepConfig, env: Env, result: Result, pat
     setting = int(last.mean(axis=1).argmax())
     seed = int(last[setting].argmax())
     agent = member.make(member.config, env.spec)
+    labelled = None
+    if agent.zero_shot is not None:  # its own task is the one that the picture shows
+        labelled = _labelled(env, data, [zero_shot.own_reward()], config)
 
     @jax.jit
     def record(state: Any, hyper: Any, key: Any) -> Any:
-        return record_episode(env, policy_of(agent, state, hyper), key, env.spec.max_episode_steps)
+        policy = policy_of(agent, state, hyper)
+        if labelled is not None:
+            policy = zero_shot.serve(agent, state, labelled)(0)
+        return record_episode(env, policy, key, env.spec.max_episode_steps)
 
     recording = record(result.member(setting, seed), result.hyper(setting), jax.random.key(config.seed_offset))
     frames = recording.frames()

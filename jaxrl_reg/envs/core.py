@@ -313,7 +313,10 @@ def transform_observation(env: Env, function: Callable[[Array], Array]) -> Env:
         return seen(env.step(dataclasses.replace(state, inner=inner, observation=observation), action))
 
     spec = dataclasses.replace(env.spec, observation_dim=shape[0])
-    tasks = env.tasks and env.tasks._replace(restore=lambda physics: seen(env.tasks.restore(physics)))
+    tasks = env.tasks
+    if tasks is not None:
+        restore = tasks.restore
+        tasks = tasks._replace(restore=lambda physics: seen(restore(physics)))
     return env._replace(reset=lambda key: seen(env.reset(key)), step=step, spec=spec, tasks=tasks)
 
 

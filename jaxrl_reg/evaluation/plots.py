@@ -135,6 +135,39 @@ def histogram(values: np.ndarray, *, xlabel: str, ylabel: str = "episodes", them
     return figure
 
 
+def by_task(
+    tasks: Sequence[str],
+    settings: Sequence[tuple[str, Sequence[Sequence[float]]]],
+    behaviour: Sequence[float],
+    *,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Scores on several tasks: ``settings`` are labels with one (value, low, high) per task, best setting first;
+    ``behaviour`` the data's own policy on each, a short stroke."""
+    figure, canvas = _canvas(theme)
+    count = min(len(settings), MOST_COLOURS)
+    colours = _colours(count, False, theme)
+    for i, (label, estimates) in enumerate(settings[:count]):
+        value, low, high = np.asarray(estimates, float).T
+        place = np.arange(len(tasks)) + (i - (count - 1) / 2) * 0.7 / count
+        canvas.vlines(place, low, high, color=colours[i], linewidth=3, alpha=0.4)
+        canvas.plot(place, value, "o", color=colours[i], markersize=6, label=label)
+    canvas.hlines(
+        behaviour,
+        np.arange(len(tasks)) - 0.4,
+        np.arange(len(tasks)) + 0.4,
+        color=theme.baseline,
+        linestyle="--",
+        linewidth=1.2,
+        label="data's own policy",
+    )
+    canvas.set_xticks(np.arange(len(tasks)), tasks, rotation=20, ha="right")
+    canvas.set_ylabel("return, IQM over runs")
+    canvas.set_ylim(bottom=min(0.0, canvas.get_ylim()[0]))
+    _legend(figure, canvas, theme)
+    return figure
+
+
 def visits(
     counts: np.ndarray, extent: Sequence[Sequence[float]], axes: Sequence[str], *, title: str, theme: Theme = LIGHT
 ) -> Figure:

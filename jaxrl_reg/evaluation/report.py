@@ -265,6 +265,93 @@ def table(analysis: Analysis) -> pd.DataFrame:
 
 
 # ---------------------------------------------------------------------------------------------------------------------
+# Tasks after training
+
+ALL_TASKS = "all tasks"
+
+
+class Served(NamedTuple):
+    """One setting of an agent that learnt without rewards: its score on each task, and over all of them pooled.
+
+    ``behaviour`` is what the data's own policy gets by the same reward: the mean of a step times an episode's length.
+    """
+
+    label: str
+    setting: int
+    hypers: dict[str, float]
+    runs: int
+    tasks: dict[str, Estimate]
+    overall: Estimate
+    behaviour: dict[str, float]
+
+
+def task_statistics(*scores: Any) -> Any:
+    """``[settings (T + 1)]`` from one ``[S, T]`` per setting: IQM over runs of each task, then over runs and tasks."""
+    import jax.numpy as jnp
+
+    from jaxrl_reg.evaluation import statistics
+
+    return jnp.concatenate([jnp.append(iqm_by_column(one), statistics.iqm(one)) for one in scores])
+
+
+def served(frame: pd.DataFrame, swept: Sequence[str] = ()) -> list[Served]:
+    """What ``zeroshot.parquet`` says, best setting first; a score that is not finite counts as the lowest that is."""
+    import jax
+
+    tasks = list(dict.fromkeys(frame["task"]))
+    finite = frame["score"].replace([np.inf, -np.inf], np.nan)
+    frame = frame.assign(score=finite.fillna(finite.min() if finite.notna().any() else 0.0))
+    settings = sorted(frame["setting"].unique())
+    scores = [
+        frame[frame["setting"] == setting].pivot(index="seed", columns="task", values="score")[tasks].to_numpy(float)
+        for setting in settings
+    ]
+    with jax.default_device(jax.local_devices(backend="cpu")[0]):
+        estimates = _estimates(*bootstrap(task_statistics, *scores))
+    found, width = [], len(tasks) + 1
+    for i, setting in enumerate(settings):
+        rows = frame[frame["setting"] == setting]
+        hypers = {name: float(rows[name].iloc[0]) for name in swept}
+        label = ", ".join(f"{name}={value:g}" for name, value in hypers.items()) or str(rows["agent"].iloc[0])
+        mine = estimates[i * width : (i + 1) * width]
+        behaviour = {task: float(rows.loc[rows["task"] == task, "behaviour"].iloc[0]) for task in tasks}
+        each = dict(zip(tasks, mine, strict=False))
+        found.append(Served(label, int(setting), hypers, len(scores[i]), each, mine[-1], behaviour))
+    return sorted(found, key=lambda one: -one.overall.value)
+
+
+def task_table(settings: Sequence[Served]) -> pd.DataFrame:
+    """``zeroshot.csv``: one row per setting and task, ``all tasks`` last."""
+    import pandas as pd
+
+    rows = []
+    for one in settings:
+        for task, estimate in [*one.tasks.items(), (ALL_TASKS, one.overall)]:
+            behaviour = one.behaviour.get(task, float(np.mean(list(one.behaviour.values()))))
+            about = {"setting": one.setting, **one.hypers, "label": one.label, "task": task, "runs": one.runs}
+            rows.append(
+                {**about, "iqm": estimate.value, "low": estimate.low, "high": estimate.high} | {"behaviour": behaviour}
+            )
+    return pd.DataFrame(rows)
+
+
+def brief_tasks(frame: pd.DataFrame) -> list[list[str]]:
+    """A task table for a terminal: a row per task, a column per setting, best first, and the data's own policy."""
+    labels = list(dict.fromkeys(frame["label"]))
+    places = decimals([*frame["iqm"], *frame["high"]])
+    rows = [["return, IQM [95%]", *labels, "data's own policy"]]
+    for task in dict.fromkeys(frame["task"]):
+        mine = frame[frame["task"] == task].set_index("label")
+        cells = [
+            f"{number(mine.loc[label, 'iqm'], places)} "
+            f"{interval(Estimate(*mine.loc[label, ['iqm', 'low', 'high']].astype(float)), places)}"
+            for label in labels
+        ]
+        rows.append([task, *cells, number(float(mine["behaviour"].iloc[0]), places)])
+    return rows
+
+
+# ---------------------------------------------------------------------------------------------------------------------
 # Figures
 
 
@@ -326,6 +413,15 @@ def figures(analysis: Analysis, drawn: Lines, theme: plots.Theme) -> dict[str, A
         "tuning": plots.tuning_curve(drawn.tuning, score=score, theme=theme),
         "returns": plots.histogram(analysis.behaviour_scores, xlabel=f"{score} of an episode in the data", theme=theme),
     }
+
+
+def task_figure(settings: Sequence[Served], theme: plots.Theme) -> Any:
+    """Every setting's score on every task."""
+    tasks = list(settings[0].tasks)
+    shown = [(one.label, [Estimate(*estimate) for estimate in [*one.tasks.values(), one.overall]]) for one in settings]
+    behaviour = [settings[0].behaviour[task] for task in tasks]
+    names = [task.replace("_", " ") for task in tasks]
+    return plots.by_task([*names, ALL_TASKS], shown, [*behaviour, float(np.mean(behaviour))], theme=theme)
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -494,6 +590,7 @@ def render(
     facts: Mapping[str, Any],
     episode: str | None = None,
     viewer: str | None = None,
+    tasks: Sequence[Served] = (),
 ) -> str:
     """The page: HTML without any address outside itself.
 
@@ -505,6 +602,7 @@ def render(
       episode: a recorded episode as a self-contained HTML page, which is embedded; one that names any address outside
         itself, or is larger than ``LARGEST_EMBEDDED``, is left out.
       viewer: the name of a file beside the report that shows the episode in the environment's own viewer.
+      tasks: from ``served``, for an agent to which tasks were put after training.
     """
     import jinja2
 
@@ -519,6 +617,9 @@ def render(
         return round(2.0 + 96.0 * (value - low) / span, 2)
 
     light, dark = (figures(analysis, drawn, theme) for theme in (plots.LIGHT, plots.DARK))
+    if tasks:
+        for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+            shown["tasks"] = task_figure(tasks, theme)
     embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not _asks_elsewhere(episode)
     config, about = stored["config"], facts["dataset"]
     environment = jinja2.Environment(
@@ -546,6 +647,7 @@ def render(
         figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light},
         episode=episode if embedded else None,
         viewer=viewer,
+        tasks=brief_tasks(task_table(tasks)) if tasks else [],
         facts=_facts(stored, facts, analysis),
     )
 
@@ -648,6 +750,11 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     for name in ("curves", "profile"):
         (directory / f"{name}.png").write_bytes(plots.encode(light[name]))
     episode, viewer = directory / "episode.html", directory / "rollout.html"
+    tasks: list[Served] = []
+    if (directory / "zeroshot.parquet").exists():
+        tasks = served(read_parquet(directory / "zeroshot.parquet"), list(config["grid"]))
+        task_table(tasks).to_csv(directory / "zeroshot.csv", index=False)
+        (directory / "zeroshot.png").write_bytes(plots.encode(task_figure(tasks, plots.LIGHT)))
     page = render(
         analysis,
         drawn,
@@ -655,6 +762,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         facts,
         episode.read_text() if episode.exists() else None,
         viewer.name if viewer.exists() else None,
+        tasks,
     )
     (directory / "report.html").write_text(page)
     return summary

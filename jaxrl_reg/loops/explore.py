@@ -7,7 +7,7 @@ is what the environment paid for its own task, which no explorer looked at.
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +79,7 @@ def explore(
     batch_size: int = 256,
     warmup: int | None = None,
     skills: int = SKILLS,
-    **config: object,
+    hidden: tuple[int, ...] | None = None,
 ) -> Exploration:
     """Explore ``env`` without looking at its rewards.
 
@@ -90,7 +90,7 @@ def explore(
       num_envs, segments, updates, batch_size: as in ``loops.online``.
       warmup: steps with random actions first; by default a hundredth of ``steps``.
       skills: how many ``diayn`` has; the one at work is kept in ``extras["skill"]``, one-hot.
-      config: settings of the exploring agent's ``Config``.
+      hidden: widths of the exploring agent's layers; its own by default.
 
     Raises:
       UserError: for an unknown behaviour, or numbers that do not divide (see ``loops.online``).
@@ -102,8 +102,9 @@ def explore(
         agent, hyper, warmup = random_agent(env.spec), NoHyper(), 0
     else:
         module = agents.load(behavior)
+        config: dict[str, Any] = {} if hidden is None else {"hidden": hidden}
         if behavior == "diayn":
-            config = {**config, "skills": skills}
+            config["skills"] = skills
         agent, hyper = module.make(module.Config(**config), world.spec), module.Hyper()
 
     def extras(state: EnvState) -> dict[str, Array]:
