@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "envs": BASE,
     "io": BASE,
     "evaluation": BASE | {"io"},
-    "loops": BASE | {"agents", "data", "envs", "evaluation"},
+    "loops": BASE | {"agents", "data", "envs", "evaluation", "generative", "transforms"},
     "population": BASE | {"io", "loops"},
 }
 # These stand above the rest and may import everything: what they offer is called by people.

@@ -48,19 +48,20 @@ class TrajectoryScaler:
         return jnp.tanh(action) if self.squash else action
 
     def decode(self, x: Array) -> Transition:
-        """``[..., L, C]`` as transitions with leaves ``[..., L, ...]``, each of them complete.
+        """``[..., L, C]`` as transitions with leaves ``[..., L - 1, ...]``, each of them complete.
 
         A step's successor is the next step of its window, so a window ends where it terminates (channel above 0.5) and
-        otherwise one step before its last. The rows after a window's end repeat those from its beginning: shapes stay
-        fixed and any row may be drawn. ``last`` is 1 at the end of a window; ``return_rank`` is None.
+        otherwise one step before its last. After an early end the rows repeat from the beginning: shapes stay fixed and
+        any row may be drawn. A window that terminates in its last step leaves out its first. ``last`` is 1 at the end
+        of a window; ``return_rank`` is None.
         """
-        length = x.shape[-2]
+        rows = x.shape[-2] - 1
         raw = x[..., -2:] * self.std[-2:] + self.mean[-2:]
         terminated = raw[..., 1] > 0.5
-        end = jnp.where(terminated.any(-1), jnp.argmax(terminated, axis=-1) + 1, length - 1)[..., None]
+        end = jnp.where(terminated.any(-1), jnp.argmax(terminated, axis=-1) + 1, rows)[..., None]
         observation, action = self.observation(x), jnp.clip(self.action(x), -1.0, 1.0)
-        step = jnp.arange(length) % end  # [..., L]
-        following = jnp.minimum(step + 1, length - 1)
+        step = jnp.where(end > rows, 1, 0) + jnp.arange(rows) % end  # [..., L - 1]
+        following = jnp.minimum(step + 1, rows)
         final = step == end - 1
         terminal = jnp.take_along_axis(terminated, step, axis=-1)
 

@@ -158,7 +158,7 @@ def generator(
     sigma_max: float = 80.0,
     churn: float | None = 80.0,
 ) -> Generate:
-    """``generate(key, model, log_prob) -> Transition`` with ``windows * length`` rows, all of them complete.
+    """``generate(key, model, log_prob) -> Transition`` with ``windows * (length - 1)`` rows, all complete.
 
     Stochastic Heun on Karras' grid. ``length`` should be that of training. ``log_prob(observation, action)`` is the
     policy to steer towards, None for none.
@@ -189,7 +189,7 @@ def generator(
         options: dict[str, Any] = {"churn_min": 0.05, "churn_max": 50.0, "noise_scale": 1.003}
         x = generative.heun(solve_key, denoise, x, sigmas, churn=churn, guide=guide, **options)
         rows = model.scaler.decode(x)
-        return jax.tree.map(lambda leaf: leaf.reshape(windows * length, *leaf.shape[2:]), rows)
+        return jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
 
     return generate
 
