@@ -22,8 +22,8 @@ from jaxrl_reg.networks.temporal import temporal_mlp
 
 CLAIM = Claim(
     statement="Steered by a policy's density, a diffusion model of trajectories draws experience nearer to that policy "
-    "than the data or its own unsteered draws, the more so the larger the coefficient c; up to c = 0.3 the trajectories "
-    "are also no less likely under the data's policy, at c = 3 far less",
+    "than the data or its own unsteered draws, the more so the larger the coefficient c; up to c = 0.3 the "
+    "trajectories are also no less likely under the data's policy, at c = 3 far less",
     paper="https://arxiv.org/abs/2404.06356",
     method="guided, c = 0.3",
     baselines=("real data",),
