@@ -1,0 +1,197 @@
+"""What TD3, TD3+BC, ReBRAC, PRDC and A2PR share: two critics, and a deterministic actor pulled towards some action.
+
+They differ in what pulls (``Pull``: towards which action, how strongly, against how much of the value), and ReBRAC in
+the target of its critics too. The rest is here. Critics: all fit y = r + gamma d min_j Q'_j(s', a'), with a' the target
+actor's action plus clipped noise. Actor, every ``policy_freq`` updates: minimise gate mean_dims (pi(s) - target)^2 -
+alpha Q_1(s, pi(s)) / mean |Q_1|, the divisor held constant; without a pull, minus Q_1 alone. Target networks move only
+with the actor. Order: critics, actor, targets.
+
+Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of the batch's actions;
+``target`` mean TD target; and of the latest actor update ``actor_loss``, ``q_policy`` (mean value of the policy's
+actions) and, with a pull, ``bc_loss`` (mean squared distance per dimension to what pulls).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg import losses, networks
+from jaxrl_reg.agents import _common
+from jaxrl_reg.policies import deterministic
+from jaxrl_reg.transforms import polyak
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, Transition, pytree, setting
+
+FIRST_STEP = "The first update, step 0, already moves the actor; the released code starts with the second."
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of all."""
+
+    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
+    n_critics: int = setting(2, "number of critics; the target takes their minimum")
+    critic_layer_norm: str = setting("none", "LayerNorm in the critics: none, every or first_tanh")
+    policy_freq: int = setting(2, "critic updates per actor update")
+    exploration_noise: float = setting(0.1, "scale of the noise when the policy explores")
+
+
+@pytree
+class Hyper:
+    """Settings of all; each algorithm adds its own."""
+
+    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
+    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
+    discount: float = setting(0.99, "gamma")
+    tau: float = setting(0.005, "step of the target networks towards the online ones")
+    target_noise: float = setting(0.2, "scale of the noise on target actions")
+    noise_clip: float = setting(0.5, "largest noise on target actions")
+
+
+class State(NamedTuple):
+    """Parameters with their optimisers, and their slow copies."""
+
+    actor: _common.Trainable
+    critic: _common.Trainable
+    target_actor: PyTree
+    target_critic: PyTree
+    actor_metrics: Metrics  # of the latest actor update, so that means over a segment are not diluted
+
+
+class Pull(NamedTuple):
+    """One row of the table in ``losses.regularised_actor_loss``: what the actor is held to.
+
+    ``target`` ``[B, A]``; ``gate`` scalar or ``[B]``, the weight of the distance to it; ``alpha`` scalar, the weight
+    of the normalised value; ``metrics`` of one's own, named in ``core(..., metrics=)``.
+    """
+
+    target: Array
+    gate: Array | float
+    alpha: Array | float
+    metrics: Metrics = MappingProxyType({})  # type: ignore[assignment]
+
+
+Puller = Callable[[Transition, Array, Any], Pull]  # (batch, action [B, A] with its gradient, hyper)
+
+
+class Core(NamedTuple):
+    """The steps of an update, for algorithms that do something between them; ``make`` puts them together.
+
+    ``init(key, hyper) -> state``; ``critics(state, batch, hyper, key) -> (critic, next_action [B, A], metrics)`` with
+    the critics after their step; ``actor(state, critic, batch, hyper, step, pull) -> (state, metrics)``, the delayed
+    step with a ``Puller`` or None; ``value(critic_params, observation, action) -> [B]``, what the actor maximises;
+    ``act`` as in ``Agent``.
+    """
+
+    init: Callable[[Key, Any], State]
+    critics: Callable[[State, Transition, Any, Key], tuple[_common.Trainable, Array, Metrics]]
+    actor: Callable[..., tuple[State, Metrics]]
+    value: Callable[[PyTree, Array, Array], Array]
+    act: Callable[[State, Array, Any, Key, bool], Array]
+    q: Network  # all critics: [N, B]
+
+
+def td_target(batch: Transition, next_q: Array, next_action: Array, hyper: Any) -> Array:
+    """``r + gamma d min_j Q'_j``; ``next_q`` ``[N, B]`` at ``next_action`` ``[B, A]``. ReBRAC subtracts a penalty."""
+    return losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+
+
+def core(
+    config: Config,
+    spec: Spec,
+    *,
+    target: Callable[[Transition, Array, Array, Any], Array] = td_target,
+    pessimistic: bool = False,
+    actor_layer_norm: str = "none",
+    critic_hidden: tuple[int, ...] | None = None,
+    metrics: tuple[str, ...] = (),
+) -> Core:
+    """The steps of an algorithm of this family.
+
+    ``target`` as ``td_target``, which is the default. The actor maximises the first critic, or with
+    ``pessimistic`` the smallest. ``critic_hidden``: widths of the critics where they differ from ``config.hidden``.
+    ``metrics``: names that the actor step reports besides ``actor_loss`` and ``q_policy``.
+    """
+    actor_network = deterministic.make(spec, config.hidden, layer_norm=actor_layer_norm)
+    widths = config.hidden if critic_hidden is None else critic_hidden
+    q = networks.q_network(spec, widths, config.n_critics, layer_norm=config.critic_layer_norm)
+
+    def init(key: Key, hyper: Any) -> State:
+        actor_key, critic_key = jax.random.split(key)
+        actor, critic = actor_network.init(actor_key), q.init(critic_key)
+        return State(
+            _common.trainable(actor, optax.adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
+            _common.copy(actor),
+            _common.copy(critic),
+            {name: jnp.zeros(()) for name in ("actor_loss", "q_policy", *metrics)},
+        )
+
+    def critics(state: State, batch: Transition, hyper: Any, key: Key) -> tuple[_common.Trainable, Array, Metrics]:
+        next_action = actor_network.apply(state.target_actor, batch.next_observation)
+        next_action = deterministic.smoothed(next_action, key, hyper.target_noise, hyper.noise_clip)
+        next_q = q.apply(state.target_critic, batch.next_observation, next_action)
+        y = target(batch, next_q, next_action, hyper)
+
+        def critic_loss(params):
+            values = q.apply(params, batch.observation, batch.action)
+            loss = losses.ensemble_td_error(values, y).mean()
+            return loss, {"critic_loss": loss, "q": values.mean(), "target": y.mean()}
+
+        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+        return critic, next_action, critic_metrics
+
+    def value(critic_params: PyTree, observation: Array, action: Array) -> Array:
+        if pessimistic:
+            return q.apply(critic_params, observation, action).min(axis=0)
+        return q.apply(networks.members(critic_params, 1), observation, action)[0]  # the others are not even computed
+
+    def actor(
+        state: State, critic: _common.Trainable, batch: Transition, hyper: Any, step: Array, pull: Puller | None
+    ) -> tuple[State, Metrics]:
+        def actor_loss(params):
+            action = actor_network.apply(params, batch.observation)
+            values = value(critic.params, batch.observation, action)
+            if pull is None:
+                return -values.mean(), {"actor_loss": -values.mean(), "q_policy": values.mean()}
+            target, gate, alpha, own = pull(batch, action, hyper)
+            gate = jnp.broadcast_to(gate, values.shape)
+            loss = losses.regularised_actor_loss(values, action, target, gate, alpha).mean()
+            distance = losses.behaviour_cloning_loss(action, target).mean()
+            return loss, {"actor_loss": loss, "bc_loss": distance, "q_policy": values.mean(), **own}
+
+        def delayed():
+            actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+            target_actor = polyak(actor.params, state.target_actor, hyper.tau)
+            return actor, target_actor, polyak(critic.params, state.target_critic, hyper.tau), actor_metrics
+
+        unchanged = state.actor, state.target_actor, state.target_critic, state.actor_metrics
+        actor, target_actor, target_critic, actor_metrics = _common.every(config.policy_freq, step, delayed, unchanged)
+        return State(actor, critic, target_actor, target_critic, actor_metrics), actor_metrics
+
+    def act(state: State, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
+        action = actor_network.apply(state.actor.params, observation)
+        return deterministic.explore(action, key, config.exploration_noise) if explore else action
+
+    return Core(init, critics, actor, value, act, q)
+
+
+def make(
+    config: Config, spec: Spec, pull: Puller, metrics: tuple[str, ...] = (), sample: Callable | None = None, **options
+) -> Agent:
+    """An agent from what pulls its actor. ``metrics`` names those in ``Pull.metrics``; ``options`` go to ``core``."""
+    steps = core(config, spec, metrics=("bc_loss", *metrics), **options)
+
+    def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
+        critic, _, critic_metrics = steps.critics(state, batch, hyper, key)
+        state, actor_metrics = steps.actor(state, critic, batch, hyper, step, pull)
+        return state, {**critic_metrics, **actor_metrics}
+
+    update.__module__ = pull.__module__  # whose it is: loops look up the KIND there
+    return Agent(steps.init, update, steps.act, sample)
