@@ -28,7 +28,7 @@ MAY_IMPORT = {
     "generative": set(),
     "networks": BASE,
     "policies": BASE | {"generative", "networks"},
-    "agents": BASE | {"losses", "transforms", "generative", "networks", "policies"},
+    "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
     "data": BASE,
     "envs": BASE,
     "io": BASE,

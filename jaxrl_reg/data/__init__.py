@@ -1,6 +1,6 @@
 """Data sets on the device: reading and writing, cutting, normalising, sampling; replay buffers for online agents."""
 
-from jaxrl_reg.data import buffers
+from jaxrl_reg.data import buffers, retrieval
 from jaxrl_reg.data.dataset import (
     add_returns_to_go,
     concatenate,
@@ -45,6 +45,7 @@ __all__ = [
     "normalised_score",
     "normalize_observations",
     "normalize_rewards",
+    "retrieval",
     "save",
     "scale_rewards",
     "subset",
