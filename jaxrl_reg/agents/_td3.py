@@ -83,14 +83,14 @@ Puller = Callable[[Transition, Array, Any], Pull]  # (batch, action [B, A] with 
 class Core(NamedTuple):
     """The steps of an update, for algorithms that do something between them; ``make`` puts them together.
 
-    ``init(key, hyper) -> state``; ``critics(state, batch, hyper, key) -> (critic, next_action [B, A], metrics)`` with
-    the critics after their step; ``actor(state, critic, batch, hyper, step, pull) -> (state, metrics)``, the delayed
-    step with a ``Puller`` or None; ``value(critic_params, observation, action) -> [B]``, what the actor maximises;
-    ``act`` as in ``Agent``.
+    ``init(key, hyper) -> state``; ``critics(state, batch, hyper, key) -> (critic, (next_action [B, A], target [B]),
+    metrics)`` with the critics after their step; ``actor(state, critic, batch, hyper, step, pull) -> (state,
+    metrics)``, the delayed step with a ``Puller`` or None; ``value(critic_params, observation, action) -> [B]``, what
+    the actor maximises; ``act`` as in ``Agent``.
     """
 
     init: Callable[[Key, Any], State]
-    critics: Callable[[State, Transition, Any, Key], tuple[_common.Trainable, Array, Metrics]]
+    critics: Callable[[State, Transition, Any, Key], tuple[_common.Trainable, tuple[Array, Array], Metrics]]
     actor: Callable[..., tuple[State, Metrics]]
     value: Callable[[PyTree, Array, Array], Array]
     act: Callable[[State, Array, Any, Key, bool], Array]
@@ -133,7 +133,7 @@ def core(
             {name: jnp.zeros(()) for name in ("actor_loss", "q_policy", *metrics)},
         )
 
-    def critics(state: State, batch: Transition, hyper: Any, key: Key) -> tuple[_common.Trainable, Array, Metrics]:
+    def critics(state: State, batch: Transition, hyper: Any, key: Key):
         next_action = actor_network.apply(state.target_actor, batch.next_observation)
         next_action = deterministic.smoothed(next_action, key, hyper.target_noise, hyper.noise_clip)
         next_q = q.apply(state.target_critic, batch.next_observation, next_action)
@@ -145,7 +145,7 @@ def core(
             return loss, {"critic_loss": loss, "q": values.mean(), "target": y.mean()}
 
         critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
-        return critic, next_action, critic_metrics
+        return critic, (next_action, y), critic_metrics
 
     def value(critic_params: PyTree, observation: Array, action: Array) -> Array:
         if pessimistic:

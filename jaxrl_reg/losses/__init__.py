@@ -54,6 +54,7 @@ from jaxrl_reg.losses.value import (
     squared_td_error,
     td_target,
 )
+from jaxrl_reg.losses.variational import vae_losses
 
 __all__ = [
     "adaptive_q_scale",
@@ -95,6 +96,7 @@ __all__ = [
     "td_target",
     "temperature_loss",
     "v_dice_losses",
+    "vae_losses",
     "weighted_denoising_loss",
     "weighted_log_prob_loss",
 ]

@@ -3,9 +3,12 @@
 from jaxrl_reg.networks.activations import ACTIVATIONS, activation
 from jaxrl_reg.networks.feedforward import mlp, q_network, value_network
 from jaxrl_reg.networks.stacked import ensemble, members, parameter_count
+from jaxrl_reg.networks.variational import VariationalAutoencoder, action_vae
 
 __all__ = [
     "ACTIVATIONS",
+    "VariationalAutoencoder",
+    "action_vae",
     "activation",
     "ensemble",
     "members",
