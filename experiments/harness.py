@@ -1,6 +1,7 @@
 """Run claims: what is measured is declared before any number, the seeds are arguments, the verdict is computed.
 
 A module ``experiments/NAME.py`` has ``CLAIM`` and ``run(seeds, scale, say) -> {arm: one value per seed}``.
+One that draws a figure of its own takes the folder as ``out`` as well and saves ``NAME_....png`` there.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ import argparse
 import dataclasses
 import datetime
 import importlib
+import inspect
 import json
 import os
 import pathlib
@@ -144,7 +146,9 @@ def run(name: str, seeds: Sequence[int], scale: str, out: pathlib.Path) -> bool:
     print(f"{name}: {claim.statement}")
     print(f"{name}: {claim.method} against {', '.join(claim.baselines)}; ablation: {claim.ablation}; {claim.metric}")
     started = time.monotonic()
-    values = module.run(list(seeds), scale, lambda text: print(f"{name}: {text}", flush=True))
+    out.mkdir(parents=True, exist_ok=True)
+    more = {"out": out} if "out" in inspect.signature(module.run).parameters else {}
+    values = module.run(list(seeds), scale, lambda text: print(f"{name}: {text}", flush=True), **more)
     for arm, points in values.items():
         if len(points) != len(seeds):
             raise UserError(f"arm {arm!r} has {len(points)} values for {len(seeds)} seeds")
@@ -162,7 +166,6 @@ def run(name: str, seeds: Sequence[int], scale: str, out: pathlib.Path) -> bool:
         "versions": {"python": platform.python_version(), "jax": jax.__version__},
         "device": jax.devices()[0].device_kind,
     }
-    out.mkdir(parents=True, exist_ok=True)
     partial = out / f".{name}.json.partial"
     partial.write_text(json.dumps(record, indent=1) + "\n")
     os.replace(partial, out / f"{name}.json")

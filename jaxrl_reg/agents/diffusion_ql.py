@@ -78,7 +78,7 @@ def make(config: Config, spec: Spec) -> Agent:
     policy = diffusion.ddpm(denoiser_mlp(spec, config.hidden), spec, generative.vp_betas(config.steps))
     q = networks.q_network(spec, config.hidden, config.n_critics, activation="mish")
 
-    def optimiser(learning_rate: Array, hyper: Hyper) -> optax.GradientTransformation:
+    def optimiser(learning_rate: Array | float, hyper: Hyper) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(hyper.gradient_clip), optax.adam(learning_rate))
 
     def init(key: Key, hyper: Hyper) -> State:

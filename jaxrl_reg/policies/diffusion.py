@@ -40,7 +40,9 @@ def batched(draw: Callable[[PyTree, Array, Array, Key], Array], spec: Spec, clip
             raise ValueError(f"expected observations of width {spec.observation_dim}, got shape {observation.shape}")
         key_noise, key_draw = jax.random.split(key)
         lead = (*shape, *observation.shape[:-1])
-        rows = jnp.broadcast_to(observation, (*lead, spec.observation_dim)).reshape(-1, spec.observation_dim)
+        rows = jnp.broadcast_to(observation, (*lead, spec.observation_dim)).reshape(
+            math.prod(lead), spec.observation_dim
+        )
         noise = jax.random.normal(key_noise, (math.prod(lead), spec.action_dim))
         action = draw(params, rows, noise, key_draw).reshape(*lead, spec.action_dim)
         return action if clip is None else jnp.clip(action, -clip, clip)

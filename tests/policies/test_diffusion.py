@@ -180,3 +180,11 @@ def test_guidance_hooks_reach_the_solvers():
     # With eps = 0 and no noise a step divides by sqrt(1 - beta); before each but the last x became the observation.
     scale = float(1 / (jnp.sqrt(1 - BETAS[1]) * jnp.sqrt(1 - BETAS[0])))
     np.testing.assert_allclose(pushed, scale * OBSERVATION[:, :2], rtol=1e-4)
+
+
+def test_a_sampler_without_observations_draws_all_the_same():
+    spec = Spec(observation_dim=0, action_dim=2)
+    network = Network(constant, lambda params, z, t, observation: z - 0.25)  # towards one point, whatever is observed
+    drawn = flow.matching(network, spec, 50).sample({"shift": 0.0}, jnp.zeros((5, 0)), jax.random.key(0), (3,))
+    assert drawn.shape == (3, 5, 2)
+    assert float(jnp.abs(drawn).max()) > 0.25
