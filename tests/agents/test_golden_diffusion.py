@@ -273,6 +273,8 @@ def test_idql_trains_with_dropout_and_acts_without():
 def test_fql(aggregate, normalise_q):
     config = {"aggregate": aggregate, "normalise_q": normalise_q, "steps": 3}
     pair = ref.Pair("fql", LR, config, tau=0.1, alpha=0.6)
+    first = pair._state.actor.params["one_step"]["Dense_2"]
+    first["kernel"] = 20 * first["kernel"]  # so that actions leave [-1, 1], where the critics must not follow
 
     def one_step(params, observation, noise):
         return perceptron(params["one_step"], np.concatenate([observation, noise], -1), gelu)
@@ -306,6 +308,7 @@ def test_fql(aggregate, normalise_q):
             values = q_values(critic, batch.observation, np.clip(action, -1, 1), gelu).mean(0)
             return ((predicted - (eps - batch.action)) ** 2).mean(-1), action, values
 
+        assert (np.abs(terms(actor)[1]) > 1).any()
         scale = 1 / np.abs(terms(actor)[2]).mean() if normalise_q else 1.0
 
         def actor_loss(params, terms=terms, wanted=wanted, scale=scale):
