@@ -185,7 +185,7 @@ def fitting(network: Network, method: Method, updates: int, batch_size: int) -> 
 
 
 def score(samples: np.ndarray) -> tuple[float, int]:
-    """Fraction within ``REACH`` standard deviations of a mode, and the number of modes with at least 2% of the samples."""
+    """Fraction within ``REACH`` standard deviations of a mode; number of modes with at least 2% of the samples."""
     angle = 2 * np.pi * np.arange(MODES) / MODES
     centres = RADIUS * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     distance = np.linalg.norm(samples[:, None] - centres, axis=-1)

@@ -3,7 +3,13 @@
 Policy-Guided Diffusion (Jackson et al., 2024, https://arxiv.org/abs/2404.06356) in three pieces. ``fit`` is a run that
 trains the denoiser. ``generator`` makes ``generate(key, model, log_prob) -> Transition``, pure, for use anywhere in a
 compiled program. ``synthetic`` is a run that trains any offline agent on what is generated, anew every so often, with
-the policy of that moment.
+the policy of that moment::
+
+    views = trajectories(dataset, length=32)  # data.trajectories
+    network = temporal_unet(views.scaler.channels)  # networks.temporal
+    state, _ = jax.jit(fit(network, updates=100_000))(key, FitHyper(), views)
+    data = SyntheticData(dataset, TrajectoryModel(state.average, views.scaler))
+    run = synthetic(agent, generator(network, windows=256, length=32), updates=1_000_000, refresh_every=10_000)
 
 Trajectories follow p(x) prod_t pi(a_t | s_t)^c in spirit: the behaviour's law times the policy's, so they stay near the
 data. Observations are moved through the denoiser alone.
@@ -239,8 +245,11 @@ def synthetic(
       evaluate: as in ``loops.offline``.
 
     Raises:
-      UserError: for numbers that do not divide, or more real rows than the batch holds.
+      UserError: for numbers that do not divide, more real rows than the batch holds, or an agent that draws batches of
+        its own.
     """
+    if agent.sample is not None:
+        raise UserError("synthetic rows suit agents that learn from single transitions; this one draws its own batches")
     length = per_segment(updates, segments)
     if refresh_every < 1 or length % refresh_every:
         raise UserError(f"updates/segments={length} must be a positive multiple of refresh_every={refresh_every}")

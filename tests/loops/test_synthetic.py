@@ -196,6 +196,9 @@ def test_numbers_that_do_not_fit_are_refused():
         s.synthetic(recorder(2), counting, updates=8, refresh_every=3)
     with pytest.raises(UserError, match="real_rows=9"):
         s.synthetic(recorder(2), counting, updates=8, refresh_every=4, real_rows=9, batch_size=8)
+    windowed = recorder(2)._replace(sample=data.samplers.windows(3))
+    with pytest.raises(UserError, match="its own batches"):
+        s.synthetic(windowed, counting, updates=8, refresh_every=4)
 
 
 def test_an_offline_agent_trains_on_draws_as_a_population_and_resumes(tmp_path):
