@@ -26,6 +26,7 @@ from jaxrl_reg.losses.dice import (
     v_dice_losses,
 )
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
+from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.policy import (
     adaptive_q_scale,
     advantage_select,
@@ -73,6 +74,7 @@ __all__ = [
     "exponential_value_loss",
     "fql_actor_loss",
     "generalised_advantage_estimation",
+    "goal_value_loss",
     "gradient_diversity_loss",
     "gumbel_loss",
     "huber_loss",
