@@ -1,0 +1,190 @@
+"""What the agents on successor features share: phi(s) learns what tasks may be about, psi what will come of it.
+
+In words. A task is a vector z: its reward is phi(s')^T z. Two successor features psi_j(s, a, z) fit phi(s') + gamma d
+psi'(s', a', z), with a' the actor's noisy action and psi' that of the slow copies whose psi'^T z is smaller, as a whole
+vector. The actor maximises min_j psi_j(s, a, z)^T z. While training, z is drawn from the sphere of radius sqrt(D), or,
+with probability ``mix_ratio``, as the task whose best state is one of the batch. Afterwards z is the least-squares fit
+of a task's reward by phi, on the same sphere. How phi is learnt is each agent's own. Order: phi, psi, actor, targets.
+
+Metrics: ``successor_loss`` summed over the two; ``q`` mean of psi^T z on the batch's actions; ``actor_loss``; and those
+of phi.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg import networks
+from jaxrl_reg.agents import _common
+from jaxrl_reg.policies import deterministic
+from jaxrl_reg.transforms import polyak
+from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition, ZeroShot, pytree, setting
+
+DEVIATIONS = (
+    "Each network is one MLP on all its inputs, without separate preprocessors, first layer LayerNorm and tanh. True "
+    "ends cut the sum of features. Covariances are inverted with a ridge. Without a task, act follows one fixed z."
+)
+RIDGE, BATCH_RIDGE = 1e-4, 1e-2  # in units of the mean eigenvalue; a batch may be smaller than D
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of all."""
+
+    hidden: tuple[int, ...] = setting((512, 512), "widths of the hidden layers")
+    features: int = setting(50, "D, the dimension of phi, psi and z")
+    q_loss: bool = setting(False, "fit psi^T z only, instead of every feature")
+
+
+@pytree
+class Hyper:
+    """Settings of all."""
+
+    actor_learning_rate: float = setting(1e-4, "Adam step size of the actor")
+    successor_learning_rate: float = setting(1e-4, "Adam step size of psi")
+    feature_learning_rate: float = setting(5e-4, "Adam step size of phi")
+    discount: float = setting(0.98, "gamma")
+    tau: float = setting(0.01, "step of the target networks towards the online ones")
+    mix_ratio: float = setting(0.5, "fraction of training tasks that are made from states of the batch")
+    policy_noise: float = setting(0.2, "scale of the noise on the actor's actions in the losses")
+    noise_clip: float = setting(0.3, "largest noise on the actor's actions")
+
+
+class Features(NamedTuple):
+    """How phi is learnt: ``init(key, hyper) -> state``; ``update(state, batch, hyper) -> (state, metrics)``;
+    ``phi(state, observation [..., O]) -> [..., D]``."""
+
+    init: Callable[[Key, Any], PyTree]
+    update: Callable[[PyTree, Transition, Any], tuple[PyTree, Metrics]]
+    phi: Callable[[PyTree, Array], Array]
+
+
+class State(NamedTuple):
+    actor: _common.Trainable
+    successor: _common.Trainable
+    target_successor: PyTree
+    features: PyTree
+
+
+def on_sphere(x: Array) -> Array:
+    """``x [..., D]`` scaled to length sqrt(D); 0 stays 0."""
+    size = x.shape[-1] ** 0.5
+    return size * x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
+
+
+def solve(matrix: Array, right: Array) -> Array:
+    """``x [D, K]`` with ``matrix x = right`` for a positive definite ``matrix [D, D]``, by Gauss-Jordan elimination.
+
+    Plain array operations: on a CPU with members side by side, LAPACK's threads wait for one another and an update
+    takes fifty times as long.
+    """
+    size = matrix.shape[0]
+
+    def eliminate(i: Array, rows: Array) -> Array:
+        pivot = rows[i] / rows[i, i]
+        return (rows - rows[:, i, None] * pivot).at[i].set(pivot)
+
+    rows = jnp.concatenate([matrix, right], axis=1)
+    return jax.lax.fori_loop(0, size, eliminate, rows)[:, size:]
+
+
+def fit(phi: Array, reward: Array) -> Array:
+    """``z [D]`` that explains ``reward [N]`` by ``phi [N, D]`` best, in the least-squares sense, on the sphere."""
+    with jax.default_matmul_precision("highest"):
+        return on_sphere(solve(_covariance(phi, RIDGE), phi.T @ reward[:, None] / reward.shape[0])[:, 0])
+
+
+def _covariance(phi: Array, ridge: float) -> Array:
+    second = phi.T @ phi / phi.shape[0]
+    scale = jnp.trace(second) / phi.shape[1]
+    return second + ridge * (scale + 1e-6) * jnp.eye(phi.shape[1])
+
+
+def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> Agent:
+    """An agent on these features; ``sample`` as in ``Agent``."""
+    conditioned = dataclasses.replace(spec, observation_dim=spec.observation_dim + config.features)
+    actor_network = deterministic.make(conditioned, config.hidden, layer_norm="first_tanh")
+    inputs = spec.observation_dim + spec.action_dim + config.features
+    psi_network = networks.ensemble(networks.mlp((inputs, *config.hidden, config.features), layer_norm="first_tanh"), 2)
+
+    def psi(params: PyTree, observation: Array, action: Array, z: Array) -> Array:
+        return psi_network.apply(params, jnp.concatenate([observation, action, z], axis=-1))  # [2, ..., D]
+
+    def pi(params: PyTree, observation: Array, z: Array) -> Array:
+        z = jnp.broadcast_to(z, (*observation.shape[:-1], config.features))
+        return actor_network.apply(params, jnp.concatenate([observation, z], axis=-1))
+
+    def init(key: Key, hyper: Any) -> State:
+        actor_key, successor_key, feature_key = jax.random.split(key, 3)
+        successor = psi_network.init(successor_key)
+        return State(
+            _common.trainable(actor_network.init(actor_key), optax.adam(hyper.actor_learning_rate)),
+            _common.trainable(successor, optax.adam(hyper.successor_learning_rate)),
+            _common.copy(successor),
+            features.init(feature_key, hyper),
+        )
+
+    def draw_tasks(phi: Array, hyper: Any, key: Key) -> Array:
+        """``z [B, D]``; ``phi [B, D]`` of the states that the batch led to."""
+        normal_key, row_key, mix_key = jax.random.split(key, 3)
+        size = phi.shape[0]
+        z = on_sphere(jax.random.normal(normal_key, phi.shape))
+        with jax.default_matmul_precision("highest"):
+            best_here = solve(_covariance(phi, BATCH_RIDGE), jax.random.permutation(row_key, phi).T).T
+        mixed = jax.random.uniform(mix_key, (size, 1)) < hyper.mix_ratio
+        return jnp.where(mixed, on_sphere(best_here), z)
+
+    def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
+        task_key, next_key, actor_key = jax.random.split(key, 3)
+        learnt, feature_metrics = features.update(state.features, batch, hyper)
+        phi = jax.lax.stop_gradient(features.phi(learnt, batch.next_observation))
+        z = draw_tasks(phi, hyper, task_key)
+
+        next_action = pi(state.actor.params, batch.next_observation, z)
+        next_action = deterministic.smoothed(next_action, next_key, hyper.policy_noise, hyper.noise_clip)
+        following = psi(state.target_successor, batch.next_observation, next_action, z)
+        smaller = jnp.sum(following * z, axis=-1).argmin(axis=0)
+        following = jnp.take_along_axis(following, smaller[None, :, None], axis=0)[0]
+        target = phi + hyper.discount * batch.discount[:, None] * following
+
+        def successor_loss(params):
+            found = psi(params, batch.observation, batch.action, z)
+            error = found - target
+            if config.q_loss:
+                loss = jnp.square(jnp.sum(error * z, axis=-1)).mean(axis=1).sum()
+            else:
+                loss = jnp.square(error).mean(axis=(1, 2)).sum()
+            return loss, {"successor_loss": loss, "q": jnp.sum(found * z, axis=-1).mean()}
+
+        successor, metrics = _common.descend(successor_loss, state.successor, optax.adam(hyper.successor_learning_rate))
+
+        def actor_loss(params):
+            action = pi(params, batch.observation, z)
+            action = deterministic.smoothed(action, actor_key, hyper.policy_noise, hyper.noise_clip)
+            q = jnp.sum(psi(successor.params, batch.observation, action, z) * z, axis=-1).min(axis=0)
+            return -q.mean(), {"actor_loss": -q.mean()}
+
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+        target_successor = polyak(successor.params, state.target_successor, hyper.tau)
+        return State(actor, successor, target_successor, learnt), {**feature_metrics, **metrics, **actor_metrics}
+
+    def serve(state: State, observation: Array, z: Array, key: Key) -> Array:
+        return pi(state.actor.params, observation, z)
+
+    def act(state: State, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
+        action = pi(state.actor.params, observation, jnp.ones(config.features))
+        return deterministic.smoothed(action, key, hyper.policy_noise, hyper.noise_clip) if explore else action
+
+    def infer_z(state: State, observation: Array, reward: Array) -> Array:
+        return fit(features.phi(state.features, observation), reward)
+
+    def goal_z(state: State, goal: Array) -> Array:
+        return on_sphere(features.phi(state.features, goal))
+
+    return Agent(init, update, act, sample, zero_shot=ZeroShot(infer_z, goal_z, serve))
