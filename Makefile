@@ -9,12 +9,13 @@ WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
 NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: help install demo full test lint types format bench experiments systems notebooks constraints clean
+.PHONY: help install demo full table table-full test lint types format bench experiments systems notebooks constraints clean
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes)"
 	@echo "make test         install, then run the test suite"
 	@echo "make full         the job of the demo at the size of an accelerator"
+	@echo "make table        all offline agents on the same data (40 minutes on two cores); table-full: for accelerators"
 	@echo "make install      create $(VENV) with the pinned dependencies"
 	@echo "make lint types   ruff; pyright"
 	@echo "make bench        measure against peers, write docs/benchmark.md"
@@ -39,6 +40,14 @@ demo: install
 full: install
 	$(BIN)/jaxrl-reg sweep --env brax/hopper --agent rebrac --dataset medium-replay --scale full --seeds 16 \
 		--hidden 256,256 --updates 200000 --segments 20 --grid actor_bc_coef=0.0,0.01,0.1,1.0
+
+# Every offline agent on the same data with the same budget, in one table. Run it again to go on where it stopped.
+table: install
+	$(BIN)/jaxrl-reg compare --out runs/table
+
+# Hopper and HalfCheetah, 8 seeds, two layers of 256, 200,000 updates: for accelerators.
+table-full: install
+	$(BIN)/jaxrl-reg compare --scale full --out runs/table-full
 
 test: install
 	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile

@@ -10,7 +10,7 @@ import os
 import pathlib
 import shlex
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from jaxrl_reg import jobs
@@ -29,6 +29,7 @@ Behaviour-regularised reinforcement learning: seeds x hyperparameters as one com
 commands:
   sweep            collect a data set if needed, train a grid and a cloning baseline, evaluate, report
   train            the same for one setting
+  compare          every offline agent on the same data with the same budget, in one table
   collect          only make the data sets of an environment
   evaluate RUN     more episodes from the checkpoints of a run
   zeroshot RUN     put tasks to an agent that was trained without any
@@ -57,6 +58,14 @@ TRAIN_EXAMPLES = """\
 examples:
   jaxrl-reg train --env brax/hopper --agent iql --seeds 8
   jaxrl-reg train --agent rebrac --set actor_bc_coef=0.05 --dataset expert"""
+
+COMPARE_EXAMPLES = """\
+examples:
+  jaxrl-reg compare
+  jaxrl-reg compare --agents td3_bc,prdc,a2pr,iql --datasets medium-replay --seeds 8 --updates 20000
+  jaxrl-reg compare --scale full --envs brax/hopper,brax/halfcheetah --out runs/table
+
+Finished runs of the directory are skipped and stopped ones resumed: run the same command again to go on."""
 
 COLLECT_EXAMPLES = """\
 examples:
@@ -99,6 +108,10 @@ def _widths(text: str) -> tuple[int, ...]:
     return tuple(_whole(item) for item in text.split(",") if item)
 
 
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(name.strip() for name in text.split(",") if name.strip())
+
+
 def _assignment(text: str) -> tuple[str, str]:
     name, equals, value = text.partition("=")
     if not (equals and name.strip() and value.strip()):
@@ -134,7 +147,9 @@ def _flag(name: str) -> str:
     return "--set" if name == "settings" else "--" + name.replace("_", "-")
 
 
-def _add_config(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
+def _add_config(
+    parser: argparse.ArgumentParser, names: Sequence[str], scales: Mapping[str, Mapping[str, Any]] = jobs.SCALES
+) -> None:
     """One option for each of these fields of ``SweepConfig``; only those that are given reach the config."""
     fields = {field.name: field for field in dataclasses.fields(jobs.SweepConfig)}
     for name in names:
@@ -149,7 +164,7 @@ def _add_config(parser: argparse.ArgumentParser, names: Sequence[str]) -> None:
         else:
             metavar = field.metadata.get("metavar") or _METAVARS.get(kind) or name.upper()
             options = {"type": _TYPES.get(kind, str), "metavar": metavar}
-            presets = [f"{scale}: {_show(preset[name])}" for scale, preset in jobs.SCALES.items() if name in preset]
+            presets = [f"{scale}: {_show(preset[name])}" for scale, preset in scales.items() if name in preset]
             default = "; ".join(presets) if presets else _show(field.default)
             text += f" [{default}]" if default else ""
         flags = (_flag(name), "--steps") if name == "collect_steps" else (_flag(name),)
@@ -166,6 +181,9 @@ def _show(value: Any) -> str:
 
 _COLLECTING = ("env", "backend", "data_dir", "scale", "collect_steps", "hidden", "seed_offset")
 _TRAINING = tuple(field.name for field in dataclasses.fields(jobs.SweepConfig))
+_COMPARING = tuple(
+    name for name in _TRAINING if name not in ("env", "agent", "dataset", "grid", "tensorboard", "wandb")
+)
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -196,6 +214,21 @@ def build_parser() -> argparse.ArgumentParser:
         parser = verb(name, description, examples)
         _add_config(parser, [field for field in _TRAINING if name == "sweep" or field != "grid"])
         parser.add_argument("--out", metavar="DIR", help="run directory [runs/<env>-<agent>-<time>]")
+    parser = verb(
+        "compare",
+        "Train every offline agent on every data set with the same budget and its own defaults; one table, one figure.",
+        COMPARE_EXAMPLES,
+    )
+    parser.add_argument("--agents", type=_names, metavar="A,A", help="agents [every offline one that sees rewards]")
+    presets = "; ".join(f"{scale}: {','.join(preset['envs'])}" for scale, preset in jobs.COMPARISONS.items())
+    parser.add_argument("--envs", type=_names, metavar="E,E", help=f"environments [{presets}]")
+    parser.add_argument(
+        "--datasets", type=_names, metavar="D,D", help=f"data sets or files [{','.join(jobs.COMPARED)}]"
+    )
+    _add_config(parser, _COMPARING, {scale: {**jobs.SCALES[scale], **own} for scale, own in jobs.COMPARISONS.items()})
+    parser.add_argument(
+        "--out", default="runs/comparison", metavar="DIR", help="directory of the runs [runs/comparison]"
+    )
     parser = verb(
         "collect",
         "Train soft actor-critic online and cut its experience into random, medium, medium-replay, expert and "
@@ -435,6 +468,19 @@ def _sweep(arguments: argparse.Namespace) -> None:
     print_table(display, outcome.table, outcome.directory)
 
 
+def _compare(arguments: argparse.Namespace) -> None:
+    config, directory = config_of(arguments), pathlib.Path(arguments.out)
+    given = {name: getattr(arguments, name) for name in ("agents", "envs", "datasets") if getattr(arguments, name)}
+    with _job(None) as display:
+        table = jobs.compare(config, **given, directory=directory, say=display.say, on_tick=display.tick)
+    rows = [
+        (row["agent"], row["task"], f"{row['score']:.1f} [{row['low']:.1f}, {row['high']:.1f}]")
+        for row in table.to_dict("records")
+    ]
+    display.say(_columns(rows))
+    display.say(f"table: {directory / 'comparison.md'}")
+
+
 def _collect(arguments: argparse.Namespace) -> None:
     config, behavior = config_of(arguments), arguments.behavior
     with _job(None) as display:
@@ -559,6 +605,7 @@ _CALLS = {
     "sweep": _sweep,
     "train": _sweep,
     "collect": _collect,
+    "compare": _compare,
     "evaluate": _evaluate,
     "zeroshot": _zeroshot,
     "report": _report,

@@ -63,6 +63,26 @@ SCALES: dict[str, dict[str, Any]] = {
     },
 }
 
+# What a comparison of all agents takes instead, so that the small one ends within 40 minutes on two cores.
+COMPARISONS: dict[str, dict[str, Any]] = {
+    "small": {
+        "envs": ("brax/hopper",),
+        "seeds": 3,
+        "updates": 2_000,
+        "segments": 2,
+        "eval_episodes": 5,
+        "collect_steps": 96_000,
+    },
+    "full": {
+        "envs": ("brax/hopper", "brax/halfcheetah"),
+        "seeds": 8,
+        "updates": 200_000,
+        "segments": 10,
+        "hidden": (256, 256),
+    },
+}
+COMPARED = ("medium-replay", "medium-expert")
+
 
 def _option(default: Any, help: str, **metadata: Any) -> Any:
     if isinstance(default, dict):
@@ -149,7 +169,7 @@ class Outcome(NamedTuple):
     directory: pathlib.Path
     result: Result
     baseline: Result | None
-    table: pd.DataFrame
+    table: pd.DataFrame  # without rows after a lean run
 
 
 Say = Callable[[str], None]
@@ -282,6 +302,7 @@ def sweep(
     *,
     directory: str | pathlib.Path | None = None,
     resume: bool = False,
+    lean: bool = False,
     say: Say = _silent,
     on_tick: OnTick = _silent,
 ) -> Outcome:
@@ -291,6 +312,7 @@ def sweep(
       config: see ``SweepConfig``.
       directory: the run directory; ``runs/<env>-<agent>-<time>`` without it.
       resume: continue a run that was interrupted in ``directory``.
+      lean: only the population: no baseline, no recorded episode, no report.
       say: called with one line of text at each stage.
       on_tick: called while a stage makes progress.
 
@@ -298,6 +320,8 @@ def sweep(
       UserError: for a config that cannot be run, before anything is written.
       population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
     """
+    import pandas as pd
+
     from jaxrl_reg.evaluation import report as reporting
     from jaxrl_reg.loops import zero_shot
 
@@ -329,9 +353,13 @@ def sweep(
     say(_data_line(facts["dataset"]))
 
     baseline = None
-    if config.agent != BASELINE:
+    if config.agent != BASELINE and not lean:
         baseline = _train(cloner, config, world, data, path, facts, resume, say, on_tick)
     result = _train(student, config, env, data, path, facts, resume, say, on_tick)
+    if lean:
+        facts["finished"] = _now()
+        _write_json(path / "summary.json", facts)
+        return Outcome(path, result, None, pd.DataFrame())
 
     say("writing the report")
     begun = time.perf_counter()
@@ -348,6 +376,103 @@ def train(config: SweepConfig, **options: Any) -> Outcome:
     if config.grid:
         raise UserError("train takes one setting: use --set name=value, or the verb sweep for a grid")
     return sweep(config, **options)
+
+
+def compared_agents() -> list[str]:
+    """The agents of this package that a comparison trains: those of kind offline that see rewards."""
+    from jaxrl_reg import agents
+    from jaxrl_reg.types import Spec
+
+    def sees_rewards(module: Any) -> bool:
+        return module.make(module.Config(), Spec(2, 2)).zero_shot is None
+
+    modules = {name: agents.load(name) for name in agents.names()}
+    return [name for name, module in modules.items() if module.KIND == "offline" and sees_rewards(module)]
+
+
+def compare(
+    config: SweepConfig,
+    *,
+    agents: Sequence[str] = (),
+    envs: Sequence[str] = (),
+    datasets: Sequence[str] = COMPARED,
+    directory: str | pathlib.Path,
+    say: Say = _silent,
+    on_tick: OnTick = _silent,
+) -> pd.DataFrame:
+    """Train every agent on every data set with the same budget, each with its own defaults; one table and figure.
+
+    Runs lie in ``<directory>/<env>-<data set>/<agent>``. Called again, it skips what is finished and resumes what was
+    stopped, so agents can be added to a comparison one by one.
+
+    Args:
+      config: the budget; its ``agent``, ``env``, ``dataset`` and ``grid`` are not looked at. Numbers that are None are
+        as ``COMPARISONS`` says, then as ``SCALES``. Each agent takes those of the ``settings`` that it has.
+      agents: names, or import paths of modules; all offline agents that see rewards if empty.
+      envs: names; as ``COMPARISONS`` says if empty.
+      datasets: names of data sets, or files.
+      directory: where runs, ``comparison.md``, ``comparison.csv`` and ``comparison.png`` go.
+
+    Returns:
+      One row per agent and task with ``score``, ``low`` and ``high``; see ``evaluation.comparison.table``.
+
+    Raises:
+      UserError: for a config that cannot be run, or a directory with runs of another budget, before anything is
+        trained.
+    """
+    from jaxrl_reg.evaluation import comparison
+
+    if config.scale not in SCALES:
+        raise unknown("scale", config.scale, SCALES)
+    if config.grid:
+        raise UserError("compare takes no grid: every agent runs with its defaults and --set")
+    preset = dict(COMPARISONS[config.scale])
+    envs = tuple(envs) or preset.pop("envs")
+    changes = {name: value for name, value in preset.items() if getattr(config, name, 0) is None}
+    names = list(dict.fromkeys(agents)) or compared_agents()
+    folder, planned = pathlib.Path(directory), []
+    if not datasets:
+        raise UserError("compare needs at least one data set")
+    unused = set(config.settings)
+    for env in envs:
+        for dataset in datasets:
+            task = f"{env.replace('/', '-')}-{pathlib.Path(dataset).stem}"
+            for name in names:
+                known = _settings_of(name)
+                own = {key: value for key, value in config.settings.items() if key in known}
+                unused -= set(own)
+                one = resolve(
+                    dataclasses.replace(config, **changes, env=env, dataset=dataset, agent=name, settings=own)
+                )
+                learner(name, one)  # whatever is wrong with its settings shows before anything is trained
+                path = folder / task / name.rpartition(".")[2]
+                if (path / "config.json").exists() and _budget(load_config(path)) != _budget(one):
+                    raise UserError(f"{path} holds a run with other numbers; choose another directory with --out")
+                planned.append((path, one))
+    if unused:
+        raise UserError(f"no agent of the comparison has {_listed(sorted(unused))}")
+    for env in envs:
+        make_env(dataclasses.replace(config, env=env))
+    for number, (path, one) in enumerate(planned, 1):
+        say(f"{number} of {len(planned)}: {one.agent} on {path.parent.name}")
+        begun = (path / "config.json").exists()
+        if not (begun and finished(path)):
+            sweep(one, directory=path, resume=begun, lean=True, say=say, on_tick=on_tick)
+        table = comparison.write(folder)  # after every run, so that a stopped comparison has its page too
+    return table
+
+
+def _settings_of(name: str) -> set[str]:
+    from jaxrl_reg import agents
+
+    module = agents.load(name)
+    return {key for cls in (module.Config, module.Hyper) for key, _, _ in agents.settings(cls)}
+
+
+def _budget(config: SweepConfig) -> dict[str, Any]:
+    """What makes two runs comparable: everything but how they were computed and where their data lie."""
+    values = json.loads(json.dumps(dataclasses.asdict(config), default=_plain))
+    return {k: v for k, v in values.items() if k not in ("placement", "chunk", "tensorboard", "wandb", "data_dir")}
 
 
 def collect(config: SweepConfig, *, say: Say = _silent, on_tick: OnTick = _silent) -> pathlib.Path | None:

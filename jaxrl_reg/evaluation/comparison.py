@@ -1,0 +1,212 @@
+"""Many agents on many data sets in one table: read from run directories, written as a page, a CSV file and a figure.
+
+A comparison is a folder of run directories, ``<folder>/<task>/<agent>``, a task being an environment with a data set.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from jaxrl_reg.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxrl_reg.evaluation.plots import Theme
+
+ALL = "all"  # the column over every task
+BEHAVIOUR = "behaviour"  # the row of the data's own policy
+RESAMPLES = 2000
+PAGE, TABLE, FIGURE = "comparison.md", "comparison.csv", "comparison.png"
+
+
+class Entry(NamedTuple):
+    """One finished run: the scores ``[seeds]`` of its last evaluation, and what was asked for."""
+
+    agent: str
+    task: str
+    scores: np.ndarray
+    normalised: bool
+    behaviour: float  # mean score of the data's own episodes
+    seconds: float  # of training and evaluation, compilation apart
+    config: dict[str, Any]
+
+
+def read(directory: str | pathlib.Path) -> list[Entry]:
+    """The finished runs of a comparison, in the order of their names.
+
+    Raises:
+      UserError: if there are none.
+    """
+    from jaxrl_reg.io.sinks import read_parquet
+
+    found = []
+    for path in sorted(pathlib.Path(directory).glob("*/*/summary.json")):
+        facts = json.loads(path.read_text())
+        if "finished" not in facts:
+            continue
+        config = json.loads((path.parent / "config.json").read_text())["config"]
+        about = facts["dataset"]
+        score = "eval/score" if about["normalised"] else "eval/return"
+        frame = read_parquet(path.parent / "metrics.parquet")
+        frame = frame[(frame["agent"] == config["agent"]) & (frame["evaluation"] == 0)]
+        last = frame[frame["update"] == frame["update"].max()].sort_values("seed")
+        behaviour = float(np.mean(about["returns"]))
+        if about["normalised"]:
+            low, high = about["score_random"], about["score_expert"]
+            behaviour = 100.0 * (behaviour - low) / (high - low)
+        training = facts["training"][config["agent"]]
+        found.append(
+            Entry(
+                config["agent"],
+                path.parent.parent.name,
+                last[score].to_numpy(float),
+                about["normalised"],
+                behaviour,
+                training.get("train_seconds", float("nan")),
+                config,
+            )
+        )
+    if not found:
+        raise UserError(f"{directory} holds no finished run of a comparison")
+    return found
+
+
+def table(entries: Sequence[Entry]) -> pd.DataFrame:
+    """One row per agent and task: ``score`` (interquartile mean over seeds), ``low`` and ``high`` (95% bootstrap).
+
+    With several tasks, all normalised, the rows of task ``all`` pool them, for agents that ran on every one with the
+    same number of seeds; seeds are resampled within each task. The rows of agent ``behaviour`` are the data's own mean
+    scores. A run with a NaN has NaN. Best agents first, by their mean over tasks.
+    """
+    import pandas as pd
+
+    tasks = sorted({entry.task for entry in entries})
+    rows = []
+    for agent in sorted({entry.agent for entry in entries}):
+        own = {entry.task: entry for entry in entries if entry.agent == agent}
+        for task, entry in own.items():
+            rows.append((agent, task, *_estimate(entry.scores[:, None]), entry.scores.size, entry.seconds))
+        whole = len(tasks) > 1 and set(own) == set(tasks) and all(entry.normalised for entry in own.values())
+        if whole and len({entry.scores.size for entry in own.values()}) == 1:
+            scores = np.stack([own[task].scores for task in tasks], axis=-1)
+            seconds = sum(entry.seconds for entry in own.values())
+            rows.append((agent, ALL, *_estimate(scores), scores.shape[0], seconds))
+    for task in tasks:
+        mean = next(entry.behaviour for entry in entries if entry.task == task)
+        rows.append((BEHAVIOUR, task, mean, np.nan, np.nan, 0, np.nan))
+    frame = pd.DataFrame(rows, columns=["agent", "task", "score", "low", "high", "seeds", "seconds"])
+    means = {
+        agent: float(part["score"].to_numpy(float).mean())
+        for agent, part in frame[frame["task"] != ALL].groupby("agent")
+    }
+    means[BEHAVIOUR] = -np.inf  # the last row
+    order = [-means[agent] for agent in frame["agent"]]
+    return (
+        frame.assign(_rank=order).sort_values(["_rank", "agent", "task"]).drop(columns="_rank").reset_index(drop=True)
+    )
+
+
+def _estimate(scores: Any) -> tuple[float, float, float]:
+    import jax
+
+    from jaxrl_reg.evaluation import statistics
+
+    low, high = statistics.stratified_bootstrap(jax.random.key(0), scores, statistics.iqm, reps=RESAMPLES)
+    return float(statistics.iqm(scores)), float(low), float(high)
+
+
+def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
+    """The page: how the numbers came about, the table, the figure."""
+    tasks = [ALL] * bool((frame["task"] == ALL).any()) + sorted(set(frame["task"]) - {ALL})
+    cells = {(row["agent"], row["task"]): row for _, row in frame.iterrows()}
+    normalised = all(entry.normalised for entry in entries)
+    budgets = sorted({_budget(entry.config) for entry in entries})
+    lines = [
+        "# Agents compared",
+        "",
+        "Written by `jaxrl-reg compare`; no number is typed by hand.",
+        "",
+        f"Interquartile mean over seeds of {'the normalised score' if normalised else 'the return'} after the last "
+        "update, with its 95% stratified-bootstrap interval"
+        + ("; 0 = random actions, 100 = the best policy of the collecting agent. " if normalised else ". ")
+        + "Every agent has its own default hyperparameters, nothing is tuned here. *behaviour*: mean over the data's "
+        "own episodes.",
+        "",
+        *(f"- {budget}" for budget in budgets),
+        "",
+        f"| agent | {' | '.join(tasks)} |",
+        "|---" * (len(tasks) + 1) + "|",
+    ]
+    for agent in dict.fromkeys(frame["agent"]):
+        lines.append(f"| {agent} | {' | '.join(_cell(cells.get((agent, task))) for task in tasks)} |")
+    return "\n".join([*lines, "", f"![scores of all agents]({FIGURE})", ""])
+
+
+def _budget(config: dict[str, Any]) -> str:
+    hidden = "the agents' own widths" if config["hidden"] is None else "x".join(map(str, config["hidden"]))
+    fixed = "".join(f", {name}={value}" for name, value in config["settings"].items())
+    return (
+        f"{config['env']} {config['dataset']}: {config['seeds']} seeds from {config['seed_offset']}, "
+        f"{config['updates']:,} updates of batch {config['batch_size']}, hidden layers {hidden}, "
+        f"{config['eval_episodes']} episodes per evaluation{fixed}"
+    )
+
+
+def _cell(row: Any) -> str:
+    if row is None or np.isnan(row["score"]):
+        return "–"
+    return f"{row['score']:.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
+
+
+def figure(frame: pd.DataFrame, theme: Theme | None = None) -> Any:
+    """A panel per task: every agent's score with its interval, the data's own policy as a line."""
+    from matplotlib.figure import Figure
+
+    from jaxrl_reg.evaluation import plots
+
+    theme = theme or plots.LIGHT
+    agents = [name for name in dict.fromkeys(frame["agent"]) if name != BEHAVIOUR]
+    tasks = sorted(set(frame["task"]) - {ALL}) + [ALL] * bool((frame["task"] == ALL).any())
+    canvas = Figure(
+        figsize=(2.4 + 3.0 * len(tasks), 1.2 + 0.28 * len(agents)), layout="constrained", facecolor=theme.background
+    )
+    panels = canvas.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        part = frame[frame["task"] == task].set_index("agent")
+        for row, agent in enumerate(agents):
+            if agent in part.index:
+                value = part.loc[agent]
+                axes.hlines(row, value["low"], value["high"], color=theme.palette[0], linewidth=4, alpha=0.4)
+                axes.plot(value["score"], row, "o", color=theme.palette[0], markersize=5)
+        if BEHAVIOUR in part.index:
+            axes.axvline(part.loc[BEHAVIOUR, "score"], color=theme.baseline, linestyle="--", linewidth=1.2)
+        axes.set_title(task, color=theme.ink, fontsize=11)
+        axes.set_xlabel("score", color=theme.ink)
+        axes.grid(axis="x", color=theme.faint, linewidth=0.8)
+        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.tick_params(colors=theme.ink, length=0)
+    panels[0].set_yticks(range(len(agents)), agents)
+    panels[0].invert_yaxis()
+    return canvas
+
+
+def write(directory: str | pathlib.Path) -> pd.DataFrame:
+    """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png`` of all finished runs; returns the table.
+
+    Raises:
+      UserError: if there are none.
+    """
+    from jaxrl_reg.evaluation import plots
+
+    folder, entries = pathlib.Path(directory), read(directory)
+    frame = table(entries)
+    frame.to_csv(folder / TABLE, index=False)
+    (folder / FIGURE).write_bytes(plots.encode(figure(frame)))
+    (folder / PAGE).write_text(markdown(frame, entries))
+    return frame
