@@ -42,7 +42,7 @@ class FitHyper:
     """Settings of ``fit``."""
 
     learning_rate: float = setting(2e-3, "Adam step size at its peak")
-    average_rate: float = setting(0.005, "step of the averaged parameters towards the trained ones")
+    average_rate: float = setting(0.005, "least step of the averaged parameters towards the trained ones")
 
 
 class FitState(NamedTuple):
@@ -115,9 +115,11 @@ def fit(
             optimiser = optax.adam(hyper.learning_rate * rate(step))
             changes, opt_state = optimiser.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, changes)
+            # The plain mean at first, so that the start is forgotten however short the run.
+            mean = 1.0 / (step // average_every + 1.0)
             average = jax.lax.cond(
                 step % average_every == 0,
-                lambda: polyak(params, state.average, hyper.average_rate),
+                lambda: polyak(params, state.average, jnp.maximum(hyper.average_rate, mean)),
                 lambda: state.average,
             )
             return FitState(params, opt_state, average), {"model_loss": value}

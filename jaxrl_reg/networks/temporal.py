@@ -17,8 +17,23 @@ from jaxrl_reg.networks.denoisers import denoiser_mlp, time_embedding
 from jaxrl_reg.types import Array, Key, Network, PyTree, Spec
 
 
+class _Convolution(nn.Module):
+    """Over time, zero padded, as one matrix product of shifted copies: ``nn.Conv`` under ``vmap`` over members becomes
+    a grouped convolution, which CPUs do slowly."""
+
+    features: int
+    kernel: int
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        left = (self.kernel - 1) // 2
+        padded = jnp.pad(x, ((0, 0), (left, self.kernel - 1 - left), (0, 0)))
+        shifted = [padded[:, k : k + x.shape[1]] for k in range(self.kernel)]
+        return nn.Dense(self.features)(jnp.concatenate(shifted, axis=-1))
+
+
 class _Block(nn.Module):
-    """Two convolutions over time with group normalisation; the time of the diffusion shifts the first one's output."""
+    """Two convolutions with group normalisation beside a linear path; the noise level shifts the first one's output."""
 
     features: int
     kernel: int
@@ -27,12 +42,13 @@ class _Block(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, time: Array) -> Array:
+        h = x
         for layer in range(2):
-            x = nn.Conv(self.features, (self.kernel,))(x)
-            x = self.activation(nn.GroupNorm(num_groups=math.gcd(self.groups, self.features))(x))
+            h = _Convolution(self.features, self.kernel)(h)
+            h = self.activation(nn.GroupNorm(num_groups=math.gcd(self.groups, self.features))(h))
             if layer == 0:
-                x = x + nn.Dense(self.features)(time)[:, None]
-        return x
+                h = h + nn.Dense(self.features)(time)[:, None]
+        return h + nn.Dense(self.features)(x)  # what the normalisation takes away, the size of a window, goes this way
 
 
 class _UNet(nn.Module):
@@ -50,10 +66,10 @@ class _UNet(nn.Module):
         skips = []
         for features in self.features[:-1]:
             skips.append(x := block(features, x))
-            x = nn.max_pool(x, (2,), (2,))
+            x = x.reshape(x.shape[0], -1, 2, features).max(axis=2)
         x = block(self.features[-1], x)
         for features, skip in zip(reversed(self.features[:-1]), reversed(skips), strict=True):
-            x = nn.Conv(features, (2,))(jnp.repeat(x, 2, axis=1))
+            x = _Convolution(features, 2)(jnp.repeat(x, 2, axis=1))
             x = block(features, jnp.concatenate([x, skip], axis=-1))
         return nn.Dense(self.channels)(x)
 
@@ -69,7 +85,8 @@ def temporal_unet(
 ) -> Network:
     """A one-dimensional U-Net: blocks of ``features`` channels, time halved between them, and back up with skips.
 
-    Policy-Guided Diffusion uses ``features=(1024, 2048, 4096)``; the default is a small one. ``L`` must be a multiple
+    Policy-Guided Diffusion uses ``features=(1024, 2048, 4096)`` and no linear paths beside its blocks; the default is
+    a small one. ``L`` must be a multiple
     of ``2 ** (len(features) - 1)``, else ``ValueError``.
     """
     module = _UNet(channels, tuple(features), kernel, groups, resolve(activation))

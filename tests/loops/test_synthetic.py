@@ -137,10 +137,13 @@ def test_fitting_learns_warms_up_and_repeats_when_cut_into_segments():
     second, _ = train(first, jnp.int32(0), jax.random.key(0), hyper, views())
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), second.params, first.params)
     np.testing.assert_allclose(max(jax.tree.leaves(moved)), 1e-3, rtol=1e-2)
-    mixed = jax.tree.map(lambda a, b: 0.25 * a + 0.75 * b, second.params, first.params)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), second.average, mixed)
+    jax.tree.map(np.testing.assert_array_equal, second.average, second.params)
     third, _ = train(second, jnp.int32(1), jax.random.key(0), hyper, views())  # the average moves every tenth update
     jax.tree.map(np.testing.assert_array_equal, third.average, second.average)
+    for step, rate in ((10, 0.5), (50, 0.25)):  # the plain mean of what it has seen, until its own rate is larger
+        moved, _ = train(third, jnp.int32(step), jax.random.key(0), hyper, views())
+        mixed = jax.tree.map(lambda a, b, rate=rate: rate * a + (1 - rate) * b, moved.params, third.average)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), moved.average, mixed)
     last, _ = train(second, jnp.int32(99), jax.random.key(0), hyper, views())
     moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), last.params, second.params)
     assert max(jax.tree.leaves(moved)) < 1e-4  # the learning rate has fallen to next to nothing
