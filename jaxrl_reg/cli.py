@@ -469,14 +469,13 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.comparison import cell
+
     config, directory = config_of(arguments), pathlib.Path(arguments.out)
     given = {name: getattr(arguments, name) for name in ("agents", "envs", "datasets") if getattr(arguments, name)}
     with _job(None) as display:
         table = jobs.compare(config, **given, directory=directory, say=display.say, on_tick=display.tick)
-    rows = [
-        (row["agent"], row["task"], f"{row['score']:.1f} [{row['low']:.1f}, {row['high']:.1f}]")
-        for row in table.to_dict("records")
-    ]
+    rows = [(row["agent"], row["task"], cell(row)) for row in table.to_dict("records")]
     display.say(_columns(rows))
     display.say(f"table: {directory / 'comparison.md'}")
 

@@ -456,10 +456,11 @@ def compare(
     for number, (path, one) in enumerate(planned, 1):
         say(f"{number} of {len(planned)}: {one.agent} on {path.parent.name}")
         begun = (path / "config.json").exists()
-        if not (begun and finished(path)):
-            sweep(one, directory=path, resume=begun, lean=True, say=say, on_tick=on_tick)
-        table = comparison.write(folder)  # after every run, so that a stopped comparison has its page too
-    return table
+        if begun and finished(path):
+            continue
+        sweep(one, directory=path, resume=begun, lean=True, say=say, on_tick=on_tick)
+        comparison.write(folder)  # after every run, so that a stopped comparison has its page too
+    return comparison.write(folder)
 
 
 def _settings_of(name: str) -> set[str]:

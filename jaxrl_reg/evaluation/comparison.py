@@ -101,15 +101,17 @@ def table(entries: Sequence[Entry]) -> pd.DataFrame:
         mean = next(entry.behaviour for entry in entries if entry.task == task)
         rows.append((BEHAVIOUR, task, mean, np.nan, np.nan, 0, np.nan))
     frame = pd.DataFrame(rows, columns=["agent", "task", "score", "low", "high", "seeds", "seconds"])
-    means = {
-        agent: float(part["score"].to_numpy(float).mean())
-        for agent, part in frame[frame["task"] != ALL].groupby("agent")
-    }
+    single = frame[frame["task"] != ALL]
+    means = {agent: _mean(single[single["agent"] == agent]) for agent in set(frame["agent"])}
     means[BEHAVIOUR] = -np.inf  # the last row
     order = [-means[agent] for agent in frame["agent"]]
     return (
         frame.assign(_rank=order).sort_values(["_rank", "agent", "task"]).drop(columns="_rank").reset_index(drop=True)
     )
+
+
+def _mean(frame: Any) -> float:
+    return float(frame["score"].mean(skipna=False))
 
 
 def _estimate(scores: Any) -> tuple[float, float, float]:
@@ -144,7 +146,7 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
         "|---" * (len(tasks) + 1) + "|",
     ]
     for agent in dict.fromkeys(frame["agent"]):
-        lines.append(f"| {agent} | {' | '.join(_cell(cells.get((agent, task))) for task in tasks)} |")
+        lines.append(f"| {agent} | {' | '.join(cell(cells.get((agent, task))) for task in tasks)} |")
     return "\n".join([*lines, "", f"![scores of all agents]({FIGURE})", ""])
 
 
@@ -158,7 +160,8 @@ def _budget(config: dict[str, Any]) -> str:
     )
 
 
-def _cell(row: Any) -> str:
+def cell(row: Any) -> str:
+    """A row of ``table`` as ``score [low, high]``."""
     if row is None or np.isnan(row["score"]):
         return "–"
     return f"{row['score']:.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
