@@ -28,7 +28,7 @@ from jaxrl_reg.errors import UserError, unknown
 
 FOLDER = pathlib.Path(__file__).parent
 RESULTS = FOLDER / "results"
-SUPPORT = {"harness", "control", "quoted", "systems"}
+SUPPORT = {"harness", "control", "maze", "quoted", "systems"}
 SCALES = ("small", "full")
 CONFIDENCE = 0.95
 

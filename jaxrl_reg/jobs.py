@@ -810,8 +810,8 @@ def zeroshot(
     frame.to_parquet(partial, index=False)
     partial.replace(stored)
     reporting.write(path)
-    served = reporting.task_table(reporting.served(frame, list(config.grid)))
-    return served[served["task"].isin([*names, reporting.ALL_TASKS])].reset_index(drop=True)
+    asked = frame[frame["task"].isin(names)]  # ``all tasks`` are those of this call; the report has earlier ones too
+    return reporting.task_table(reporting.served(asked, list(config.grid)))
 
 
 def report(directory: str | pathlib.Path) -> pd.DataFrame:

@@ -147,6 +147,7 @@ def test_the_verb_judges_tasks_and_rewards_of_ones_own(run, tmp_path, capsys, mo
     frame = pd.read_parquet(outcome.directory / "zeroshot.parquet")
     assert set(frame["task"]) == {"top_left", "top_right", "east", "bottom_left"}  # earlier ones are kept
     assert table["task"].tolist() == ["bottom_left", "all tasks"] * 2
+    assert table["iqm"].tolist()[::2] == table["iqm"].tolist()[1::2]  # all tasks of this call
     moving = frame[(frame["setting"] == 1) & (frame["task"] == "top_right")]
     row = pd.read_csv(outcome.directory / "zeroshot.csv").query("setting == 1 and task == 'top_right'").iloc[0]
     assert row["iqm"] == pytest.approx(float(statistics.iqm(jnp.asarray(moving["score"])[:, None])), rel=1e-5)
