@@ -95,6 +95,7 @@ def success(
         result = population.sweep(run, seeds=list(seeds), hypers=hypers, data=dataset)
         say(f"{agent_name} {dict(config) or ''}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
         for row, member in enumerate(members):
-            results[member] = (result.metrics["eval/return"][row, :, -1] / EPISODE).tolist()
+            final = result.metrics["eval/return"][row, :, -1] / EPISODE
+            results[member] = np.nan_to_num(final, nan=0.0).tolist()  # a run that went NaN reaches nothing
             say(f"{member}: {np.mean(results[member]):.3f}")
     return {name: results[name] for name in arms}

@@ -11,6 +11,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
+import numpy as np
 
 from experiments.control import Arm
 from jaxrl_reg import agents, envs, population
@@ -63,6 +64,6 @@ def success(
         say(f"{agent_name} {dict(config) or ''}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
         for row, member in enumerate(members):
             final = result.metrics["eval/return"][row, :, -1] / env.spec.max_episode_steps
-            results[member] = final.tolist()
+            results[member] = np.nan_to_num(final, nan=0.0).tolist()  # a run that went NaN reaches nothing
             say(f"{member}: {final.mean():.3f}")
     return {name: results[name] for name in arms}

@@ -1050,6 +1050,7 @@ def _train(
             resume=resume,
             on_plan=on_plan,
             on_segment=on_segment,
+            on_note=lambda note: say(f"{member.name}: {note}"),
         )
         total = time.perf_counter() - begun
 

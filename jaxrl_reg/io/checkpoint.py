@@ -68,9 +68,10 @@ def save(directory: str | pathlib.Path, step: int, tree: PyTree, info: dict[str,
                 manager.delete(step)
             leaves = ocp.args.StandardSave(_to_host(tree))
             manager.save(step, args=ocp.args.Composite(leaves=leaves, info=ocp.args.JsonSave(info)), force=True)
-    except OSError as error:
+    except (OSError, ValueError, RuntimeError) as error:  # a full disk is a ValueError of the array writer
+        reason = " ".join(str(error).split())[-200:]
         raise UserError(
-            f"could not write checkpoint {step} in {directory}: {error}; the previous one is intact"
+            f"could not write checkpoint {step} in {directory}: {reason}; the previous one is intact"
         ) from error
 
 

@@ -8,6 +8,7 @@ import pathlib
 import signal
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 # Rolling out many members at once is cheaper on every machine: physics steps are many and small.
 EVALUATION_CHUNK = 256
 SAFE_FRACTION = 0.8  # of the memory limit; the rest is for the allocator and for the host
+ALIVE = "alive"  # the metric that is 0 from the segment in which a member went NaN, else 1
 
 
 class Interrupted(RuntimeError):
@@ -50,6 +52,7 @@ class Result:
     """A finished sweep over ``H`` settings and ``S`` seeds.
 
     ``metrics[name]`` is ``[H, S, segments]``; every leaf of ``state`` is ``[H, S, ...]``; leaves of ``hypers`` ``[H]``.
+    A member that went NaN keeps the state before the segment in which it did; its metrics are NaN from there on.
     """
 
     metrics: dict[str, np.ndarray]
@@ -64,6 +67,12 @@ class Result:
         """Names of the hyperparameters that differ between settings."""
         fields = dataclasses.fields(self.hypers)
         return tuple(f.name for f in fields if np.unique(np.asarray(getattr(self.hypers, f.name))).size > 1)
+
+    @property
+    def failed_at(self) -> np.ndarray:
+        """``[H, S]`` int: the segment in which a member went NaN and was frozen, -1 for one that did not."""
+        dead = self.metrics[ALIVE] == 0
+        return np.where(dead.any(axis=-1), dead.argmax(axis=-1), -1)
 
     def member(self, setting: int, seed: int) -> PyTree:
         """The state of one member, by position in the settings and in the seeds."""
@@ -107,19 +116,48 @@ def _stop_flag() -> Iterator[threading.Event]:
             signal.signal(number, handler)
 
 
+def unless_failed(before: PyTree, after: PyTree, alive: jax.Array) -> tuple[PyTree, jax.Array]:
+    """One member's state after a segment: frozen at ``before`` once a number in it stops being finite.
+
+    Args:
+      before, after: the state around the segment.
+      alive: float32 0 or 1; a member that failed earlier stays as it is.
+
+    Returns:
+      The state to go on with, and whether the member lives. A number that is not finite from the start (a bound at
+      infinity) is no failure.
+    """
+    numbers = [
+        (old, new)
+        for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
+        if jnp.issubdtype(old.dtype, jnp.inexact)
+    ]
+    for old, new in numbers:
+        alive = alive * jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
+    return jax.tree.map(lambda old, new: jnp.where(alive > 0, new, old), before, after), alive
+
+
 @dataclasses.dataclass(frozen=True)
 class _Programs:
     init: Callable
     train: Callable
     evaluate: Callable | None
+    evaluation_chunk: int
     plan: placing.Plan
 
 
 def _compile(
-    run: Run, members: PyTree, data: PyTree, chunk: int, devices: list[placing.Device], count: int
+    run: Run,
+    members: PyTree,
+    data: PyTree,
+    chunk: int,
+    devices: list[placing.Device],
+    count: int,
+    evaluation_chunk: int = EVALUATION_CHUNK,
 ) -> _Programs:
     """Trace and compile, asking the compiler for the memory; halves the chunk until the program fits."""
     keys, hypers = members
+    alive = placing.place(jnp.ones(keys.shape[0], jnp.float32), devices)
     index = placing.replicate(jnp.int32(0), devices)
     init = jax.jit(placing.over_members(lambda member, _: run.init(*member), chunk, devices))
     states = jax.eval_shape(init, (keys, hypers), None)
@@ -128,17 +166,20 @@ def _compile(
     limit = placing.memory_limit(devices[0])
 
     def one(member, shared):
-        state, key, hyper = member
-        return run.train(state, shared[0], key, hyper, shared[1])
+        state, alive, key, hyper = member
+        after, metrics = run.train(state, shared[0], key, hyper, shared[1])
+        state, alive = unless_failed(state, after, alive)
+        return state, {**metrics, ALIVE: alive}
 
     while True:
         start = time.perf_counter()
         side_by_side = placing.over_members(one, chunk, devices)
         # A new function object each time: jit would otherwise return the trace of the chunk before.
         train = jax.jit(
-            lambda states, keys, hypers, *shared, f=side_by_side: f((states, keys, hypers), shared), donate_argnums=0
+            lambda states, alive, keys, hypers, *shared, f=side_by_side: f((states, alive, keys, hypers), shared),
+            donate_argnums=0,
         )
-        lowered = train.lower(_like(states, keys), keys, hypers, index, data)
+        lowered = train.lower(_like(states, keys), alive, keys, hypers, index, data)
         traced = time.perf_counter()
         compiled = lowered.compile()
         plan = placing.Plan(
@@ -169,7 +210,8 @@ def _compile(
             state, key, hyper = member
             return evaluation(state, index, key, hyper)
 
-        side_by_side = placing.over_members(evaluate_one, min(plan.per_device, EVALUATION_CHUNK), devices)
+        evaluation_chunk = min(plan.per_device, evaluation_chunk)
+        side_by_side = placing.over_members(evaluate_one, evaluation_chunk, devices)
         lowered = jax.jit(side_by_side).lower((_like(states, keys), keys, hypers), index)
         traced = time.perf_counter()
         evaluate = lowered.compile()
@@ -179,7 +221,15 @@ def _compile(
             trace_seconds=plan.trace_seconds + traced - start,
             compile_seconds=plan.compile_seconds + time.perf_counter() - traced,
         )
-    return _Programs(init, compiled, evaluate, plan)
+    return _Programs(init, compiled, evaluate, evaluation_chunk, plan)
+
+
+def _out_of_memory(error: Exception) -> bool:
+    return any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+
+
+def _warn(text: str) -> None:
+    warnings.warn(text, stacklevel=3)
 
 
 def _like(shapes: PyTree, placed: jax.Array) -> PyTree:
@@ -201,8 +251,12 @@ def sweep(
     resume: bool = False,
     on_plan: Callable[[placing.Plan], None] | None = None,
     on_segment: Callable[[Progress], None] | None = None,
+    on_note: Callable[[str], None] = _warn,
 ) -> Result:
     """Train every seed under every setting: one program, one copy of the data per device.
+
+    A member that goes NaN is frozen in its last finite state, marked (metric ``alive``) and noted; it harms no other.
+    Where memory runs out in spite of the plan, the chunk is halved and the segment done again.
 
     Member ``(h, s)`` is ``run(jax.random.key(seeds[s]), hypers[h], data)``: its parameters equal those of that single
     run to 1e-5 after tens of updates, rounding apart (members side by side are summed in another order).
@@ -220,10 +274,11 @@ def sweep(
       resume: continue from the newest checkpoint in ``directory``; the result is bit-identical to an uninterrupted run.
       on_plan: called once with the plan, before training.
       on_segment: called after every segment.
+      on_note: told in one line about what went wrong and was survived; a warning by default.
 
     Raises:
-      UserError: for settings that are not stacked, repeated seeds, a program that cannot fit, or a checkpoint of
-        another sweep.
+      UserError: for settings that are not stacked, repeated seeds, a program that cannot fit, a disk that takes no
+        checkpoint (the one before is intact), or a checkpoint of another sweep.
       Interrupted: after Ctrl-C or SIGTERM, once the running segment has ended and is saved.
     """
     numbers = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
@@ -250,13 +305,16 @@ def sweep(
     if on_plan is not None:
         on_plan(programs.plan)
 
-    history: dict[str, list[np.ndarray]] = {}
-    states, first = None, 0
-    if resume and directory is not None:
-        states, history, first = _restore(directory, identity, programs, members, count)
-    if states is None:
-        states = programs.init(members, None)
-    states = placing.place(states, placed_on)
+    def start(read: bool) -> tuple[PyTree, dict[str, list[np.ndarray]], int]:
+        """States on the devices, history and finished segments: of the newest checkpoint, or of the beginning."""
+        states, history, first = None, {}, 0
+        if read and directory is not None:
+            states, history, first = _restore(directory, identity, programs, members, count)
+        if states is None:
+            states = programs.init(members, None)
+        if first:  # a checkpoint from before members could fail
+            history.setdefault(ALIVE, [np.ones(count, np.float32)] * first)
+        return placing.place(states, placed_on), history, first
 
     def save(segment: int) -> None:
         from jaxrl_reg.io import checkpoint
@@ -266,36 +324,67 @@ def sweep(
             tree = (jax.tree.map(lambda leaf: leaf[:count], states), [np.stack(history[name]) for name in names])
             checkpoint.save(directory, segment, tree, {**identity, "metrics": names, "segment": segment})
 
-    saved, started, done = time.monotonic(), time.monotonic(), first
+    def one_segment(segment: int) -> tuple[PyTree, dict[str, np.ndarray]]:
+        index = placing.replicate(jnp.int32(segment), placed_on)
+        lives = placing.place(alive[np.arange(padded) % count], placed_on)
+        after, metrics = programs.train(states, lives, *members, index, data)
+        if programs.evaluate is not None:
+            metrics = {**metrics, **programs.evaluate((after, *members), index)}
+        return after, {name: np.array(value)[:count] for name, value in jax.device_get(metrics).items()}
+
+    states, history, first = start(resume)
+    alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
+    saved = started = time.monotonic()
+    ran, segment = 0, first  # segments done in this call, and finished ones
     with _stop_flag() as stop:
-        for segment in range(first, run.segments):
+        while segment < run.segments:
             begun = time.monotonic()
-            index = placing.replicate(jnp.int32(segment), placed_on)
-            states, metrics = programs.train(states, *members, index, data)
-            if programs.evaluate is not None:
-                metrics = {**metrics, **programs.evaluate((states, *members), index)}
-            metrics = {name: np.asarray(value)[:count] for name, value in jax.device_get(metrics).items()}
+            try:
+                states, metrics = one_segment(segment)
+            except jax.errors.JaxRuntimeError as error:
+                smaller, smaller_evaluation = -(-programs.plan.chunk // 2), -(-programs.evaluation_chunk // 2)
+                if not _out_of_memory(error):
+                    raise
+                if programs.plan.chunk == 1 and (programs.evaluate is None or programs.evaluation_chunk == 1):
+                    raise UserError(
+                        f"{count} members one after the other ran out of memory in segment {segment + 1}; take fewer "
+                        "seeds or a smaller network"
+                    ) from error
+                programs = _compile(run, members, data, smaller, placed_on, count, smaller_evaluation)
+                if any(leaf.is_deleted() for leaf in jax.tree.leaves(states)):  # donated to the call that failed
+                    states, history, segment = start(segment > first or resume)
+                    alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
+                on_note(
+                    f"out of memory; going on from segment {segment + 1} with {programs.plan.chunk} members side by "
+                    f"side in training, {programs.evaluation_chunk} in evaluation"
+                )
+                continue
+            for member in np.flatnonzero((metrics[ALIVE] == 0) & (alive > 0)):
+                on_note(f"{_name(member, numbers, hypers)} went NaN in segment {segment + 1} and is frozen before it")
+            alive = metrics[ALIVE]
             for name, value in metrics.items():
+                if name != ALIVE and np.issubdtype(value.dtype, np.floating):
+                    value[alive == 0] = np.nan
                 history.setdefault(name, []).append(value)
-            done, now = segment + 1, time.monotonic()
-            finished, stopping = done == run.segments, stop.is_set()  # read once: what raises must have been saved
+            ran, segment, now = ran + 1, segment + 1, time.monotonic()
+            finished, stopping = segment == run.segments, stop.is_set()  # read once: what raises must have been saved
             if finished or stopping or now - saved >= save_seconds:
-                save(done)
+                save(segment)
                 saved = time.monotonic()
             if on_segment is not None:
                 on_segment(
                     Progress(
-                        segment=done,
+                        segment=segment,
                         segments=run.segments,
-                        updates=done * run.updates_per_segment,
+                        updates=segment * run.updates_per_segment,
                         updates_per_second=count * run.updates_per_segment / max(now - begun, 1e-9),
-                        eta_seconds=(now - started) / (done - first) * (run.segments - done),
+                        eta_seconds=(now - started) / ran * (run.segments - segment),
                         metrics={name: value.reshape(settings, -1) for name, value in metrics.items()},
                         plan=programs.plan,
                     )
                 )
             if stopping:
-                raise Interrupted(f"stopped after segment {done} of {run.segments}")
+                raise Interrupted(f"stopped after segment {segment} of {run.segments}")
 
     def by_setting(leaf: Any) -> Any:
         return leaf[:count].reshape(settings, numbers.size, *leaf.shape[1:])
@@ -308,6 +397,16 @@ def sweep(
         plan=programs.plan,
         updates_per_segment=run.updates_per_segment,
     )
+
+
+def _name(member: int, seeds: np.ndarray, hypers: Any) -> str:
+    """``member 3 (seed 1, learning_rate=0.1)`` with the hyperparameters that differ between settings."""
+    setting, seed = divmod(int(member), seeds.size)
+    parts = [f"seed {seeds[seed]}"]
+    for name, leaf in ((field.name, np.asarray(getattr(hypers, field.name))) for field in dataclasses.fields(hypers)):
+        if np.unique(leaf).size > 1:
+            parts.append(f"{name}={leaf[setting]:g}")
+    return f"member {member} ({', '.join(parts)})"
 
 
 def _restore(

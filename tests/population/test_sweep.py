@@ -167,13 +167,133 @@ def test_chunk_is_halved_until_the_program_fits(monkeypatch):
         population.sweep(run, **request)
 
 
-def test_a_member_that_fails_harms_no_other():
-    run, data = make_run(), make_data()
-    bad = population.grid(Hyper(), learning_rate=[0.1, np.inf])
-    result = population.sweep(run, seeds=2, hypers=bad, data=data)
-    assert np.isnan(result.metrics["loss"][1]).any()
-    good = population.sweep(run, seeds=2, hypers=population.grid(Hyper(), learning_rate=[0.1]), data=data)
+def failing_run(at=2):
+    """The toy run, whose members with ``noise`` above 1 go NaN in segment ``at``."""
+    run = make_run()
+
+    def train(state, index, key, hyper, data):
+        after, metrics = run.train(state, index, key, hyper, data)
+        bad = (hyper.noise > 1) & (index == at)
+        return {**after, "w": jnp.where(bad, jnp.nan, after["w"])}, metrics
+
+    return dataclasses.replace(run, train=train)
+
+
+@pytest.mark.parametrize("how", [{"placement": "map"}, {"placement": "vmap"}])
+def test_a_member_that_goes_nan_is_frozen_marked_noted_and_harms_no_other(how):
+    data, notes = make_data(), []
+    hypers = population.grid(Hyper(), noise=[0.01, 2.0])
+    result = population.sweep(failing_run(), seeds=[4, 7], hypers=hypers, data=data, on_note=notes.append, **how)
+    np.testing.assert_array_equal(result.failed_at, [[-1, -1], [2, 2]])
+    np.testing.assert_array_equal(result.metrics["alive"], [[[1, 1, 1, 1]] * 2, [[1, 1, 0, 0]] * 2])
+    assert np.isfinite(result.metrics["loss"][1, :, :2]).all()
+    assert np.isnan(result.metrics["loss"][1, :, 2:]).all()
+    assert np.isnan(result.metrics["eval/return"][1, :, 2:]).all()
+    good = population.sweep(make_run(), seeds=[4, 7], hypers=hypers, data=data, **how)
     np.testing.assert_array_equal(result.metrics["loss"][0], good.metrics["loss"][0])
+    before = population.sweep(make_run(segments=2), seeds=[4, 7], hypers=hypers, data=data, **how)
+    np.testing.assert_allclose(result.state["w"][1], before.state["w"][1], rtol=1e-6)  # the last finite state
+    assert notes == [f"member {2 + i} (seed {s}, noise=2) went NaN in segment 3 and is frozen before it"
+                     for i, s in enumerate([4, 7])]  # fmt: skip
+
+
+def test_a_frozen_member_stays_frozen_after_a_resume(tmp_path):
+    data, hypers = make_data(), population.grid(Hyper(), noise=[0.01, 2.0])
+    whole = population.sweep(failing_run(), seeds=2, hypers=hypers, data=data, on_note=lambda note: None)
+
+    def stop(progress):
+        if progress.segment == 3:
+            raise KeyboardInterrupt
+
+    request = {"seeds": 2, "hypers": hypers, "data": data, "directory": tmp_path, "save_seconds": 0}
+    with pytest.raises(KeyboardInterrupt), pytest.warns(UserWarning, match="went NaN in segment 3"):
+        population.sweep(failing_run(), on_segment=stop, **request)
+    again = population.sweep(failing_run(), resume=True, **request)
+    assert same(whole.state, again.state)
+    np.testing.assert_array_equal(again.failed_at, whole.failed_at)
+
+
+def test_infinities_from_the_start_are_no_failure():
+    from jaxrl_reg.population.sweep import unless_failed
+
+    before = {"bound": jnp.array([jnp.inf, 1.0]), "n": jnp.array(1)}
+    state, alive = unless_failed(before, {"bound": jnp.array([jnp.inf, 2.0]), "n": jnp.array(2)}, jnp.float32(1))
+    assert (float(alive), float(state["bound"][1]), int(state["n"])) == (1, 2, 2)
+    state, alive = unless_failed(before, {"bound": jnp.array([jnp.inf, jnp.inf]), "n": jnp.array(2)}, jnp.float32(1))
+    assert (float(alive), float(state["bound"][1]), int(state["n"])) == (0, 1, 1)
+
+
+@pytest.mark.parametrize("donated", [True, False])
+def test_out_of_memory_at_run_time_goes_on_with_smaller_chunks(monkeypatch, tmp_path, donated):
+    module, notes, chunks = sys.modules["jaxrl_reg.population.sweep"], [], []
+    compile_, run, data = module._compile, make_run(), make_data()
+
+    def compile_small(*args):
+        programs = compile_(*args)
+        chunks.append(programs.plan.chunk)
+
+        def train(states, alive, keys, hypers, index, data):
+            if programs.plan.chunk > 2 and int(index) == 2:
+                if donated:
+                    jax.tree.map(lambda leaf: leaf.delete(), states)
+                raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+            return programs.train(states, alive, keys, hypers, index, data)
+
+        return dataclasses.replace(programs, train=train)
+
+    request = {"seeds": 8, "hypers": population.grid(Hyper()), "data": data, "placement": "vmap"}
+    request |= {"devices": jax.devices()[:1], "directory": tmp_path, "save_seconds": 0}
+    monkeypatch.setattr(module, "_compile", compile_small)
+    result = population.sweep(run, on_note=notes.append, **request)
+    assert chunks == [8, 4, 2]
+    assert [note.split(";")[0] for note in notes] == ["out of memory"] * 2
+    assert "2 members side by side" in notes[1]
+    monkeypatch.undo()
+    whole = population.sweep(run, **{**request, "directory": None})
+    np.testing.assert_allclose(result.metrics["loss"], whole.metrics["loss"], rtol=1e-5)
+
+
+def test_other_errors_of_the_runtime_are_not_taken_for_memory(monkeypatch):
+    module = sys.modules["jaxrl_reg.population.sweep"]
+    compile_ = module._compile
+
+    def train(*_):
+        raise jax.errors.JaxRuntimeError("INTERNAL: something else")
+
+    monkeypatch.setattr(module, "_compile", lambda *args: dataclasses.replace(compile_(*args), train=train))
+    with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
+        population.sweep(make_run(), seeds=2, hypers=population.grid(Hyper()), data=make_data())
+
+
+def test_a_full_disk_loses_no_checkpoint(tmp_path):
+    """The files that a process may write are cut off in the middle of the third checkpoint, for real."""
+    resource = pytest.importorskip("resource")
+    rows = 20_000  # 80 kB of random numbers in the state of every member
+
+    def init(key, hyper):
+        return jax.random.normal(key, (rows,))
+
+    def train(state, index, key, hyper, data):
+        return state + jax.random.normal(jax.random.fold_in(key, index), (rows,)), {"x": state[0]}
+
+    run, request = Run(init, train, None, 4, 1), {"seeds": 4, "hypers": population.grid(Hyper())}
+    whole = population.sweep(run, **request)
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fill(progress):
+        if progress.segment == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, before[1]))
+
+    request |= {"directory": tmp_path, "save_seconds": 0}
+    try:
+        with pytest.raises(UserError, match=r"could not write checkpoint 3 .* the previous one is intact"):
+            population.sweep(run, on_segment=fill, **request)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    seen = []
+    again = population.sweep(run, resume=True, on_segment=seen.append, **request)
+    assert [progress.segment for progress in seen] == [3, 4]
+    assert same(whole.state, again.state)
 
 
 CHILD = textwrap.dedent(
