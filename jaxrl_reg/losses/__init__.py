@@ -7,6 +7,7 @@ least; results have the dtype of the array arguments. Gradients are stopped only
 """
 
 from jaxrl_reg.losses.conservative import (
+    conservative_penalty,
     cql_lagrange_loss,
     cql_lagrange_weight,
     cql_penalty,
@@ -39,6 +40,13 @@ from jaxrl_reg.losses.policy import (
     weighted_log_prob_loss,
 )
 from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
+from jaxrl_reg.losses.successor import (
+    fb_loss,
+    implicit_reward,
+    infer_z,
+    orthonormality_loss,
+    project_sphere,
+)
 from jaxrl_reg.losses.value import (
     clipped_double_q_target,
     ensemble_td_error,
@@ -65,6 +73,7 @@ __all__ = [
     "behaviour_cloning_nll",
     "clipped_double_q_target",
     "clipped_value_loss",
+    "conservative_penalty",
     "cql_lagrange_loss",
     "cql_lagrange_weight",
     "cql_penalty",
@@ -72,19 +81,24 @@ __all__ = [
     "ensemble_td_error",
     "expectile_loss",
     "exponential_value_loss",
+    "fb_loss",
     "fql_actor_loss",
     "generalised_advantage_estimation",
     "goal_value_loss",
     "gradient_diversity_loss",
     "gumbel_loss",
     "huber_loss",
+    "implicit_reward",
+    "infer_z",
     "lambda_return",
     "n_step_return",
     "one_step_distillation_loss",
+    "orthonormality_loss",
     "pearson_conjugate",
     "pearson_weight",
     "policy_gradient_loss",
     "ppo_clip_loss",
+    "project_sphere",
     "rebrac_actor_loss",
     "rebrac_target",
     "regularised_actor_loss",

@@ -65,7 +65,11 @@ def _fit(function: str, axes: Mapping[str, tuple[str, ...]], given: Mapping[str,
 def _split(axes: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, int | tuple[int, ...]] | None:
     """The size of each named axis, or None if the number of axes cannot fit."""
     if "..." not in axes:
-        return dict(zip(axes, shape, strict=True)) if len(axes) == len(shape) else None
+        if len(axes) != len(shape):
+            return None
+        named = dict(zip(axes, shape, strict=True))
+        square = all(named[axis] == size for axis, size in zip(axes, shape, strict=True))  # "B B"
+        return named if square else None
     before = axes.index("...")
     after = len(axes) - before - 1
     rest = len(shape) - before - after

@@ -1,4 +1,4 @@
-"""Pessimism about actions outside the data: CQL's penalty and EDAC's ensemble diversity."""
+"""Pessimism about actions outside the data: the penalties of CQL, VC-FB and MC-FB, and EDAC's ensemble diversity."""
 
 from __future__ import annotations
 
@@ -32,7 +32,27 @@ def cql_penalty(q_samples: Array, log_probs: Array, q_data: Array) -> Array:
     Source: Kumar et al., 2020, Conservative Q-Learning for Offline Reinforcement Learning, eq. 4; the importance
       sampling is in the appendix on implementation details.
     """
-    return jax.nn.logsumexp(q_samples - jax.lax.stop_gradient(log_probs), axis=0) - q_data
+    return conservative_penalty(q_samples - jax.lax.stop_gradient(log_probs), q_data)
+
+
+@shapes(samples="K ...", data="...")
+def conservative_penalty(samples: Array, data: Array) -> Array:
+    """``log sum_k exp(x_k) - x``: how far a prediction at ``K`` sampled actions stands above that at the data's action.
+
+    CQL without importance weights. VC-FB applies it to values ``F_j^T z``, with ``...`` the rows of a batch; MC-FB to
+    measures ``F_j B^T``, with ``...`` all ``[B, B]`` pairs of row and future state.
+
+    Args:
+      samples: ``[K, ...]``, prediction at the sampled actions; detach the actions.
+      data: ``[...]``, prediction at the data's action.
+    Returns:
+      ``[...]``, in units of the prediction.
+    Raises:
+      ValueError: shapes differ.
+    Edges: no overflow for large values; at least ``log K`` where all are equal, without ``- log K``.
+    Source: Jeen, Bewley and Cullen, 2024, Zero-Shot Reinforcement Learning from Low Quality Data, eqs. 8 and 9.
+    """
+    return jax.nn.logsumexp(samples, axis=0) - data
 
 
 @shapes(log_weight="")
