@@ -26,6 +26,7 @@ from jaxrl_reg.losses.dice import (
     reverse_kl_weight,
     v_dice_losses,
 )
+from jaxrl_reg.losses.distillation import masked_mean, self_evolution_target
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
 from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.policy import (
@@ -91,6 +92,7 @@ __all__ = [
     "implicit_reward",
     "infer_z",
     "lambda_return",
+    "masked_mean",
     "n_step_return",
     "one_step_distillation_loss",
     "orthonormality_loss",
@@ -104,6 +106,7 @@ __all__ = [
     "regularised_actor_loss",
     "reverse_kl_conjugate",
     "reverse_kl_weight",
+    "self_evolution_target",
     "soft_actor_loss",
     "soft_td_target",
     "sparse_value_loss",
