@@ -1,0 +1,28 @@
+"""SQL against BC, and against itself with a regulariser so strong that the value is the behaviour's mean."""
+
+from experiments import control
+from experiments.harness import Claim
+from jaxrl_reg.agents import sql
+
+CLAIM = Claim(
+    statement="SQL improves on its data without ever evaluating an action that is not in it; with a regulariser strong "
+    "enough to keep the value at the mean over the data's actions it improves less",
+    paper=sql.PAPER.url,
+    method="SQL",
+    baselines=("BC",),
+    ablation="SQL with alpha 100",
+    metric="fraction of steps at the goal (pointnav)",
+    margin=0.1,
+)
+CONFIG = (("decay_steps", 0),)
+EXPONENTIAL = {"inverse_temperature": 10.0}
+ARMS = {
+    "SQL": control.Arm("sql", {"alpha": 0.1}, CONFIG),
+    "SQL with alpha 100": control.Arm("sql", {"alpha": 100.0}, CONFIG),
+    "EQL": control.Arm("eql", {"alpha": 0.5, **EXPONENTIAL}, CONFIG),
+    "BC": control.Arm("bc"),
+}
+
+
+def run(seeds, scale, say):
+    return control.success(ARMS, seeds, scale, say)
