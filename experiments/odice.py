@@ -29,7 +29,7 @@ CLAIM = Claim(
     method="orthogonal",
     baselines=("behaviour cloning", "true gradient"),
     ablation="semi-gradient",
-    metric="discounted return over 10, exact (slippery grid, mean over lambda 0.5 and 0.6)",
+    metric="exact return / 10, mean of lambda 0.5 and 0.6 (slippery grid)",
     systems=(3,),
 )
 GRADIENTS = {"orthogonal": "orthogonal", "semi-gradient": "semi", "true gradient": "true"}
