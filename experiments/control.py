@@ -8,8 +8,8 @@ averages the data's actions and stays where it is.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ import numpy as np
 from jaxrl_reg import agents, data, envs, population
 from jaxrl_reg.evaluation import returns
 from jaxrl_reg.loops import offline
-from jaxrl_reg.types import Dataset
+from jaxrl_reg.types import Agent, Dataset, Run, Spec
 
 LARGEST_ACTION = 0.45
 EPISODE = 30
@@ -70,6 +70,45 @@ def behaviour(key: jax.Array, rows: int) -> Dataset:
     )
 
 
+class Population(NamedTuple):
+    """Arms of one agent and configuration, which train as one program; leaves of ``hypers`` are ``[arms]``."""
+
+    label: str
+    arms: list[str]
+    agent: Agent
+    hypers: Any
+
+    def train(
+        self, run: Run, seeds: Sequence[int], dataset: Dataset, steps: int, say: Callable[[str], None]
+    ) -> dict[str, list[float]]:
+        """Each arm's last ``eval/return`` for every seed, per step of an episode of ``steps``."""
+        result = population.sweep(run, seeds=list(seeds), hypers=self.hypers, data=dataset)
+        say(f"{self.label}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
+        results = {}
+        for row, arm in enumerate(self.arms):
+            final = result.metrics["eval/return"][row, :, -1] / steps
+            results[arm] = np.nan_to_num(final, nan=0.0).tolist()  # a run that went NaN reaches nothing
+            say(f"{arm}: {np.mean(results[arm]):.3f}")
+        return results
+
+
+def populations(
+    arms: Mapping[str, Arm], hidden: tuple[int, ...], spec: Spec, settings: Mapping[str, float]
+) -> Iterator[Population]:
+    """The arms, those of one agent and configuration together. ``settings`` are hyperparameters of every arm that has
+    them; an arm's own go before."""
+    groups: dict[tuple, list[str]] = {}
+    for name, arm in arms.items():
+        groups.setdefault((arm.agent, arm.config), []).append(name)
+    for (agent_name, config), members in groups.items():
+        module = agents.load(agent_name)
+        known = {field.name for field in dataclasses.fields(module.Hyper)}
+        common = {name: value for name, value in settings.items() if name in known}
+        hypers = population.stack([dataclasses.replace(module.Hyper(), **{**common, **arms[m].hyper}) for m in members])
+        agent = module.make(module.Config(hidden=hidden, **dict(config)), spec)
+        yield Population(f"{agent_name} {dict(config) or ''}", members, agent, hypers)
+
+
 def success(
     arms: dict[str, Arm], seeds: Sequence[int], scale: str, say: Callable[[str], None]
 ) -> dict[str, list[float]]:
@@ -81,21 +120,9 @@ def success(
     dataset = behaviour(jax.random.key(20_240), rows)
     env = envs.make("pointnav", task="top_right", episode_length=EPISODE)
     say(f"behaviour: {float(np.mean(data.episode_returns(dataset))) / EPISODE:.3f} of the steps at the goal")
-    groups: dict[tuple, list[str]] = {}
-    for name, arm in arms.items():
-        groups.setdefault((arm.agent, arm.config), []).append(name)
-
     results: dict[str, list[float]] = {}
-    for (agent_name, config), members in groups.items():
-        module = agents.load(agent_name)
-        agent = module.make(module.Config(hidden=hidden, **dict(config)), dataset.spec)
-        common = {"discount": 0.9} if hasattr(module.Hyper(), "discount") else {}
-        hypers = population.stack([dataclasses.replace(module.Hyper(), **common, **arms[m].hyper) for m in members])
-        run = offline(agent, batch_size=128, updates=updates, segments=2, evaluate=returns.evaluator(env, episodes))
-        result = population.sweep(run, seeds=list(seeds), hypers=hypers, data=dataset)
-        say(f"{agent_name} {dict(config) or ''}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
-        for row, member in enumerate(members):
-            final = result.metrics["eval/return"][row, :, -1] / EPISODE
-            results[member] = np.nan_to_num(final, nan=0.0).tolist()  # a run that went NaN reaches nothing
-            say(f"{member}: {np.mean(results[member]):.3f}")
+    for group in populations(arms, hidden, dataset.spec, {"discount": 0.9}):
+        evaluate = returns.evaluator(env, episodes)
+        run = offline(group.agent, batch_size=128, updates=updates, segments=2, evaluate=evaluate)
+        results |= group.train(run, seeds, dataset, EPISODE, say)
     return {name: results[name] for name in arms}

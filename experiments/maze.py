@@ -11,10 +11,9 @@ import dataclasses
 from collections.abc import Callable, Sequence
 
 import jax
-import numpy as np
 
-from experiments.control import Arm
-from jaxrl_reg import agents, envs, population
+from experiments.control import Arm, populations
+from jaxrl_reg import envs
 from jaxrl_reg.evaluation import returns
 from jaxrl_reg.loops import offline, zero_shot
 from jaxrl_reg.loops.explore import coverage, explore
@@ -45,25 +44,12 @@ def success(
     labelled = zero_shot.relabel(env, data, tasks, jax.random.key(DATA_SEED))
     say(f"in the data {float(labelled.reward.mean()):.3f} of the steps are at the goal of a task")
 
-    groups: dict[tuple, list[str]] = {}
-    for name, arm in arms.items():
-        groups.setdefault((arm.agent, arm.config), []).append(name)
+    everywhere = returns.evaluator(zero_shot.mean_reward(env, tasks), len(tasks) * episodes)
     results: dict[str, list[float]] = {}
-    for (agent_name, config), members in groups.items():
-        module = agents.load(agent_name)
-        agent = module.make(module.Config(hidden=hidden, **dict(config)), data.spec)
-        known = {field.name for field in dataclasses.fields(module.Hyper)}
-        common = {name: value for name, value in settings.items() if name in known}
-        hypers = population.stack([dataclasses.replace(module.Hyper(), **{**common, **arms[m].hyper}) for m in members])
-        everywhere = returns.evaluator(zero_shot.mean_reward(env, tasks), len(tasks) * episodes)
-        run = offline(agent, batch_size=256, updates=updates, evaluate=everywhere)
-        if agent.zero_shot is not None:
-            judged = zero_shot.evaluation(env, agent, tasks, labelled, episodes)
+    for group in populations(arms, hidden, data.spec, settings):
+        run = offline(group.agent, batch_size=256, updates=updates, evaluate=everywhere)
+        if group.agent.zero_shot is not None:
+            judged = zero_shot.evaluation(env, group.agent, tasks, labelled, episodes)
             run = dataclasses.replace(run, evaluate=judged)
-        result = population.sweep(run, seeds=list(seeds), hypers=hypers, data=data)
-        say(f"{agent_name} {dict(config) or ''}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
-        for row, member in enumerate(members):
-            final = result.metrics["eval/return"][row, :, -1] / env.spec.max_episode_steps
-            results[member] = np.nan_to_num(final, nan=0.0).tolist()  # a run that went NaN reaches nothing
-            say(f"{member}: {final.mean():.3f}")
+        results |= group.train(run, seeds, data, env.spec.max_episode_steps, say)
     return {name: results[name] for name in arms}
