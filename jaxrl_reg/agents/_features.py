@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_reg import networks
+from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
+from jaxrl_reg.losses.successor import solve
 from jaxrl_reg.policies import deterministic
 from jaxrl_reg.transforms import polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition, ZeroShot, pytree, setting
@@ -72,32 +73,10 @@ class State(NamedTuple):
     features: PyTree
 
 
-def on_sphere(x: Array) -> Array:
-    """``x [..., D]`` scaled to length sqrt(D); 0 stays 0."""
-    size = x.shape[-1] ** 0.5
-    return size * x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-6)
-
-
-def solve(matrix: Array, right: Array) -> Array:
-    """``x [D, K]`` with ``matrix x = right`` for a positive definite ``matrix [D, D]``, by Gauss-Jordan elimination.
-
-    Plain array operations: on a CPU with members side by side, LAPACK's threads wait for one another and an update
-    takes fifty times as long.
-    """
-    size = matrix.shape[0]
-
-    def eliminate(i: Array, rows: Array) -> Array:
-        pivot = rows[i] / rows[i, i]
-        return (rows - rows[:, i, None] * pivot).at[i].set(pivot)
-
-    rows = jnp.concatenate([matrix, right], axis=1)
-    return jax.lax.fori_loop(0, size, eliminate, rows)[:, size:]
-
-
 def fit(phi: Array, reward: Array) -> Array:
     """``z [D]`` that explains ``reward [N]`` by ``phi [N, D]`` best, in the least-squares sense, on the sphere."""
     with jax.default_matmul_precision("highest"):
-        return on_sphere(solve(_covariance(phi, RIDGE), phi.T @ reward[:, None] / reward.shape[0])[:, 0])
+        return losses.project_sphere(solve(_covariance(phi, RIDGE), phi.T @ reward[:, None] / reward.shape[0])[:, 0])
 
 
 def _covariance(phi: Array, ridge: float) -> Array:
@@ -134,11 +113,11 @@ def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> 
         """``z [B, D]``; ``phi [B, D]`` of the states that the batch led to."""
         normal_key, row_key, mix_key = jax.random.split(key, 3)
         size = phi.shape[0]
-        z = on_sphere(jax.random.normal(normal_key, phi.shape))
+        z = losses.project_sphere(jax.random.normal(normal_key, phi.shape))
         with jax.default_matmul_precision("highest"):
             best_here = solve(_covariance(phi, BATCH_RIDGE), jax.random.permutation(row_key, phi).T).T
         mixed = jax.random.uniform(mix_key, (size, 1)) < hyper.mix_ratio
-        return jnp.where(mixed, on_sphere(best_here), z)
+        return jnp.where(mixed, losses.project_sphere(best_here), z)
 
     def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
         task_key, next_key, actor_key = jax.random.split(key, 3)
@@ -185,6 +164,6 @@ def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> 
         return fit(features.phi(state.features, observation), reward)
 
     def goal_z(state: State, goal: Array) -> Array:
-        return on_sphere(features.phi(state.features, goal))
+        return losses.project_sphere(features.phi(state.features, goal))
 
     return Agent(init, update, act, sample, zero_shot=ZeroShot(infer_z, goal_z, serve))

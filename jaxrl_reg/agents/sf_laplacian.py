@@ -17,7 +17,7 @@ from typing import Any
 import jax.numpy as jnp
 import optax
 
-from jaxrl_reg import networks
+from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common, _features
 from jaxrl_reg.agents._features import State
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
@@ -50,7 +50,7 @@ def make(config: Config, spec: Spec) -> Agent:
     network = networks.mlp((spec.observation_dim, *config.hidden, config.features), layer_norm="first_tanh")
 
     def phi_of(params: PyTree, observation: Array) -> Array:
-        return _features.on_sphere(network.apply(params, observation))
+        return losses.project_sphere(network.apply(params, observation))
 
     def init(key: Key, hyper: Any) -> _common.Trainable:
         return _common.trainable(network.init(key), optax.adam(hyper.feature_learning_rate))
