@@ -75,8 +75,8 @@ examples:
 
 ZEROSHOT_EXAMPLES = """\
 examples:
-  jaxrl-reg zeroshot runs/pointmaze-fb-20260101-120000 --task reach_top_left,reach_bottom_right
-  jaxrl-reg zeroshot runs/pointmaze-fb-20260101-120000 --reward my_rewards.py:far_left --episodes 50
+  jaxrl-reg zeroshot runs/pointmaze-sf_laplacian-20260101-120000 --task reach_top_left,reach_bottom_right
+  jaxrl-reg zeroshot runs/pointmaze-sf_laplacian-20260101-120000 --reward my_rewards.py:far_left --episodes 50
 
 A reward is a function of one step, in JAX:
 

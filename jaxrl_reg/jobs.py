@@ -21,7 +21,7 @@ import datetime
 import json
 import pathlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
@@ -346,7 +346,7 @@ def sweep(
     world = env
     if serves_tasks:
         tasks = _tasks(env, data)
-        say(f"judged by the mean return over {_listed(task.name for task in tasks)}")
+        say(f"judged by the mean return over {', '.join(task.name for task in tasks)}")
         data, world = zero_shot.mean_relabelled(env, data), zero_shot.mean_reward(env, tasks)
     facts["dataset"] = summarise(data, config, source, env.spec.max_episode_steps)
     _write_json(path / "summary.json", facts)
@@ -450,7 +450,7 @@ def compare(
                     raise UserError(f"{path} holds a run with other numbers; choose another directory with --out")
                 planned.append((path, one))
     if unused:
-        raise UserError(f"no agent of the comparison has {_listed(sorted(unused))}")
+        raise UserError(f"no agent of the comparison has {', '.join(sorted(unused))}")
     for env in envs:
         make_env(dataclasses.replace(config, env=env))
     for number, (path, one) in enumerate(planned, 1):
@@ -744,7 +744,7 @@ def zeroshot(
     if agent.zero_shot is None:
         raise UserError(
             f"{config.agent} learns one task and can serve no other; train an agent that learns without rewards, such "
-            "as fb"
+            "as sf_laplacian"
         )
     chosen = [zero_shot.load_task(text, env) for text in rewards]
     if tasks or not rewards:
@@ -759,7 +759,7 @@ def zeroshot(
     data = _load(config, env)
     labelled = _labelled(env, data, chosen, config, samples)
     paid = np.asarray(labelled.reward)
-    say(f"{paid.shape[1]:,} states of {data.name} labelled for {_listed(names)}")
+    say(f"{paid.shape[1]:,} states of {data.name} labelled for {', '.join(names)}")
     for name, values in zip(names, paid, strict=True):
         if np.ptp(values) == 0:
             say(f"{name}: every one of these states pays {values[0]:g}, which tells the agent nothing")
@@ -1118,10 +1118,6 @@ def _sinks(member: Learner, config: SweepConfig, path: pathlib.Path) -> Iterator
 def score_name(facts: Mapping[str, Any]) -> str:
     """The column that the report judges: the normalised score where the data set has its two references."""
     return "eval/score" if facts.get("dataset", {}).get("normalised") else "eval/return"
-
-
-def _listed(names: Iterable[str]) -> str:
-    return ", ".join(names)
 
 
 def _with_score(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,11 @@ def rotate(quaternion: np.ndarray, vector: np.ndarray) -> np.ndarray:
     return vector + w * twice + np.cross(axis, twice)
 
 
+def balls(position: np.ndarray) -> np.ndarray:
+    """``Scene.ends`` of one ball whose middle is at ``position [T, 2]``: a capsule of no length."""
+    return np.stack([position, position], axis=1)[:, None]
+
+
 def bodies(model: Any, position: np.ndarray, quaternion: np.ndarray, seconds: float) -> Scene:
     """The moving shapes of a MuJoCo ``model`` whose bodies are at ``position [T, B, 3]``, turned by ``[T, B, 4]``.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core
+from jaxrl_reg.envs import core, drawing
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.types import Array, Env, EnvState, Scene, Spec
 
@@ -88,7 +88,7 @@ def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
         place = np.array([TASKS[task]] * 2)
         still = np.array([place, [[0, -0.6], [0, 0.6]], [[-0.6, 0], [0.6, 0]]])
         return Scene(
-            np.stack([position, position], axis=1)[:, None],
+            drawing.balls(position),
             np.array([0.05]),
             0.02 * SUBSTEPS,
             still=still,

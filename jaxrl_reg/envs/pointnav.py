@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core
+from jaxrl_reg.envs import core, drawing
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.types import Array, Env, Scene, Spec
 
@@ -47,7 +47,7 @@ def make(task: str = "top_right", episode_length: int = 30) -> Env:
     def draw(states):
         position = np.array([core.unwrap(state) for state in states])
         place = np.broadcast_to(np.asarray(GOALS[task]), (1, 2, 2))
-        return Scene(np.stack([position, position], axis=1)[:, None], np.array([0.04]), 0.1, False, *_room(place))
+        return Scene(drawing.balls(position), np.array([0.04]), 0.1, False, *_room(place))
 
     env = core.with_tasks(
         core.environment(reset, step, Spec(2, 2), "pointnav", draw=draw),

@@ -43,6 +43,7 @@ def read(directory: str | pathlib.Path) -> list[Entry]:
     Raises:
       UserError: if there are none.
     """
+    from jaxrl_reg.evaluation.report import data_scores
     from jaxrl_reg.io.sinks import read_parquet
 
     found = []
@@ -56,10 +57,7 @@ def read(directory: str | pathlib.Path) -> list[Entry]:
         frame = read_parquet(path.parent / "metrics.parquet")
         frame = frame[(frame["agent"] == config["agent"]) & (frame["evaluation"] == 0)]
         last = frame[frame["update"] == frame["update"].max()].sort_values("seed")
-        behaviour = float(np.mean(about["returns"]))
-        if about["normalised"]:
-            low, high = about["score_random"], about["score_expert"]
-            behaviour = 100.0 * (behaviour - low) / (high - low)
+        behaviour = float(data_scores(about).mean())
         training = facts["training"][config["agent"]]
         found.append(
             Entry(

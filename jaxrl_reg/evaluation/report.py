@@ -17,6 +17,7 @@ import numpy as np
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation import plots
+from jaxrl_reg.evaluation.viewer import templates
 from jaxrl_reg.io.sinks import read_parquet
 
 if TYPE_CHECKING:
@@ -173,13 +174,19 @@ def analyse(
         return _analyse(frame, about, agent, list(swept), baseline)
 
 
+def data_scores(about: Mapping[str, Any]) -> np.ndarray:
+    """The scores of the data's own episodes, from a data set's summary: normalised where it has its references."""
+    returns = np.asarray(about["returns"], float)
+    if not about["normalised"]:
+        return returns
+    return 100.0 * (returns - about["score_random"]) / (about["score_expert"] - about["score_random"])
+
+
 def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: list[str], baseline: str) -> Analysis:
     score = "eval/score" if "eval/score" in frame and about["normalised"] else "eval/return"
     if not (frame["agent"] == agent).any():
         raise UserError(f"the run has no metrics of {agent} yet; continue it with resume")
-    episodes = np.asarray(about["returns"], float)
-    if score == "eval/score":
-        episodes = 100.0 * (episodes - about["score_random"]) / (about["score_expert"] - about["score_random"])
+    episodes = data_scores(about) if score == "eval/score" else np.asarray(about["returns"], float)
     finite = frame[score].replace([np.inf, -np.inf], np.nan)
     lowest = float(finite.min()) if finite.notna().any() else 0.0
     pooled = pool(frame.assign(**{score: finite}), score)
@@ -604,8 +611,6 @@ def render(
       viewer: the name of a file beside the report that shows the episode in the environment's own viewer.
       tasks: from ``served``, for an agent to which tasks were put after training.
     """
-    import jinja2
-
     places = _places(analysis)
     everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
     edges = [edge for group in everything for edge in (group.last.low, group.last.high)]
@@ -622,14 +627,8 @@ def render(
             shown["tasks"] = task_figure(tasks, theme)
     embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not _asks_elsewhere(episode)
     config, about = stored["config"], facts["dataset"]
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxrl_reg.evaluation", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    return environment.get_template("report.html").render(
+    template = templates().get_template("report.html")
+    return template.render(
         agent=analysis.agent,
         env=config["env"],
         dataset=about["name"],

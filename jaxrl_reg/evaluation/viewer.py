@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import json
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from jaxrl_reg.types import Scene
 
+if TYPE_CHECKING:
+    import jinja2
+
 FRAMES = 400  # at most; longer episodes skip evenly
+
+
+def templates() -> jinja2.Environment:
+    """The pages of this package: what is put into them is escaped, and a name they lack is an error."""
+    import jinja2
+
+    return jinja2.Environment(
+        loader=jinja2.PackageLoader("jaxrl_reg.evaluation", "templates"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
+    )
 
 
 def page(scene: Scene, title: str = "") -> str:
@@ -27,12 +44,5 @@ def page(scene: Scene, title: str = "") -> str:
         "milliseconds": 1000.0 * scene.seconds * stride,
         "follow": scene.follow,
     }
-    import jinja2
-
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("jaxrl_reg.evaluation", "templates"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
     data = json.dumps(drawn, separators=(",", ":"), allow_nan=False)
-    return environment.get_template("viewer.html").render(title=title, data=data)
+    return templates().get_template("viewer.html").render(title=title, data=data)
