@@ -51,8 +51,12 @@ examples:
   jaxrl-reg sweep --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
   jaxrl-reg sweep --env pointnav --agent iql --grid expectile=0.7,0.9 --grid inverse_temperature=log:0.5:10:4
   jaxrl-reg sweep --agent td3_bc --dataset medium --set discount=0.995 --set n_critics=4 --scale full
+  jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --sample alpha=lin:0:5 --draws 32 --design sobol
+  jaxrl-reg sweep --agent rebrac --grid hidden=64x64,256x256 --grid n_critics=2,4 --sample actor_bc_coef=log:0.001:1
 
-Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values."""
+Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values;
+--sample draws from log:LOW:HIGH, lin:LOW:HIGH or values V,V,... A setting of the agent (widths, number of critics)
+can be swept as well: every value of it is a program of its own, and the plan says so before anything runs."""
 
 TRAIN_EXAMPLES = """\
 examples:
@@ -119,8 +123,8 @@ def _assignment(text: str) -> tuple[str, str]:
     return name.strip().replace("-", "_"), value.strip()
 
 
-def _axis(text: str) -> tuple[str, tuple[float, ...]]:
-    """``name=0.1,1`` or ``name=log:0.01:1:5`` or ``name=lin:0:1:3``."""
+def _axis(text: str) -> tuple[str, tuple[Any, ...]]:
+    """``name=0.1,1`` or ``name=log:0.01:1:5`` or ``name=lin:0:1:3``; what is no number stays as it is (``64x64``)."""
     name, values = _assignment(text)
     try:
         kind, *numbers = values.split(":")
@@ -132,19 +136,31 @@ def _axis(text: str) -> tuple[str, tuple[float, ...]]:
             if kind == "lin":
                 return name, tuple(low + (high - low) * step for step in steps)
             return name, tuple(low * (high / low) ** step for step in steps)
-        return name, tuple(float(value) for value in values.split(",") if value.strip())
+        return name, tuple(_number(value.strip()) for value in values.split(",") if value.strip())
     except (ValueError, IndexError):
         raise argparse.ArgumentTypeError(
             f"{text!r} is not name=number,number,... or name=log:LOW:HIGH:N or name=lin:LOW:HIGH:N"
         ) from None
 
 
+def _number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+_PAIRS = {  # field: flag, what it is called in the help, how it is read
+    "grid": ("--grid", "NAME=V,V,...", _axis),
+    "sample": ("--sample", "NAME=log:LOW:HIGH", _assignment),
+    "settings": ("--set", "NAME=VALUE", _assignment),
+}
 _TYPES: dict[str, Callable[[str], Any]] = {"int": _whole, "int | None": _whole, "tuple[int, ...]": _widths}
 _METAVARS = {"int": "N", "int | None": "N", "tuple[int, ...]": "N,N"}
 
 
 def _flag(name: str) -> str:
-    return "--set" if name == "settings" else "--" + name.replace("_", "-")
+    return _PAIRS[name][0] if name in _PAIRS else "--" + name.replace("_", "-")
 
 
 def _add_config(
@@ -156,9 +172,9 @@ def _add_config(
         field = fields[name]
         kind, text = str(field.type), field.metadata["help"]
         options: dict[str, Any] = {}
-        if name in ("grid", "settings"):
-            shape = "NAME=V,V,..." if name == "grid" else "NAME=VALUE"
-            options = {"action": "append", "metavar": shape, "type": _axis if name == "grid" else _assignment}
+        if name in _PAIRS:
+            _, shape, read = _PAIRS[name]
+            options = {"action": "append", "metavar": shape, "type": read}
         elif kind == "bool":
             options = {"action": "store_true"}
         else:
@@ -181,8 +197,9 @@ def _show(value: Any) -> str:
 
 _COLLECTING = ("env", "backend", "data_dir", "scale", "collect_steps", "hidden", "seed_offset")
 _TRAINING = tuple(field.name for field in dataclasses.fields(jobs.SweepConfig))
+_SEARCHING = ("grid", "sample", "draws", "design", "design_seed")
 _COMPARING = tuple(
-    name for name in _TRAINING if name not in ("env", "agent", "dataset", "grid", "tensorboard", "wandb")
+    name for name in _TRAINING if name not in ("env", "agent", "dataset", "tensorboard", "wandb", *_SEARCHING)
 )
 
 
@@ -212,7 +229,7 @@ def build_parser() -> argparse.ArgumentParser:
         ("train", "Train one setting over several seeds, with a cloning baseline, and report.", TRAIN_EXAMPLES),
     ):
         parser = verb(name, description, examples)
-        _add_config(parser, [field for field in _TRAINING if name == "sweep" or field != "grid"])
+        _add_config(parser, [field for field in _TRAINING if name == "sweep" or field not in _SEARCHING])
         parser.add_argument("--out", metavar="DIR", help="run directory [runs/<env>-<agent>-<time>]")
     parser = verb(
         "compare",
@@ -308,7 +325,7 @@ def config_of(arguments: argparse.Namespace) -> jobs.SweepConfig:
     """
     names = [field.name for field in dataclasses.fields(jobs.SweepConfig)]
     given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
-    for name in ("grid", "settings"):
+    for name in _PAIRS:
         pairs = given.get(name, [])
         seen = [key for key, _ in pairs]
         twice = next((key for key in seen if seen.count(key) > 1), None)

@@ -39,6 +39,7 @@ COLLECT_ENVS, COLLECT_SEGMENTS, COLLECT_STREAM, LABEL_STREAM = 16, 20, 7, 8
 PLAY_ENVS = 64  # environments side by side when finished policies are played
 EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
 PLACEMENTS = ("auto", "map", "vmap")
+DESIGNS = ("random", "sobol")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
 EXPLORED = ("rnd", "diayn")  # collected without a task
 
@@ -100,7 +101,11 @@ class SweepConfig:
         "medium-replay",
         "random, medium, medium-replay, medium-expert, expert, rnd or diayn (collected here), or a file",
     )
-    grid: Mapping[str, Sequence[float]] = _option({}, "values of a hyperparameter to sweep; several make a product")
+    grid: Mapping[str, Sequence[Any]] = _option({}, "values of a hyperparameter to sweep; several make a product")
+    sample: Mapping[str, str] = _option({}, "range to draw a hyperparameter from; drawn settings multiply the grid")
+    draws: int = _option(16, "settings to draw from the ranges of --sample")
+    design: str = _option("random", "how they are spread: random or sobol")
+    design_seed: int = _option(0, "of the draw; another one gives other settings")
     settings: Mapping[str, Any] = _option({}, "fixed value of a hyperparameter or of a setting of the agent")
     scale: str = _option(
         "small", "small (minutes on two cores) or full (the published protocol)", choices=tuple(SCALES)
@@ -138,6 +143,12 @@ def resolve(config: SweepConfig) -> SweepConfig:
             raise UserError(f"{name}={getattr(config, name)} must be at least 1")
     if config.placement not in PLACEMENTS:
         raise unknown("placement", config.placement, PLACEMENTS)
+    if config.design not in DESIGNS:
+        raise unknown("design", config.design, DESIGNS)
+    if config.draws < 1:
+        raise UserError(f"draws={config.draws} must be at least 1")
+    if config.design_seed < 0:
+        raise UserError(f"design_seed={config.design_seed} must not be negative")
     if config.chunk is not None and config.chunk < 1:
         raise UserError(f"chunk={config.chunk} must be at least 1 member")
     if config.seed_offset < 0:
@@ -167,9 +178,15 @@ class Outcome(NamedTuple):
     """What ``sweep`` returns: where everything is, the trained populations, and the table of the report."""
 
     directory: pathlib.Path
-    result: Result
+    results: list[Result]  # one per group of settings that share a program
     baseline: Result | None
     table: pd.DataFrame  # without rows after a lean run
+
+    @property
+    def result(self) -> Result:
+        """The trained population of a sweep whose settings share one program."""
+        (only,) = self.results
+        return only
 
 
 Say = Callable[[str], None]
@@ -185,17 +202,35 @@ def _silent(_: Any) -> None:
 
 
 class Learner(NamedTuple):
-    """An agent module with its settings filled in; leaves of ``hypers`` are ``[H]``."""
+    """An agent module with its settings filled in, those that share a program; leaves of ``hypers`` are ``[H]``."""
 
     name: str
     config: Any
     hypers: Any
-    swept: dict[str, tuple[float, ...]]
+    swept: dict[str, tuple[float | str, ...]]  # what each setting has of everything that is swept, [H]
     make: Callable[[Any, Any], Agent]
+    first: int = 0  # number of the first of these settings among all of the sweep
+    label: str = ""  # the name, and what sets this program apart from the others of the sweep
+    folder: str = ""  # of its checkpoints
 
 
 def learner(name: str, config: SweepConfig, *, own: bool = True) -> Learner:
     """The agent ``name`` under ``config``; with ``own=False`` (a baseline) only the network size is taken from it.
+
+    Raises:
+      UserError: as ``learners``, or if the settings need several programs.
+    """
+    found = learners(name, config, own=own)
+    if len(found) > 1:
+        raise UserError(f"the settings of {name} need {len(found)} programs; this job takes those of one")
+    return found[0]
+
+
+def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learner]:
+    """The agent ``name`` with the settings of ``config``, in groups that share a program.
+
+    A swept hyperparameter is traced: all its values share one. A swept setting of the agent (widths, ensemble size)
+    changes the program, so each of its values is a group, which compiles separately. Settings are numbered through.
 
     Raises:
       UserError: for an unknown agent, hyperparameter or setting, or a value of the wrong kind.
@@ -219,24 +254,85 @@ def learner(name: str, config: SweepConfig, *, own: bool = True) -> Learner:
             fixed[key] = _coerce(key, static[key], value)
         else:
             raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *static])
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    points = _points(name, config, traced, static) if own else [{}]
+    for point in points:
+        groups.setdefault(tuple(point[key] for key in point if key in static), []).append(point)
+    made: list[Learner] = []
+    first = 0
+    for number, members in enumerate(groups.values()):
+        apart = {key: value for key, value in members[0].items() if key in static}
+        hypers = population.stack(
+            [module.Hyper(**{**start, **{k: v for k, v in one.items() if k in traced}}) for one in members]
+        )
+        swept = {
+            key: tuple(_cell(one[key]) for one in members)
+            if key in static
+            else tuple(float(value) for value in getattr(hypers, key))
+            for key in points[0]
+        }
+        words = " ".join([name, *(f"{key}={_word(value)}" for key, value in apart.items())])
+        folder = name if len(groups) == 1 else f"{name}-{number}"
+        config_of = module.Config(**{**fixed, **apart})
+        made.append(Learner(name, config_of, hypers, swept, module.make, first, words, folder))
+        first += len(members)
+    return made
+
+
+def _points(
+    name: str, config: SweepConfig, traced: Mapping[str, Any], static: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Every setting of the sweep as what it gives to everything that is swept: the grid times the drawn ones."""
+    import itertools
+
+    from jaxrl_reg import population
+
+    for key in (*config.grid, *config.sample):
+        if key not in traced and key not in static:
+            raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *static])
+        if key in config.settings:
+            raise UserError(f"{key!r} is both swept and fixed; keep one of the two")
+        if key in config.grid and key in config.sample:
+            raise UserError(f"{key!r} is in the grid and drawn as well; keep one of the two")
+
     axes = {}
-    for key, values in config.grid.items() if own else ():
-        if key in static:
-            raise UserError(f"{key!r} changes the program and cannot be swept; fix it with --set {key}=... instead")
-        if key not in traced:
-            raise unknown(f"hyperparameter of {name}", key, traced)
-        if key in start:
-            raise UserError(f"hyperparameter {key!r} is both swept and fixed; keep one of the two")
-        axes[key] = tuple(_coerce(key, 0.0, value) for value in values)
+    for key, values in config.grid.items():
+        axes[key] = [_coerce(key, static.get(key, 0.0), value) for value in values]
+        if not axes[key]:
+            raise UserError(f"{key!r} has no values to sweep; give at least one")
         if len(set(axes[key])) < len(axes[key]):
-            raise UserError(f"grid of {key!r} repeats a value: {', '.join(f'{value:g}' for value in axes[key])}")
-    hypers = population.grid(module.Hyper(**start), **axes)
-    return Learner(name, module.Config(**fixed), hypers, axes, module.make)
+            raise UserError(f"grid of {key!r} repeats a value: {', '.join(map(_word, axes[key]))}")
+    crossed = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    if not config.sample:
+        return crossed
+    ranges = {}
+    for key, text in config.sample.items():
+        one = population.parse_range(key, text)
+        if key in static and one.kind != "choice":
+            raise UserError(f"{key!r} changes the program and cannot be drawn from a range; give values: {key}=A,B")
+        if one.kind == "choice":
+            one = one._replace(values=tuple(_coerce(key, static.get(key, 0.0), value) for value in one.values))
+        ranges[key] = one
+    drawn = population.draw(ranges, config.draws, design=config.design, seed=config.design_seed)
+    return [{**point, **setting} for point in crossed for setting in drawn]
+
+
+def _word(value: Any) -> str:
+    """A value as the command line takes it: ``0.1``, ``64x64``, ``gaussian``."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Any) -> float | str:
+    """A value in a column of the metrics: a number where it is one."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number else _word(value)
 
 
 def _coerce(name: str, default: Any, value: Any) -> Any:
     """``value``, perhaps from a command line, as the kind of thing that ``default`` is."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "values separated by commas"}
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "numbers such as 64,64 or 64x64"}
     kind = type(default)
     try:
         if kind is bool:
@@ -248,8 +344,10 @@ def _coerce(name: str, default: Any, value: Any) -> Any:
         if kind is float:
             return float(value)
         if kind is tuple:
-            items = value.split(",") if isinstance(value, str) else value
             element = default[0] if default else 0
+            if isinstance(value, str) and isinstance(element, int):
+                value = value.replace("x", ",")  # in a list of values the comma is taken
+            items = value.split(",") if isinstance(value, str) else value
             return tuple(_coerce(name, element, item) for item in items if item != "")
     except (KeyError, ValueError, TypeError, OverflowError):
         raise UserError(f"{name}={value!r} is not {kinds[kind]}") from None
@@ -326,9 +424,10 @@ def sweep(
     from jaxrl_reg.loops import zero_shot
 
     config = resolve(config)
-    student, cloner = learner(config.agent, config), learner(BASELINE, config, own=False)
+    students, cloner = learners(config.agent, config), learner(BASELINE, config, own=False)
     env = make_env(config)
-    serves_tasks = student.make(student.config, env.spec).zero_shot is not None  # wrong settings show here
+    made = [student.make(student.config, env.spec) for student in students]  # wrong settings show here
+    serves_tasks = made[0].zero_shot is not None
     path = pathlib.Path(directory) if directory is not None else default_directory(config)
     if not resume:
         _refuse(path)
@@ -336,7 +435,7 @@ def sweep(
     source = dataset_path(config)
     data = _load(config, env) if source is None or source.is_file() else None
     if not resume:
-        _create(path, config, student)
+        _create(path, config, students)
     facts = _read_json(path / "summary.json", default={})
     facts.setdefault("wall", {})
     if data is None:
@@ -352,28 +451,30 @@ def sweep(
     _write_json(path / "summary.json", facts)
     say(_data_line(facts["dataset"]))
 
+    if len(students) > 1:
+        _say_groups(students, config, env, data, say)
     baseline = None
     if config.agent != BASELINE and not lean:
         baseline = _train(cloner, config, world, data, path, facts, resume, say, on_tick)
-    result = _train(student, config, env, data, path, facts, resume, say, on_tick)
+    results = [_train(student, config, env, data, path, facts, resume, say, on_tick) for student in students]
     if lean:
         facts["finished"] = _now()
         _write_json(path / "summary.json", facts)
-        return Outcome(path, result, None, pd.DataFrame())
+        return Outcome(path, results, None, pd.DataFrame())
 
     say("writing the report")
     begun = time.perf_counter()
-    _rollout(student, config, env, data, result, path)
+    _rollout(students, config, env, data, results, path)
     facts["wall"]["record the best member"] = time.perf_counter() - begun
     facts["finished"] = _now()
     _write_json(path / "summary.json", facts)
     table = reporting.write(path)
-    return Outcome(path, result, baseline, table)
+    return Outcome(path, results, baseline, table)
 
 
 def train(config: SweepConfig, **options: Any) -> Outcome:
-    """``sweep`` for a single setting: refuses a grid."""
-    if config.grid:
+    """``sweep`` for a single setting: refuses a grid and drawn settings."""
+    if config.grid or config.sample:
         raise UserError("train takes one setting: use --set name=value, or the verb sweep for a grid")
     return sweep(config, **options)
 
@@ -424,7 +525,7 @@ def compare(
 
     if config.scale not in SCALES:
         raise unknown("scale", config.scale, SCALES)
-    if config.grid:
+    if config.grid or config.sample:
         raise UserError("compare takes no grid: every agent runs with its defaults and --set")
     preset = dict(COMPARISONS[config.scale])
     envs = tuple(envs) or preset.pop("envs")
@@ -671,21 +772,23 @@ def evaluate(
     episodes = 10 * config.eval_episodes if episodes is None else episodes
     env, facts = make_env(config), _read_json(path / "summary.json", default={})
     number = 1 + int(read_parquet(path / "metrics.parquet")["evaluation"].max())
-    student = learner(config.agent, config)
-    data, world = None, env
+    students = learners(config.agent, config)
+    student, data, world = students[0], None, env
     if student.make(student.config, env.spec).zero_shot is not None:
         data = _load(config, env)
         world = zero_shot.mean_reward(env, _tasks(env, data))
     sink = ParquetSink(path / "metrics.parquet")
-    for name in dict.fromkeys((BASELINE, config.agent)):
-        folder = path / "checkpoints" / name
+    cloner = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
+    for member in [*cloner, *students]:
+        folder, own = path / "checkpoints" / member.folder, member.name == config.agent
         if not folder.is_dir():
-            if name == config.agent:
-                raise UserError(f"{path} has no checkpoint of {name}; continue it with: jaxrl-reg resume {path}")
+            if own:
+                raise UserError(
+                    f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}"
+                )
             continue
-        own = name == config.agent
-        member, where = (student, env) if own else (learner(name, config, own=False), world)
-        say(f"evaluating {name} on {episodes} episodes per member")
+        where = env if own else world
+        say(f"evaluating {member.label} on {episodes} episodes per member")
         update, metrics = _evaluate_checkpoint(member, config, where, data, folder, episodes, number)
         metrics = _with_score(metrics, facts)
         for row in _rows(member, config, metrics, update=update, evaluation=number, episodes=episodes):
@@ -753,9 +856,9 @@ def zeroshot(
     twice = next((name for name in names if names.count(name) > 1), None)
     if twice:
         raise UserError(f"task {twice} is named twice")
-    folder = path / "checkpoints" / member.name
+    folder = path / "checkpoints" / member.folder
     if not folder.is_dir():
-        raise UserError(f"{path} has no checkpoint of {member.name}; continue it with: jaxrl-reg resume {path}")
+        raise UserError(f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}")
     data = _load(config, env)
     labelled = _labelled(env, data, chosen, config, samples)
     paid = np.asarray(labelled.reward)
@@ -792,7 +895,7 @@ def zeroshot(
                 "member": m,
                 "seed": seeds[seed],
                 "setting": setting,
-                **{name: float(getattr(member.hypers, name)[setting]) for name in member.swept},
+                **{name: values[setting] for name, values in member.swept.items()},
                 "task": names[t],
                 "score": float(scores[m, t]),
                 "mean": float(returns[m, t].mean()),
@@ -811,7 +914,7 @@ def zeroshot(
     partial.replace(stored)
     reporting.write(path)
     asked = frame[frame["task"].isin(names)]  # ``all tasks`` are those of this call; the report has earlier ones too
-    return reporting.task_table(reporting.served(asked, list(config.grid)))
+    return reporting.task_table(reporting.served(asked, list(member.swept)))
 
 
 def report(directory: str | pathlib.Path) -> pd.DataFrame:
@@ -882,16 +985,21 @@ def _refuse(path: pathlib.Path) -> None:
         raise UserError(f"{path} is a file; choose a directory with --out")
 
 
-def _create(path: pathlib.Path, config: SweepConfig, student: Learner) -> None:
+def _create(path: pathlib.Path, config: SweepConfig, students: Sequence[Learner]) -> None:
     from jaxrl_reg.io import env_info
 
     stored = {
         "format": FORMAT,
         "config": dataclasses.asdict(config),
-        "agent_config": dataclasses.asdict(student.config),
+        "swept": list(students[0].swept),
+        "agent_config": {
+            name: value
+            for name, value in dataclasses.asdict(students[0].config).items()
+            if name not in students[0].swept
+        },
         "hypers": {
-            field.name: [float(value) for value in getattr(student.hypers, field.name)]
-            for field in dataclasses.fields(student.hypers)
+            field.name: [float(value) for student in students for value in getattr(student.hypers, field.name)]
+            for field in dataclasses.fields(students[0].hypers)
         },
         "environment": env_info.describe(),
         "created": _now(),
@@ -1001,13 +1109,14 @@ def _train(
 
     agent, run = make_run(member, config, env, data)
     say(_members_line(member, config, parameters(agent, member)))
+    stage = member.label
     plans: list[Plan] = []
     speeds: list[float] = []
 
     def on_plan(plan: Plan) -> None:
         plans.append(plan)
         say(str(plan))
-        on_tick(Tick(member.name, 0, config.updates, 0.0, 0.0))
+        on_tick(Tick(stage, 0, config.updates, 0.0, 0.0))
         say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
 
     with _sinks(member, config, path) as write:
@@ -1029,7 +1138,7 @@ def _train(
             score = float(scored[name].mean(axis=1).max()) if name in scored else None
             on_tick(
                 Tick(
-                    member.name,
+                    stage,
                     progress.updates,
                     run.segments * run.updates_per_segment,
                     progress.updates_per_second,
@@ -1046,11 +1155,11 @@ def _train(
             data=data,
             placement=config.placement,
             chunk=config.chunk,
-            directory=path / "checkpoints" / member.name,
+            directory=path / "checkpoints" / member.folder,
             resume=resume,
             on_plan=on_plan,
             on_segment=on_segment,
-            on_note=lambda note: say(f"{member.name}: {note}"),
+            on_note=lambda note: say(f"{stage}: {note}"),
         )
         total = time.perf_counter() - begun
 
@@ -1062,7 +1171,7 @@ def _train(
 
     plan = plans[0]
     seconds = max(total - plan.trace_seconds - plan.compile_seconds, 0.0)
-    known = facts.setdefault("training", {}).setdefault(member.name, {})
+    known = facts.setdefault("training", {}).setdefault(stage, {})
     known |= {
         "plan": str(plan),
         "members": plan.members,
@@ -1073,7 +1182,7 @@ def _train(
     if speeds:  # else the checkpoint was already complete
         known["train_seconds"] = known.get("train_seconds", 0.0) + seconds
         known["updates_per_second"] = sorted(speeds)[len(speeds) // 2]
-        say(f"{member.name}: trained in {seconds:.1f} s, {known['updates_per_second']:,.0f} updates per second")
+        say(f"{stage}: trained in {seconds:.1f} s, {known['updates_per_second']:,.0f} updates per second")
     _write_json(path / "summary.json", facts)
     return result
 
@@ -1148,10 +1257,10 @@ def _rows(
             for s in range(count):
                 yield {
                     "agent": member.name,
-                    "member": h * count + s,
+                    "member": (member.first + h) * count + s,
                     "seed": seeds[s],
-                    "setting": h,
-                    **{name: float(getattr(member.hypers, name)[h]) for name in member.swept},
+                    "setting": member.first + h,
+                    **{name: swept[h] for name, swept in member.swept.items()},
                     "segment": first + t,
                     "update": update if update is not None else (first + t + 1) * each,
                     "evaluation": evaluation,
@@ -1161,14 +1270,14 @@ def _rows(
 
 
 def _members_line(member: Learner, config: SweepConfig, parameters: int) -> str:
-    settings = 1
-    for values in member.swept.values():
-        settings *= len(values)
+    from jaxrl_reg import population
+
+    settings = population.setting_count(member.hypers)
     what = f"{config.seeds} seeds"
     if member.swept:
         what = f"{settings} settings of {', '.join(member.swept)} x {what}"
     return (
-        f"{member.name}: {settings * config.seeds} members = {what}, {parameters:,} parameters each; "
+        f"{member.label}: {settings * config.seeds} members = {what}, {parameters:,} parameters each; "
         f"{config.updates:,} updates of batch {config.batch_size}, "
         f"{config.segments} evaluations of {config.eval_episodes} episodes"
     )
@@ -1285,7 +1394,39 @@ def _evaluate_checkpoint(
     return restored.updates, {name: np.asarray(value).reshape(shape) for name, value in metrics.items()}
 
 
-def _rollout(member: Learner, config: SweepConfig, env: Env, data: Dataset, result: Result, path: pathlib.Path) -> None:
+def _say_groups(students: Sequence[Learner], config: SweepConfig, env: Env, data: Dataset, say: Say) -> None:
+    """What every program of a sweep will take, before the first one is compiled."""
+    from jaxrl_reg import population
+
+    lines, compilations, most = [], 0, 0
+    for student in students:
+        _, run = make_run(student, config, env, data)
+        plan = population.outline(
+            run,
+            seeds=config.seeds,
+            hypers=student.hypers,
+            data=data,
+            placement=config.placement,
+            chunk=config.chunk,
+        )
+        lines.append(f"  {student.label}: {plan}, temporaries apart")
+        compilations, most = compilations + plan.compilations, max(most, plan.total_bytes)
+    say(
+        f"{len(students)} programs one after the other, {compilations} compilations in all, at most "
+        f"{population.megabytes(most)} per device at a time:"
+    )
+    for line in lines:
+        say(line)
+
+
+def _rollout(
+    members: Sequence[Learner],
+    config: SweepConfig,
+    env: Env,
+    data: Dataset,
+    results: Sequence[Result],
+    path: pathlib.Path,
+) -> None:
     """One recorded episode of the best seed of the best setting: ``episode.html`` is self-contained and goes into the
     report; ``rollout.html`` is the environment's own viewer. Nothing for an environment that cannot draw."""
     import jax
@@ -1298,7 +1439,9 @@ def _rollout(member: Learner, config: SweepConfig, env: Env, data: Dataset, resu
 
     if env.render is None and env.draw is None:
         return
-    last = np.nan_to_num(result.metrics["eval/return"][:, :, -1], nan=-np.inf)
+    lasts = [np.nan_to_num(one.metrics["eval/return"][:, :, -1], nan=-np.inf) for one in results]
+    group = max(range(len(lasts)), key=lambda i: lasts[i].mean(axis=1).max())
+    member, result, last = members[group], results[group], lasts[group]
     setting = int(last.mean(axis=1).argmax())
     seed = int(last[setting].argmax())
     agent = member.make(member.config, env.spec)

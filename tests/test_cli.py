@@ -32,9 +32,11 @@ def config(line):
 def test_options_become_the_fields_of_the_config():
     parsed = config(
         "sweep --env pointnav --agent iql --grid expectile=0.7,0.9 --grid temperature=log:1:100:3 --set discount=0.995 "
-        "--set hidden=32,32 --seeds 3 --seed-offset 7 --updates 2e4 --hidden 16,16 --chunk 4 --tensorboard --scale full"
+        "--set hidden=32,32 --sample tau=log:0.001:0.1 --draws 8 --design sobol "
+        "--seeds 3 --seed-offset 7 --updates 2e4 --hidden 16,16 --chunk 4 --tensorboard --scale full"
     )
     assert parsed.grid == {"expectile": (0.7, 0.9), "temperature": pytest.approx((1.0, 10.0, 100.0))}
+    assert (parsed.sample, parsed.draws, parsed.design) == ({"tau": "log:0.001:0.1"}, 8, "sobol")
     assert parsed.settings == {"discount": "0.995", "hidden": "32,32"}
     assert (parsed.seeds, parsed.seed_offset, parsed.updates, parsed.chunk) == (3, 7, 20_000, 4)
     assert (parsed.hidden, parsed.tensorboard, parsed.scale) == ((16, 16), True, "full")
@@ -68,12 +70,26 @@ def test_linear_grid():
         ("sweep --env pendulm", "unknown environment 'pendulm'; did you mean 'pendulum'?"),
         ("sweep --env pendulum --dataset medum", "unknown data set 'medum'; did you mean 'medium'?"),
         ("sweep --env pendulum --dataset my/data.hdf5", "data set my/data.hdf5 does not exist"),
-        ("sweep --grid actor_bc=1,2", "unknown hyperparameter of rebrac 'actor_bc'; did you mean 'actor_bc_coef'?"),
+        (
+            "sweep --grid actor_bc=1,2",
+            "unknown hyperparameter or setting of rebrac 'actor_bc'; did you mean 'actor_bc_coef'?",
+        ),
         ("sweep --set discont=0.9", "'discont'; did you mean 'discount'?"),
         ("sweep --set discount=high", "discount='high' is not a number"),
-        ("sweep --set hidden=big", "hidden='big' is not values separated by commas"),
+        ("sweep --set hidden=big", "hidden='big' is not numbers such as 64,64 or 64x64"),
         ("sweep --set policy_freq=1.5", "policy_freq='1.5' is not a whole number"),
-        ("sweep --grid policy_freq=1,2", "'policy_freq' changes the program and cannot be swept"),
+        ("sweep --grid hidden=64x64,64y", "hidden='64y' is not numbers such as 64,64 or 64x64"),
+        ("sweep --grid tau=low,high", "tau='low' is not a number"),
+        ("sweep --sample tau=log:0:1", "tau='log:0:1' needs 0 < LOW < HIGH"),
+        ("sweep --sample tau=lin:1", "tau='lin:1' needs two numbers: lin:LOW:HIGH"),
+        ("sweep --sample tau=unif:0:1", "tau='unif:0:1' is not log:LOW:HIGH, lin:LOW:HIGH or value,value,..."),
+        ("sweep --sample tua=lin:0:1", "unknown hyperparameter or setting of rebrac 'tua'; did you mean 'tau'?"),
+        ("sweep --sample policy_freq=lin:1:4", "'policy_freq' changes the program and cannot be drawn from a range"),
+        ("sweep --sample tau=lin:0:1 --grid tau=1", "'tau' is in the grid and drawn as well"),
+        ("sweep --sample tau=lin:0:1 --set tau=1", "'tau' is both swept and fixed"),
+        ("sweep --sample tau=lin:0:1 --design sobl", "unknown design 'sobl'; did you mean 'sobol'?"),
+        ("sweep --sample tau=lin:0:1 --draws 0", "draws=0 must be at least 1"),
+        ("train --sample tau=lin:0:1", "unknown flag '--sample' for jaxrl-reg train; it belongs to: jaxrl-reg sweep"),
         ("sweep --grid tau=1,1", "grid of 'tau' repeats a value: 1, 1"),
         ("sweep --grid tau=1 --grid tau=2", "--grid tau is given twice"),
         ("sweep --grid tau=0.1 --set tau=0.2", "'tau' is both swept and fixed"),
@@ -163,8 +179,8 @@ def test_the_examples_in_the_help_mean_what_they_say():
         arguments = cli.parse(line)
         if line[0] in ("sweep", "train"):
             config = jobs.resolve(cli.config_of(arguments))
-            student = jobs.learner(config.agent, config)
-            assert set(student.swept) == set(config.grid)
+            students = jobs.learners(config.agent, config)
+            assert set(students[0].swept) == {*config.grid, *config.sample}
             assert config.env in envs.names()
             assert jobs.dataset_path(config) is not None
 

@@ -258,3 +258,55 @@ def test_collect_makes_the_five_data_sets_once(tmp_path, monkeypatch):
     said.clear()
     assert jobs.collect(config, say=said.append) == path  # there already
     assert said == []
+
+
+def test_settings_of_the_agent_split_into_programs_and_numbers_run_through():
+    config = jobs.resolve(
+        jobs.SweepConfig(
+            agent="rebrac",
+            grid={"hidden": ("8x8", "16"), "actor_bc_coef": (0.1, 1)},
+            sample={"n_critics": "2,4", "tau": "log:0.001:0.1"},
+            draws=3,
+            design="sobol",
+        )
+    )
+    groups = jobs.learners("rebrac", config)
+    assert {(group.config.hidden, group.config.n_critics) for group in groups} <= {
+        (widths, n) for widths in ((8, 8), (16,)) for n in (2, 4)
+    }
+    counts = [population.setting_count(group.hypers) for group in groups]
+    assert sum(counts) == 2 * 2 * 3
+    assert [group.first for group in groups] == np.cumsum([0, *counts[:-1]]).tolist()
+    assert len({group.folder for group in groups}) == len(groups) > 1
+    one = groups[0]
+    assert one.label == f"rebrac hidden=8x8 n_critics={one.config.n_critics}"
+    assert list(one.swept) == ["hidden", "actor_bc_coef", "n_critics", "tau"]
+    assert set(one.swept["hidden"]) == {"8x8"}
+    np.testing.assert_array_equal(one.swept["tau"], one.hypers.tau)
+    with pytest.raises(UserError, match=f"need {len(groups)} programs"):
+        jobs.learner("rebrac", config)
+
+
+def test_a_sweep_over_widths_plans_trains_resumes_and_reports_every_group(config, tmp_path):
+    wide = dataclasses.replace(config, grid={"hidden": ("8x8", "4"), "fraction": FRACTIONS}, updates=8, segments=2)
+    said, directory = [], tmp_path / "run"
+
+    def stop(tick):
+        if (tick.stage, tick.done) == ("percent_bc hidden=4", 4):
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(population.Interrupted):
+        jobs.sweep(wide, directory=directory, say=said.append, on_tick=stop)
+    plan = next(i for i, line in enumerate(said) if line.startswith("2 programs one after the other, 6 compilations"))
+    assert plan < next(i for i, line in enumerate(said) if "traced in" in line)
+    assert said[plan + 1].startswith("  percent_bc hidden=8x8: 4 members on ")
+    outcome = jobs.resume(directory)
+    assert [result.metrics["eval/return"].shape for result in outcome.results] == [(2, 2, 2)] * 2
+    frame = metrics(directory)
+    frame = frame[frame.agent == "percent_bc"]
+    assert sorted(frame["member"].unique()) == list(range(8))
+    assert frame.groupby("setting")["hidden"].unique().map(list).tolist() == [["8x8"], ["8x8"], ["4"], ["4"]]
+    assert set(outcome.table["hidden"].dropna()) == {"8x8", "4"}
+    page = (directory / "report.html").read_text()
+    assert 'data-value="8x8"' in page
+    assert jobs.evaluate(directory, 2)["hidden"].notna().sum() == 4

@@ -199,7 +199,7 @@ def test_what_cannot_be_served_is_refused(run, tmp_path, env):
     jobs._create(
         tmp_path / "iql",
         jobs.resolve(jobs.SweepConfig(env="pointnav", agent="iql")),
-        jobs.learner("iql", jobs.resolve(jobs.SweepConfig())),
+        jobs.learners("iql", jobs.resolve(jobs.SweepConfig())),
     )
     with pytest.raises(UserError, match="iql learns one task"):
         jobs.zeroshot(tmp_path / "iql")

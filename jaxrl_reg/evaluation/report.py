@@ -46,7 +46,7 @@ class Group(NamedTuple):
 
     agent: str
     setting: int
-    hypers: dict[str, float]
+    hypers: dict[str, float | str]
     updates: np.ndarray
     scores: np.ndarray
     diverged: int
@@ -55,7 +55,7 @@ class Group(NamedTuple):
     @property
     def label(self) -> str:
         """``actor_bc_coef=0.1``, or the agent's name where nothing is swept."""
-        return ", ".join(f"{name}={value:g}" for name, value in self.hypers.items()) or self.agent
+        return labelled(self.hypers) or self.agent
 
     @property
     def last(self) -> Estimate:
@@ -198,7 +198,7 @@ def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: l
         scores = table.to_numpy(float)
         diverged = int(np.isnan(scores[:, -1]).sum())
         first = frame[(frame["agent"] == name) & (frame["setting"] == setting)].iloc[0]
-        hypers = {key: float(first[key]) for key in swept} if name == agent else {}
+        hypers = {key: first[key] for key in swept} if name == agent else {}
         return Group(name, setting, hypers, table.columns.to_numpy(), np.nan_to_num(scores, nan=lowest), diverged, [])
 
     settings = sorted(frame.loc[frame["agent"] == agent, "setting"].unique())
@@ -285,7 +285,7 @@ class Served(NamedTuple):
 
     label: str
     setting: int
-    hypers: dict[str, float]
+    hypers: dict[str, float | str]
     runs: int
     tasks: dict[str, Estimate]
     overall: Estimate
@@ -318,8 +318,8 @@ def served(frame: pd.DataFrame, swept: Sequence[str] = ()) -> list[Served]:
     found, width = [], len(tasks) + 1
     for i, setting in enumerate(settings):
         rows = frame[frame["setting"] == setting]
-        hypers = {name: float(rows[name].iloc[0]) for name in swept}
-        label = ", ".join(f"{name}={value:g}" for name, value in hypers.items()) or str(rows["agent"].iloc[0])
+        hypers = {name: rows[name].iloc[0] for name in swept}
+        label = labelled(hypers) or str(rows["agent"].iloc[0])
         mine = estimates[i * width : (i + 1) * width]
         behaviour = {task: float(rows.loc[rows["task"] == task, "behaviour"].iloc[0]) for task in tasks}
         each = dict(zip(tasks, mine, strict=False))
@@ -504,7 +504,7 @@ def brief(frame: pd.DataFrame) -> list[list[str]]:
 
     rows = [["", "last IQM [95%]", "minus bc", "P(> bc)", "best IQM [95%] at update"]]
     for _, row in frame.iterrows():
-        values = " ".join(f"{name}={row[name]:g}" for name in swept if np.isfinite(_float(row[name])))
+        values = " ".join(f"{name}={_text(row[name])}" for name in swept if not _missing(row[name]))
         best = cell(row, "best_iqm", places)
         rows.append(
             [
@@ -532,6 +532,15 @@ _FIXED = (
         for end in ("", "_low", "_high")
     ),
 )
+
+
+def labelled(hypers: Mapping[str, Any]) -> str:
+    """``actor_bc_coef=0.1, hidden=64x64``"""
+    return ", ".join(f"{name}={_text(value)}" for name, value in hypers.items())
+
+
+def _missing(value: Any) -> bool:
+    return value is None or (isinstance(value, float) and np.isnan(value))
 
 
 def _float(value: Any) -> float:
@@ -568,7 +577,7 @@ def _row(analysis: Analysis, i: int | None, group: Group | None, scale: Any, pla
         ),
         "runs": "",
         "diverged": 0,
-        "hypers": [] if group is None else [(value, f"{value:g}") for value in group.hypers.values()],
+        "hypers": [] if group is None else [(value, _text(value)) for value in group.hypers.values()],
         "last": shown(last, places),
         "bar": {"low": scale(last.low), "width": scale(last.high) - scale(last.low), "value": scale(last.value)},
     }
@@ -739,7 +748,8 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     frame = read_parquet(directory / "metrics.parquet")
     try:
         config = stored["config"]
-        analysis = analyse(frame, facts["dataset"], config["agent"], list(config["grid"]))
+        swept = stored.get("swept", list(config["grid"]))
+        analysis = analyse(frame, facts["dataset"], config["agent"], swept)
     except KeyError as error:
         raise UserError(f"{directory}: its files lack {error}; they are not those of a run of this version") from error
     summary = table(analysis)
@@ -751,7 +761,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     episode, viewer = directory / "episode.html", directory / "rollout.html"
     tasks: list[Served] = []
     if (directory / "zeroshot.parquet").exists():
-        tasks = served(read_parquet(directory / "zeroshot.parquet"), list(config["grid"]))
+        tasks = served(read_parquet(directory / "zeroshot.parquet"), swept)
         task_table(tasks).to_csv(directory / "zeroshot.csv", index=False)
         (directory / "zeroshot.png").write_bytes(plots.encode(task_figure(tasks, plots.LIGHT)))
     page = render(

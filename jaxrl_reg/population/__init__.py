@@ -1,7 +1,24 @@
 """Seeds x hyperparameters as one compiled program: settings, placement on the hardware, training, resume."""
 
 from jaxrl_reg.population.grid import grid, setting_count, stack
-from jaxrl_reg.population.placement import Plan, over_members
-from jaxrl_reg.population.sweep import Interrupted, Progress, Result, sweep
+from jaxrl_reg.population.placement import Plan, megabytes, over_members
+from jaxrl_reg.population.search import Range, draw, parse_range, sample
+from jaxrl_reg.population.sweep import Interrupted, Progress, Result, outline, sweep
 
-__all__ = ["Interrupted", "Plan", "Progress", "Result", "grid", "over_members", "setting_count", "stack", "sweep"]
+__all__ = [
+    "Interrupted",
+    "Plan",
+    "Progress",
+    "Range",
+    "Result",
+    "draw",
+    "grid",
+    "megabytes",
+    "outline",
+    "over_members",
+    "parse_range",
+    "sample",
+    "setting_count",
+    "stack",
+    "sweep",
+]

@@ -224,6 +224,36 @@ def _compile(
     return _Programs(init, compiled, evaluate, evaluation_chunk, plan)
 
 
+def outline(
+    run: Run,
+    *,
+    seeds: int | Sequence[int],
+    hypers: PyTree,
+    data: PyTree = None,
+    placement: str = "auto",
+    chunk: int | None = None,
+    devices: Sequence[placing.Device] | None = None,
+) -> placing.Plan:
+    """What ``sweep`` would take, without compiling: everything in the plan but the program's temporaries (0 here).
+
+    Raises:
+      UserError: as ``sweep``, for settings that are not stacked or a placement that does not exist.
+    """
+    hypers = as_float32(hypers)
+    members = setting_count(hypers) * (seeds if isinstance(seeds, int) else len(seeds))
+    chunk, placed_on = placing.choose(members, placement, chunk, list(devices or jax.local_devices()))
+    state = jax.eval_shape(run.init, jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], hypers))
+    return placing.Plan(
+        members=members,
+        devices=len(placed_on),
+        chunk=chunk,
+        platform=placed_on[0].platform,
+        state_bytes=placing.tree_bytes(state),
+        data_bytes=placing.tree_bytes(data),
+        compilations=2 if run.evaluate is None else 3,
+    )
+
+
 def _out_of_memory(error: Exception) -> bool:
     return any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
 
