@@ -41,6 +41,20 @@ def bodies(model: Any, position: np.ndarray, quaternion: np.ndarray, seconds: fl
     return Scene(np.stack(ends, axis=1)[..., [0, 2]], np.asarray(radius), seconds, follow=True)
 
 
+def motion(model: Any, qpos: np.ndarray, seconds: float) -> Scene:
+    """The moving shapes of a MuJoCo ``model`` in the positions ``qpos [T, Q]``, ``seconds`` apart; see ``bodies``."""
+    import mujoco
+
+    poses = mujoco.MjData(model)  # pyright: ignore[reportAttributeAccessIssue]
+    position, quaternion = [], []
+    for row in qpos:
+        poses.qpos[:] = row
+        mujoco.mj_kinematics(model, poses)  # pyright: ignore[reportAttributeAccessIssue]
+        position.append(poses.xpos.copy())
+        quaternion.append(poses.xquat.copy())
+    return bodies(model, np.stack(position), np.stack(quaternion), seconds)
+
+
 def _longest(size: np.ndarray) -> tuple[int, float, float]:
     axis = int(size.argmax())
     thick = float(np.delete(size, axis).mean())

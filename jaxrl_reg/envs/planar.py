@@ -159,15 +159,8 @@ def make(name: str, task: str | None = None, episode_length: int = 250) -> Env:
         return core.Outcome(state, observe(state), reward(name, jnp.concatenate(state), task))
 
     def draw(states):
-        poses = mujoco.MjData(host)  # pyright: ignore[reportAttributeAccessIssue]
-        position, quaternion = [], []
-        for state in map(core.unwrap, states):
-            poses.qpos[:] = np.asarray(state.qpos)
-            mujoco.mj_kinematics(host, poses)  # pyright: ignore[reportAttributeAccessIssue]
-            position.append(poses.xpos.copy())
-            quaternion.append(poses.xquat.copy())
-        seconds = SUBSTEPS * float(host.opt.timestep)
-        return drawing.bodies(host, np.stack(position), np.stack(quaternion), seconds)
+        qpos = np.stack([np.asarray(core.unwrap(state).qpos) for state in states])
+        return drawing.motion(host, qpos, SUBSTEPS * float(host.opt.timestep))
 
     env = core.with_tasks(
         core.environment(reset, step, Spec(2 * JOINTS, 6), f"planar/{name}", draw=draw),

@@ -1,0 +1,180 @@
+"""Gymnasium's HalfCheetah, Hopper, Walker2d and Ant inside the compiled program, simulated by MJX.
+
+For policies trained on D4RL or Minari data: observations, rewards, ends, time limit, frame skip and the noise of the
+first state are Gymnasium's, version by version. The models are written here (``mjcf``) instead of read from an
+installed Gymnasium, so that evaluation needs no other package; tests hold their numbers and their motion to
+Gymnasium's models, and every step here to Gymnasium's step from the same state.
+
+The physics is MuJoCo's, in float32 and with MJX's solver: a step agrees with Gymnasium's to rounding, and a whole
+episode of these chaotic systems in distribution only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reg.envs import core, drawing, mjcf
+from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.types import Array, Env, Spec
+
+
+class Task(NamedTuple):
+    """What is the same in all versions of a task."""
+
+    substeps: int  # physics steps per action
+    hidden: int  # leading positions that are not observed: x, or x and y
+    noise: float  # of the first state, in both directions
+    control_cost: float  # per squared action
+    survival: float  # reward per step
+    healthy: Callable[[Array, Array], Array]  # (qpos, qvel) -> bool; the episode ends otherwise
+    speed_limit: float = np.inf  # of the observed velocities
+    gaussian: bool = False  # first velocities: normal instead of uniform
+
+
+def _hopper_healthy(qpos, qvel):
+    rest = jnp.concatenate([qpos[2:], qvel])
+    return jnp.all(jnp.abs(rest) < 100.0) & (qpos[1] > 0.7) & (jnp.abs(qpos[2]) < 0.2)
+
+
+def _walker_healthy(qpos, qvel):
+    return (qpos[1] > 0.8) & (qpos[1] < 2.0) & (jnp.abs(qpos[2]) < 1.0)
+
+
+def _ant_healthy(qpos, qvel):
+    return jnp.isfinite(qpos).all() & jnp.isfinite(qvel).all() & (qpos[2] >= 0.2) & (qpos[2] <= 1.0)
+
+
+TASKS = {
+    "halfcheetah": Task(5, 1, 0.1, 0.1, 0.0, lambda qpos, qvel: jnp.bool_(True), gaussian=True),
+    "hopper": Task(4, 1, 5e-3, 1e-3, 1.0, _hopper_healthy, speed_limit=10.0),
+    "walker2d": Task(4, 1, 5e-3, 1e-3, 1.0, _walker_healthy, speed_limit=10.0),
+    "ant": Task(5, 2, 0.1, 0.5, 1.0, _ant_healthy, gaussian=True),
+}
+NAMES = ("ant-v2", *(f"{task}-{version}" for task in TASKS for version in ("v4", "v5")))
+BODIES = {"ant": 14}  # the world included: rows of contact forces
+CONTACT_COST, CONTACT_LIMIT = 5e-4, 1.0
+
+
+class Physics(NamedTuple):
+    """All that the future depends on; only ``warmstart`` could be left out, at the price of solver iterations."""
+
+    qpos: Array  # m and rad
+    qvel: Array  # m/s and rad/s
+    warmstart: Array  # the solver's last accelerations, from where it starts
+    lag: Array  # by how much the body's frame is behind ``qpos`` along x and y, m; see ``advance``
+
+
+def make(name: str, episode_length: int = 1000, contact_forces: bool | None = None) -> Env:
+    """Gymnasium's task ``name``, for example ``hopper-v4``; torques in [-1, 1], as the tasks themselves have them.
+
+    Observation ``[O]``: positions without x (ant: and y), then velocities, for hopper and walker within +-10; 11 for
+    the hopper, 17 for walker and cheetah, 27 for the ant. The ant also has contact forces, clipped to +-1: 78 more in
+    v5 (13 bodies), 84 in v4 if ``contact_forces`` (the world's zeros included), which also subtracts their cost there
+    as v5 always does. ``ant-v2`` is v4 with 84 zeros, which is what Ant-v2 and -v3 showed under MuJoCo 2.0 and what the
+    files of D4RL hold. ``v5`` differs from ``v4`` besides in not paying for survival on the last step, and in the
+    friction of the walker's right foot.
+
+    Metrics: ``forward``, ``control``, ``survival`` and for the ant ``contact`` add up to the reward. Raises
+    ``UserError`` for an unknown name, and for contact forces elsewhere than in ``ant-v4``.
+    """
+    if name not in NAMES:
+        raise unknown("MJX task", name, NAMES)
+    if contact_forces is not None and name != "ant-v4":
+        raise UserError(f"mjx/{name}: contact_forces is a setting of mjx/ant-v4")
+    kind, version = name.split("-")
+    task = TASKS[kind]
+    host, advance = simulator(name)
+    padding = 84 if name == "ant-v2" else 0
+    if version == "v5" and kind == "ant":
+        shown = slice(1, None)
+    else:
+        shown = slice(0, None if contact_forces else 0)
+    paid = kind == "ant" and (version == "v5" or bool(contact_forces))
+    seconds = task.substeps * float(host.opt.timestep)
+
+    def observe(qpos, qvel, forces):
+        velocity = jnp.clip(qvel, -task.speed_limit, task.speed_limit)
+        return jnp.concatenate([qpos[task.hidden :], velocity, forces[shown].reshape(-1), jnp.zeros(padding)])
+
+    def terms(forward, control, survival, contact):
+        known = {"forward": forward, "control": -control, "survival": survival}
+        return {**known, "contact": -contact} if kind == "ant" else known
+
+    def reset(key):
+        place, motion = jax.random.split(key)
+        qpos = host.qpos0 + jax.random.uniform(place, (host.nq,), minval=-task.noise, maxval=task.noise)
+        if task.gaussian:
+            qvel = task.noise * jax.random.normal(motion, (host.nv,))
+        else:
+            qvel = jax.random.uniform(motion, (host.nv,), minval=-task.noise, maxval=task.noise)
+        state = Physics(qpos, qvel, jnp.zeros(host.nv), jnp.zeros(task.hidden))
+        # Gymnasium computes contact forces only at the end of a step.
+        observation = observe(qpos, qvel, jnp.zeros((BODIES.get(kind, 0), 6)))
+        return core.Outcome(state, observation, metrics=terms(0.0, 0.0, 0.0, 0.0))
+
+    def step(state, action, key):
+        state, moved, forces = advance(state, action)
+        forces = jnp.clip(forces, -CONTACT_LIMIT, CONTACT_LIMIT)
+        healthy = task.healthy(state.qpos, state.qvel).astype(jnp.float32)
+        metrics = terms(
+            moved[0] / seconds,
+            task.control_cost * jnp.sum(jnp.square(action)),
+            task.survival * (healthy if version == "v5" else 1.0),
+            CONTACT_COST * jnp.sum(jnp.square(forces)) if paid else 0.0,
+        )
+        observation = observe(state.qpos, state.qvel, forces)
+        return core.Outcome(state, observation, sum(metrics.values()), 1.0 - healthy, metrics)
+
+    def draw(states):
+        qpos = np.stack([np.asarray(core.unwrap(state).qpos) for state in states])
+        return drawing.motion(host, qpos, seconds)
+
+    size = jax.eval_shape(reset, jax.random.key(0)).observation.shape[0]
+    env = core.environment(reset, step, Spec(size, host.nu), f"mjx/{name}", draw=draw)
+    return core.time_limit(env, episode_length)
+
+
+def simulator(name: str) -> tuple[Any, Callable[[Physics, Array], tuple[Physics, Array, Array]]]:
+    """MuJoCo's model of the task ``name``, and ``advance(state, action) -> (state, moved, forces)``, one action long.
+
+    ``moved`` is the way along x (ant: and y) that the reward is paid for, m; ``forces [bodies, 6]`` those of contacts
+    (N m and N), empty but for the ant. Everything is in the state's floating-point type.
+
+    The reward of the ant is not taken from ``qpos`` but from the frame of its body, as Gymnasium does. MuJoCo leaves
+    that frame, and the contacts, where the last stage of its integrator put them.
+    """
+    import mujoco  # imported on use: a second that other environments need not pay
+    from mujoco import mjx
+    from mujoco.mjx._src import smooth
+
+    kind = name.split("-")[0]
+    task = TASKS[kind]
+    text = mjcf.model("walker2d_v5" if name == "walker2d-v5" else kind)
+    host: Any = mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue]
+    model = mjx.put_model(host, impl="jax")
+
+    def advance(state, action):
+        # The ground is the same everywhere. From x = 0 a small way is not lost in the rounding of a long one.
+        begun = state.qpos[: task.hidden]
+        data = mjx.make_data(model).replace(
+            qpos=state.qpos.at[: task.hidden].set(0.0),
+            qvel=state.qvel,
+            qacc_warmstart=state.warmstart,
+            ctrl=action,
+        )
+        data, _ = jax.lax.scan(lambda data, _: (mjx.step(model, data), None), data, length=task.substeps)
+        lag, forces = state.lag, jnp.zeros((0, 6), state.qpos.dtype)
+        moved = data.qpos[: task.hidden]
+        if kind == "ant":
+            lag = data.xpos[1, :2] - moved
+            moved = moved + lag - state.lag
+            forces = smooth.rne_postconstraint(model, data)._impl.cfrc_ext
+        qpos = data.qpos.at[: task.hidden].add(begun)
+        return Physics(qpos, data.qvel, data.qacc_warmstart, lag), moved, forces
+
+    return host, advance
