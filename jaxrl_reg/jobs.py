@@ -1303,6 +1303,7 @@ def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, lim
     if whole.any():
         returns = returns[whole]
     low, high = float(data.score_random), float(data.score_expert)
+    foreign = _foreign_scores(config.env, low, high)
     return {
         "name": config.dataset,
         "file": str(path) if path is not None else config.dataset,
@@ -1314,9 +1315,22 @@ def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, lim
         "terminal_fraction": float(1.0 - np.asarray(data.discount).mean()),
         "score_random": low,
         "score_expert": high,
-        "normalised": bool(np.isfinite([low, high]).all() and high > low),
+        "normalised": bool(np.isfinite([low, high]).all() and high > low and not foreign),
+        "foreign_scores": foreign,
         "returns": [round(float(value), 4) for value in returns],
     }
+
+
+def _foreign_scores(env: str, low: float, high: float) -> str:
+    """Why reference scores do not apply to returns in ``env``, or "": D4RL's hold in MuJoCo's own tasks only."""
+    from jaxrl_reg.data.readers import d4rl
+    from jaxrl_reg.envs import mjx
+
+    task = d4rl.scored_task(low, high)
+    fitting = [f"mjx/{name}" for name in mjx.D4RL.get(task, ())]
+    if not task or env in fitting:
+        return ""
+    return f"its reference scores are D4RL's for {task}, which hold in {' and '.join(fitting) or 'no environment here'}"
 
 
 def _data_line(about: Mapping[str, Any]) -> str:
@@ -1325,7 +1339,7 @@ def _data_line(about: Mapping[str, Any]) -> str:
     if about["normalised"]:
         low, high = about["score_random"], about["score_expert"]
         return f"{line} = normalised score {100 * (mean - low) / (high - low):.1f}"
-    return f"{line}; it names no reference scores, so returns stay as they are"
+    return f"{line}; {about['foreign_scores'] or 'it names no reference scores'}, so returns stay as they are"
 
 
 class _Restored(NamedTuple):

@@ -60,6 +60,17 @@ def reference_scores(name: str) -> tuple[float, float]:
     return math.nan, math.nan
 
 
+def scored_task(score_random: float, score_expert: float) -> str:
+    """The task of D4RL, such as ``hopper``, whose reference scores these are; "" for any others.
+
+    Scores of 0 and a whole number, as AntMaze and Kitchen have them, say nothing about where they come from.
+    """
+    for pattern, scores in REFERENCE_SCORES.items():
+        if scores[0] != 0 and np.array_equal(np.float32(scores), np.float32((score_random, score_expert))):
+            return pattern.split("-")[0]
+    return ""
+
+
 def read(
     path: str | os.PathLike[str],
     *,
