@@ -208,6 +208,35 @@ def test_the_summary_leaves_out_episodes_that_were_cut(config):
     assert jobs.summarise(rows, config, None, limit=99)["returns"] == [30.0, 20.0]  # nothing is whole: all count
 
 
+def test_d4rls_scores_hold_in_its_own_tasks_only(config, tmp_path):
+    """Hopper data in D4RL's layout and under its name: 11 observations, 3 actions, references of its MuJoCo task."""
+    import h5py
+
+    from jaxrl_reg import data
+
+    rng, path = np.random.default_rng(0), tmp_path / "hopper_medium-v2.hdf5"
+    with h5py.File(path, "w") as file:
+        file["observations"] = rng.normal(size=(30, 11)).astype(np.float32)
+        file["actions"] = rng.uniform(-1, 1, (30, 3)).astype(np.float32)
+        file["rewards"] = np.full(30, 100.0, np.float32)
+        file["terminals"], file["timeouts"] = np.arange(30) == 9, np.arange(30) == 29
+    rows = data.load(path)
+
+    def about(env):
+        return jobs.summarise(rows, dataclasses.replace(config, env=env, dataset=str(path)), None, limit=1000)
+
+    assert about("mjx/hopper-v4")["normalised"]
+    assert jobs._data_line(about("mjx/hopper-v4")).endswith("normalised score 31.3")  # of a return of 1000
+    for env in ("brax/hopper", "mjx/hopper-v5", "mjx/halfcheetah-v4"):
+        assert not about(env)["normalised"]
+        assert "D4RL's for hopper, which hold in mjx/hopper-v4, so returns stay" in jobs._data_line(about(env))
+    for kind in ("copy.hdf5", "hopper-medium-v2.hdf5"):  # saved again, under whatever name, they are the same scores
+        data.save(rows, tmp_path / kind)
+        again = data.load(tmp_path / kind)
+        assert float(again.score_expert) == float(rows.score_expert)
+        assert not jobs.summarise(again, config, None, limit=1000)["normalised"]
+
+
 def test_default_directories_do_not_collide(tmp_path):
     config = jobs.SweepConfig(env="brax/hopper", agent="iql")
     first = jobs.default_directory(config, tmp_path)

@@ -103,11 +103,8 @@ def make(name: str, episode_length: int = 1000, contact_forces: bool | None = No
     task = TASKS[kind]
     host, advance = simulator(name)
     padding = 84 if name == "ant-v2" else 0
-    if version == "v5" and kind == "ant":
-        shown = slice(1, None)
-    else:
-        shown = slice(0, None if contact_forces else 0)
-    paid = kind == "ant" and (version == "v5" or bool(contact_forces))
+    paid = name == "ant-v5" or bool(contact_forces)
+    shown = slice(1 if name == "ant-v5" else 0, None if paid else 0)
     seconds = task.substeps * float(host.opt.timestep)
 
     def observe(qpos, qvel, forces):
@@ -211,16 +208,12 @@ def simulator(name: str) -> tuple[Any, Callable[[Physics, Array], tuple[Physics,
             rate = _rate(way, data.qvel) if len(qpos) > len(qvel) else data.qvel
             speed, acceleration = speed + weight * rate, acceleration + weight * data.qacc
             way = ahead * h * rate
-            data = data.replace(
-                qpos=_move(qpos, way), qvel=qvel + ahead * h * data.qacc, qacc_warmstart=data.qacc
-            )
+            data = data.replace(qpos=_move(qpos, way), qvel=qvel + ahead * h * data.qacc, qacc_warmstart=data.qacc)
             return (data, way, speed, acceleration), None
 
         weights, aheads = jnp.array([1.0, 2.0, 2.0, 1.0], qpos.dtype) / 6, jnp.array([0.5, 0.5, 1.0, 0.0], qpos.dtype)
         nothing = jnp.zeros_like(qvel)
-        (data, _, speed, acceleration), _ = jax.lax.scan(
-            stage, (data, nothing, nothing, nothing), (weights, aheads)
-        )
+        (data, _, speed, acceleration), _ = jax.lax.scan(stage, (data, nothing, nothing, nothing), (weights, aheads))
         return data.replace(qpos=_move(qpos, h * speed), qvel=qvel + h * acceleration)
 
     def advance(state, action):
