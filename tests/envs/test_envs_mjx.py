@@ -124,15 +124,15 @@ def test_shapes_and_first_states(name):
     assert (np.abs(state.qvel) > noise).any() == normal
 
 
-# Largest deviations allowed after one step in float32, of any observed number; velocities reach 20 m/s and rad/s.
-TOLERANCE = {"halfcheetah-v4": 5e-3, "ant-v5": 2e-2}
+# Largest deviations allowed after one step in float32, of any observed number; velocities reach 20 m/s and rad/s. About
+# ten times what is seen. The walker is left out, since it has the hopper's integrator and the cheetah's contacts.
+TOLERANCE = {"hopper-v4": 1e-4, "halfcheetah-v4": 5e-3, "ant-v5": 2e-3}
 
 
 @pytest.mark.parametrize("name", TOLERANCE)
 def test_a_step_is_gymnasiums_from_the_same_state(name):
     """Both integrators, limits, contacts, forces: 200 states that random actions led to, in one compiled program."""
-    if name.startswith("ant") and int(mujoco.__version__.split(".")[0]) < 4:
-        pytest.skip("MuJoCo integrates rotations as we do since version 4")
+    assert int(mujoco.__version__.split(".")[0]) >= 4, "MuJoCo integrates rotations as we do since version 4"
     source, env = original(name), envs.make(f"mjx/{name}")
     rng, rows = np.random.default_rng(1), []
     source.reset(seed=1)
