@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 
 import flax.linen as nn
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.activations import activation as resolve
 from jaxrl_reg.networks.stacked import ensemble
-from jaxrl_reg.types import Array, Key, Network, Spec
+from jaxrl_reg.types import Array, Key, Network, PyTree, Spec
 
 LAYER_NORMS = ("none", "first_tanh", "every")
 INITIALISATIONS = ("torch", "orthogonal")
@@ -36,25 +37,40 @@ def _torch_uniform(key: Key, params: dict, final_scale: float | None) -> dict:
     return filled
 
 
+def orthogonal(key: Key, params: PyTree, gain: float = 1.0) -> PyTree:
+    """``params`` with every leaf named ``kernel``, ``[in, out]``, drawn anew with orthogonal rows or columns.
+
+    Those are of length ``gain``. As for ``_torch_uniform`` all come from one vector of random numbers, and kernels of
+    one shape from one decomposition.
+    """
+    leaves, tree = jax.tree_util.tree_flatten_with_path(params)
+    by_shape: dict[tuple[int, ...], list[int]] = {}
+    for i, (path, leaf) in enumerate(leaves):
+        if jax.tree_util.keystr(path).endswith("['kernel']"):
+            by_shape.setdefault(leaf.shape, []).append(i)
+    numbers = jax.random.normal(key, (sum(len(found) * math.prod(shape) for shape, found in by_shape.items()),))
+    filled, start = [leaf for _, leaf in leaves], 0
+    for (rows, columns), found in by_shape.items():
+        tall = (len(found), max(rows, columns), min(rows, columns))
+        q, r = jnp.linalg.qr(numbers[start : start + math.prod(tall)].reshape(tall))
+        q = gain * q * jnp.sign(jnp.diagonal(r, axis1=1, axis2=2))[:, None]  # uniform over the orthogonal matrices
+        for i, kernel in zip(found, q if rows >= columns else q.mT, strict=True):
+            filled[i] = kernel
+        start += math.prod(tall)
+    return jax.tree.unflatten(tree, filled)
+
+
 class _MLP(nn.Module):
     widths: tuple[int, ...]
     activation: Callable[[Array], Array]
     final_activation: Callable[[Array], Array]
     layer_norm: str
     dropout: float
-    initialisation: str
-    final_scale: float | None
-
-    def dense(self, x: Array, width: int, final: bool) -> Array:
-        if self.initialisation == "orthogonal":
-            gain = (1.0 if self.final_scale is None else self.final_scale) if final else 2.0**0.5
-            return nn.Dense(width, kernel_init=nn.initializers.orthogonal(gain))(x)
-        return nn.Dense(width, kernel_init=nn.initializers.zeros)(x)  # filled by _torch_uniform
 
     @nn.compact
     def __call__(self, x: Array, deterministic: bool, features: bool):
         for layer, width in enumerate(self.widths[:-1]):
-            x = self.dense(x, width, final=False)
+            x = nn.Dense(width, kernel_init=nn.initializers.zeros)(x)  # filled by mlp
             if self.layer_norm == "first_tanh" and layer == 0:
                 x = jnp.tanh(nn.LayerNorm(epsilon=1e-5)(x))
             else:
@@ -63,7 +79,7 @@ class _MLP(nn.Module):
                 x = nn.LayerNorm(epsilon=1e-5)(x)
             if self.dropout > 0.0:
                 x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
-        y = self.final_activation(self.dense(x, self.widths[-1], final=True))
+        y = self.final_activation(nn.Dense(self.widths[-1], kernel_init=nn.initializers.zeros)(x))
         return (y, x) if features else y
 
 
@@ -76,6 +92,7 @@ def mlp(
     final_activation: str | Callable[[Array], Array] = "identity",
     init: str = "torch",
     final_scale: float | None = None,
+    gain: float = 2.0**0.5,
 ) -> Network:
     """A multi-layer perceptron ``[..., sizes[0]] -> [..., sizes[-1]]``.
 
@@ -87,8 +104,9 @@ def mlp(
         dropout: rate after each hidden layer, active only where ``apply`` is given a key.
         final_activation: on the output.
         init: ``torch``: kernels and biases uniform in +-1/sqrt(fan in), PyTorch's default, which the published numbers
-            of the TD3 family rest on; ``orthogonal``: gain sqrt(2), zero biases.
-        final_scale: of the last layer: half-width of its uniform distribution, or its orthogonal gain.
+            of the TD3 family rest on; ``orthogonal``: zero biases.
+        final_scale: of the last layer: half-width of its uniform distribution, or its orthogonal gain (1).
+        gain: of the orthogonal kernels of the hidden layers.
 
     Returns:
         ``init(key) -> params`` and ``apply(params, x, *, key=None, features=False) -> y``; with ``features`` the pair
@@ -100,13 +118,15 @@ def mlp(
         raise unknown("layer_norm", layer_norm, LAYER_NORMS)
     if init not in INITIALISATIONS:
         raise unknown("init", init, INITIALISATIONS)
-    module = _MLP(
-        tuple(sizes[1:]), resolve(activation), resolve(final_activation), layer_norm, dropout, init, final_scale
-    )
+    module = _MLP(tuple(sizes[1:]), resolve(activation), resolve(final_activation), layer_norm, dropout)
 
     def init_params(key: Key):
         params = module.init(key, jnp.zeros((1, sizes[0])), deterministic=True, features=False)["params"]
-        return _torch_uniform(key, params, final_scale) if init == "torch" else params
+        if init == "torch":
+            return _torch_uniform(key, params, final_scale)
+        params, last = orthogonal(key, params, gain), f"Dense_{len(sizes) - 2}"
+        kernel = params[last]["kernel"] * ((1.0 if final_scale is None else final_scale) / gain)
+        return {**params, last: {**params[last], "kernel": kernel}}
 
     def apply(params, x: Array, *, key: Key | None = None, features: bool = False):
         if x.shape[-1] != sizes[0]:
