@@ -41,6 +41,15 @@ from jaxrl_reg.losses.policy import (
     weighted_log_prob_loss,
 )
 from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
+from jaxrl_reg.losses.representation import (
+    beer_bound,
+    beer_loss,
+    dormant_fraction,
+    effective_rank,
+    feature_cosine,
+    srank,
+    violation_fraction,
+)
 from jaxrl_reg.losses.successor import (
     fb_loss,
     implicit_reward,
@@ -70,6 +79,8 @@ __all__ = [
     "adaptive_q_scale",
     "advantage_select",
     "awr_weight",
+    "beer_bound",
+    "beer_loss",
     "behaviour_cloning_loss",
     "behaviour_cloning_nll",
     "clipped_double_q_target",
@@ -79,10 +90,13 @@ __all__ = [
     "cql_lagrange_weight",
     "cql_penalty",
     "diffusion_ql_loss",
+    "dormant_fraction",
+    "effective_rank",
     "ensemble_td_error",
     "expectile_loss",
     "exponential_value_loss",
     "fb_loss",
+    "feature_cosine",
     "fql_actor_loss",
     "generalised_advantage_estimation",
     "goal_value_loss",
@@ -112,10 +126,12 @@ __all__ = [
     "sparse_value_loss",
     "sparse_weight",
     "squared_td_error",
+    "srank",
     "td_target",
     "temperature_loss",
     "v_dice_losses",
     "vae_losses",
+    "violation_fraction",
     "weighted_denoising_loss",
     "weighted_log_prob_loss",
 ]

@@ -1,0 +1,196 @@
+"""What a critic's features owe to Bellman's equation, and what can be read off them.
+
+A critic ``Q(s, a) = w^T phi`` that satisfies ``w^T phi = r + gamma w^T phi'`` has ``|r| <= |w| |phi - gamma phi'|``
+(Cauchy-Schwarz), hence an upper bound on the cosine of ``phi`` and ``phi'``: features of consecutive pairs that are
+more alike contradict the equation. ``beer_bound`` is that bound, ``beer_loss`` what the cosine exceeds it by. A bias
+``b`` of the last layer goes into the reward: with ``r - (1 - gamma) b`` in its place the bound is exact again. Where an
+episode terminates there is no next pair and no bound; the mask leaves those rows out.
+
+The measures below are diagnostics, not goals: a regularised critic may control better with a lower rank and more
+dormant units. They are DETACHED. "Rank" stands for several numbers in the literature: ``srank`` counts,
+``effective_rank`` weighs.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg.losses.checks import shapes
+
+Array = jax.Array
+
+SMALLEST = 1e-6  # length below which a feature vector counts as being this long
+ROUNDING = 1e-5  # by which float32 may miss a bound that holds with equality
+
+
+@shapes(features="... D", next_features="... D", reward="...", weight_square="", gamma="", target_next_features="... D")
+def beer_bound(
+    features: Array,
+    next_features: Array,
+    reward: Array,
+    weight_square: Array | float,
+    gamma: Array | float,
+    target_next_features: Array | None = None,
+) -> Array:
+    """``(|phi|^2 + gamma^2 |phi'|^2 - r^2 / |w|^2) / (2 gamma |phi| |phi'|)``: the most that ``cos(phi, phi')`` may be.
+
+    Args:
+      features: ``[..., D]``, ``phi(s, a)``, the inputs of one critic's last layer.
+      next_features: ``[..., D]``, ``phi(s', a')`` of the pair that the critic bootstraps from.
+      reward: ``[...]``; for a last layer with a bias ``b``: ``r - (1 - gamma) b``. For a target that is not the plain
+        one (a minimum over critics, an entropy bonus, a penalty): ``target - gamma Q'(s', a')`` in place of ``r``.
+      weight_square: scalar > 0, ``|w|^2`` of the last layer without its bias.
+      gamma: scalar in (0, 1], the agent's own discount.
+      target_next_features: ``[..., D]``, the ``phi'`` in the denominator where it comes from another network, as in the
+        released code, whose numerator has the online critic's features; by default ``next_features``.
+    Returns:
+      ``[...]``, without unit: above 1 it binds nothing, below -1 nothing can satisfy it. Not detached; ``beer_loss``
+      does that.
+    Raises:
+      ValueError: shapes differ.
+    Edges: lengths below 1e-6 and ``weight_square`` below 1e-12 count as these.
+    Source: He, Zhou, Fang and Maghsudi, 2024, Adaptive Regularization of Representation Rank as an Implicit Constraint
+      of Bellman Equation (BEER), and its code.
+    """
+    far = next_features if target_next_features is None else target_next_features
+    slack = _square(features) + jnp.square(gamma) * _square(next_features)
+    slack = slack - jnp.square(reward) / jnp.maximum(weight_square, SMALLEST**2)
+    return slack / (2.0 * gamma * _length(features) * _length(far))
+
+
+@shapes(features="... D", target_next_features="... D", bound="...", mask="...")
+def beer_loss(features: Array, target_next_features: Array, bound: Array, mask: Array) -> Array:
+    """``mask max(cos(phi, phi') - bound, 0)``: what consecutive features are more alike than Bellman's equation allows.
+
+    Only ``features`` receive a gradient, through the cosine.
+
+    Args:
+      features: ``[..., D]``, ``phi(s, a)`` of the critic that is trained.
+      target_next_features: ``[..., D]``, ``phi'(s', a')``, DETACHED.
+      bound: ``[...]``, from ``beer_bound``, DETACHED.
+      mask: ``[...]``, 0 where the episode terminates, for which the bound says nothing; DETACHED.
+    Returns:
+      ``[...]``, without unit, at least 0.
+    Raises:
+      ValueError: shapes differ.
+    Edges: a vector shorter than 1e-6 counts by its length over 1e-6, so zero features (all units off) have the cosine 0
+      and a finite gradient.
+    Source: He, Zhou, Fang and Maghsudi, 2024, Adaptive Regularization of Representation Rank as an Implicit Constraint
+      of Bellman Equation (BEER), and its code.
+    """
+    far, bound, mask = map(jax.lax.stop_gradient, (target_next_features, bound, mask))
+    return mask * jax.nn.relu(_cosine(features, far) - bound)
+
+
+@shapes(features="... D", next_features="... D")
+def feature_cosine(features: Array, next_features: Array) -> Array:
+    """``cos(phi, phi')`` of consecutive pairs; DETACHED.
+
+    Args:
+      features: ``[..., D]``, ``phi(s, a)``.
+      next_features: ``[..., D]``, ``phi(s', a')``.
+    Returns:
+      ``[...]`` in [-1, 1], at least 0 after ReLU.
+    Raises:
+      ValueError: shapes differ.
+    Edges: 0 for zero features.
+    Source: Kumar et al., 2022, DR3: Value-Based Deep Reinforcement Learning Requires Explicit Regularization, whose
+      products of consecutive features this normalises.
+    """
+    return _cosine(jax.lax.stop_gradient(features), jax.lax.stop_gradient(next_features))
+
+
+@shapes(cosine="B", bound="B", mask="B")
+def violation_fraction(cosine: Array, bound: Array, mask: Array) -> Array:
+    """Share of the rows with ``mask`` whose cosine is above Bellman's bound by more than rounding (1e-5); DETACHED.
+
+    Args:
+      cosine: ``[B]``, from ``feature_cosine``.
+      bound: ``[B]``, from ``beer_bound``.
+      mask: ``[B]``, 0 where the episode terminates, weights in general.
+    Returns:
+      scalar in [0, 1].
+    Raises:
+      ValueError: shapes differ.
+    Edges: 0 if the mask is 0 everywhere.
+    Source: He, Zhou, Fang and Maghsudi, 2024, Adaptive Regularization of Representation Rank as an Implicit Constraint
+      of Bellman Equation (BEER): the rows on which its loss acts.
+    """
+    above = jax.lax.stop_gradient(mask * (cosine > bound + ROUNDING))
+    return above.sum() / jnp.maximum(jax.lax.stop_gradient(mask).sum(), SMALLEST)
+
+
+@shapes(features="B D", tolerance="")
+def srank(features: Array, tolerance: Array | float = 0.01) -> Array:
+    """Fewest singular values that leave out at most the share ``tolerance`` of the sum of all; DETACHED.
+
+    Args:
+      features: ``[B, D]``, one layer's outputs for a batch.
+      tolerance: scalar in (0, 1), the paper's ``delta``.
+    Returns:
+      scalar, a whole number from 0 to ``min(B, D)``.
+    Raises:
+      ValueError: ``features`` is not a matrix.
+    Edges: 0 for zero features. Singular values below 1e-6 of the largest are rounding and count as 0.
+    Source: Kumar et al., 2021, Implicit Under-Parameterization Inhibits Data-Efficient Deep Reinforcement Learning.
+    """
+    sizes = _singular_values(features)
+    left_out = sizes.sum() - jnp.cumsum(sizes)  # by the first one, by the first two, ...
+    too_few = left_out > jax.lax.stop_gradient(tolerance) * sizes.sum()
+    return (too_few.sum() + (sizes[0] > 0)).astype(sizes.dtype)
+
+
+@shapes(features="B D")
+def effective_rank(features: Array) -> Array:
+    """``exp(entropy)`` of the singular values' shares of their sum; DETACHED.
+
+    Args:
+      features: ``[B, D]``, one layer's outputs for a batch.
+    Returns:
+      scalar from 0 to ``min(B, D)``; ``k`` for ``k`` equal singular values.
+    Raises:
+      ValueError: ``features`` is not a matrix.
+    Edges: 0 for zero features. Singular values below 1e-6 of the largest are rounding and count as 0.
+    Source: Roy and Vetterli, 2007, The Effective Rank: A Measure of Effective Dimensionality.
+    """
+    sizes = _singular_values(features)
+    share = sizes / jnp.maximum(sizes.sum(), SMALLEST**2)
+    entropy = -(share * jnp.log(jnp.where(share > 0, share, 1.0))).sum()
+    return jnp.where(sizes[0] > 0, jnp.exp(entropy), 0.0)
+
+
+@shapes(features="B D", threshold="")
+def dormant_fraction(features: Array, threshold: Array | float = 0.1) -> Array:
+    """Share of units whose mean absolute output is at most ``threshold`` times the layer's average; DETACHED.
+
+    Args:
+      features: ``[B, D]``, one layer's outputs for a batch.
+      threshold: scalar >= 0; 0 counts dead units only, which saturated or smooth activations do not have.
+    Returns:
+      scalar in [0, 1].
+    Raises:
+      ValueError: ``features`` is not a matrix.
+    Edges: 1 for zero features.
+    Source: Sokar et al., 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning, definition 3.1.
+    """
+    activity = jnp.abs(jax.lax.stop_gradient(features)).mean(axis=0)
+    score = activity / (activity.mean() + 1e-9)
+    return (score <= jax.lax.stop_gradient(threshold)).mean(dtype=features.dtype)
+
+
+def _square(x: Array) -> Array:
+    return jnp.square(x).sum(axis=-1)
+
+
+def _length(x: Array) -> Array:
+    return jnp.sqrt(jnp.maximum(_square(x), SMALLEST**2))  # the root of a constant where it is too short: no NaN
+
+
+def _cosine(x: Array, y: Array) -> Array:
+    return (x * y).sum(axis=-1) / (_length(x) * _length(y))
+
+
+def _singular_values(features: Array) -> Array:
+    sizes = jnp.linalg.svd(jax.lax.stop_gradient(features), compute_uv=False)
+    return jnp.where(sizes > 1e-6 * sizes[0], sizes, 0.0)
