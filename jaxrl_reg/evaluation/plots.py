@@ -186,6 +186,40 @@ def visits(
     return figure
 
 
+def lineage(
+    values: np.ndarray, parents: np.ndarray, line: np.ndarray, *, ylabel: str, log: bool = True, theme: Theme = LIGHT
+) -> Figure:
+    """What an evolving population did with one hyperparameter: who went on from whom, and the line of the best.
+
+    Args:
+      values: ``[T, M]``, the hyperparameter of every member in every segment.
+      parents: ``[T, M]`` int, whose state a member has after each segment (``population.Evolution.parents``).
+      line: ``[T]`` int, the slots of one final member's forebears (``population.ancestry``), drawn on top.
+      ylabel: name of the hyperparameter.
+      log: logarithmic vertical axis.
+      theme: ``LIGHT`` or ``DARK``.
+    """
+    figure, axes = _canvas(theme)
+    values, parents = np.asarray(values), np.asarray(parents)
+    length, count = values.shape
+    times, members = np.arange(1, length + 1), np.arange(count)
+    came = np.stack([np.take_along_axis(values[:-1], parents[:-1], axis=1), values[1:]])  # from, to
+    copied = parents[:-1] != members
+    for changed, colour, label in ((False, theme.baseline, "goes on"), (True, theme.palette[1], "copies and explores")):
+        steps = came[:, copied == changed]
+        at = np.broadcast_to(times[:-1, None], copied.shape)[copied == changed]
+        axes.plot(np.stack([at, at + 1]), steps, color=colour, linewidth=0.7, alpha=0.35 if changed else 0.3)
+        axes.plot([], [], color=colour, linewidth=1.2, label=label)
+    axes.plot(times, values[np.arange(length), line], color=theme.palette[0], linewidth=2.4, label="line of the best")
+    if log:
+        axes.set_yscale("log")
+    axes.set_xlabel("segment")
+    axes.set_ylabel(ylabel)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    _legend(figure, axes, theme)
+    return figure
+
+
 def encode(figure: Figure, kind: str = "png") -> bytes:
     """The figure as a ``png`` (opaque, 2x resolution) or ``svg`` (transparent, text as outlines) file."""
     import matplotlib

@@ -1,17 +1,23 @@
 """Seeds x hyperparameters as one compiled program: settings, placement on the hardware, training, resume."""
 
+from jaxrl_reg.population.evolution import Evolution, ancestry, evolve, exploit, explore
 from jaxrl_reg.population.grid import grid, setting_count, stack
 from jaxrl_reg.population.placement import Plan, megabytes, over_members
 from jaxrl_reg.population.search import Range, draw, parse_range, sample
 from jaxrl_reg.population.sweep import Interrupted, Progress, Result, outline, sweep
 
 __all__ = [
+    "Evolution",
     "Interrupted",
     "Plan",
     "Progress",
     "Range",
     "Result",
+    "ancestry",
     "draw",
+    "evolve",
+    "exploit",
+    "explore",
     "grid",
     "megabytes",
     "outline",
