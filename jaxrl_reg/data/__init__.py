@@ -23,7 +23,17 @@ from jaxrl_reg.data.normalisation import (
     normalize_rewards,
     scale_rewards,
 )
-from jaxrl_reg.data.samplers import Sampler, hindsight, n_step, take, take_windows, uniform, window_starts, windows
+from jaxrl_reg.data.samplers import (
+    Sampler,
+    hindsight,
+    n_step,
+    returns_to_go,
+    take,
+    take_windows,
+    uniform,
+    window_starts,
+    windows,
+)
 
 __all__ = [
     "Normalizer",
@@ -46,6 +56,7 @@ __all__ = [
     "normalize_observations",
     "normalize_rewards",
     "retrieval",
+    "returns_to_go",
     "save",
     "scale_rewards",
     "subset",

@@ -6,6 +6,7 @@ Every field of a batch is gathered here; those that nobody reads are removed by 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 
 import jax
@@ -109,6 +110,35 @@ def windows(length: int, pad: str = "left") -> Sampler:
 
     def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
         return take_windows(dataset, _rows(dataset, key, batch_size), length, pad)
+
+    return sample
+
+
+def returns_to_go(sampler: Sampler) -> Sampler:
+    """``sampler`` on rows that also carry ``extras["return_to_go"]``, the undiscounted reward from there to the
+    episode's end.
+
+    As ``add_returns_to_go``, but inside the graph: three passes over the rewards, which the compiler does once per
+    segment. The batch also gets three scalars of the whole data set: ``extras["return_mean"]`` and
+    ``extras["return_best"]`` of its episodes, and ``extras["return_scale"]``, the largest size of any return-to-go (1
+    if all are 0).
+    """
+
+    def add(later, earlier):  # scanned from the end; what is kept of later rewards is 0 across an episode's end
+        (kept, total), (keep, reward) = later, earlier
+        return kept * keep, reward + keep * total
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        inside = 1.0 - dataset.last
+        togo = jax.lax.associative_scan(add, (inside, dataset.reward), reverse=True)[1]
+        first = dataset.step == 0
+        scale = jnp.abs(togo).max()
+        extras = {**dataset.extras, "return_to_go": togo}
+        batch = sampler(dataclasses.replace(dataset, extras=extras), key, batch_size)
+        batch.extras["return_mean"] = jnp.where(first, togo, 0.0).sum() / first.sum()
+        batch.extras["return_best"] = jnp.where(first, togo, -jnp.inf).max()
+        batch.extras["return_scale"] = jnp.where(scale > 0, scale, 1.0)
+        return batch
 
     return sample
 

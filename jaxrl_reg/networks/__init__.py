@@ -2,14 +2,18 @@
 
 from jaxrl_reg.networks.activations import ACTIVATIONS, activation
 from jaxrl_reg.networks.feedforward import mlp, q_network, value_network
+from jaxrl_reg.networks.sequence import SequenceModel, decision_mamba, decision_transformer
 from jaxrl_reg.networks.stacked import ensemble, members, parameter_count
 from jaxrl_reg.networks.variational import VariationalAutoencoder, action_vae
 
 __all__ = [
     "ACTIVATIONS",
+    "SequenceModel",
     "VariationalAutoencoder",
     "action_vae",
     "activation",
+    "decision_mamba",
+    "decision_transformer",
     "ensemble",
     "members",
     "mlp",

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -101,6 +103,23 @@ def test_windows_refuse_nonsense_and_do_not_touch_the_data_set(dataset):
     assert set(dataset.extras) == {"physics", "tag"}
 
 
+def test_returns_to_go_are_those_of_the_host_and_stay_within_an_episode(dataset):
+    known, returns = np.asarray(data.add_returns_to_go(dataset).extras["return_to_go"]), data.episode_returns(dataset)
+    batch = draw(data.returns_to_go(data.uniform), dataset)
+    np.testing.assert_allclose(batch.extras["return_to_go"], known[rows_of(batch)], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(batch.extras["return_mean"], returns.mean(), rtol=1e-5)
+    np.testing.assert_allclose(batch.extras["return_best"], returns.max(), rtol=1e-5)
+    np.testing.assert_allclose(batch.extras["return_scale"], np.abs(known).max(), rtol=1e-5)
+    padded = draw(data.returns_to_go(data.windows(6, "right")), dataset)
+    np.testing.assert_array_equal(padded.extras["return_to_go"][padded.extras["mask"] == 0], 0.0)
+    following = padded.extras["return_to_go"] - padded.reward
+    last = (padded.extras["mask"] > 0) & (padded.last > 0)
+    np.testing.assert_allclose(following[last], 0.0, atol=1e-6)
+    nothing = dataclasses.replace(dataset, reward=0.0 * dataset.reward)
+    assert draw(data.returns_to_go(data.uniform), nothing).extras["return_scale"] == 1.0
+    assert set(dataset.extras) == {"physics", "tag"}
+
+
 def test_window_starts_cover_whole_windows_only(dataset):
     np.testing.assert_array_equal(data.window_starts(dataset, 3), [0, 1, 4, 5, 6])
     np.testing.assert_array_equal(data.window_starts(dataset, 2, stride=2), [0, 2, 4, 6, 7])  # 7: the episode's end
@@ -163,6 +182,7 @@ SAMPLERS = {
     "n_step": data.n_step(3, 0.99),
     "windows": data.windows(4),
     "hindsight": data.hindsight(geometric=0.5, random=0.5),
+    "returns_to_go": data.returns_to_go(data.windows(4)),
 }
 
 
