@@ -212,9 +212,13 @@ def measure(rounds: int, quick: bool, wanted: tuple[str, ...]) -> dict:
 
     if "online" in wanted:
         print("online, Pendulum", flush=True)
-        # The same work on both sides: PPO 64 environments x 64 steps, 4 passes of 8 minibatches; SAC one update a step.
+        # The same work on both sides, where rejax's settings allow: PPO 64 environments x 64 steps, 4 passes of 8
+        # minibatches, networks of 64 x 64, no normalisation; SAC one update a step, 256 x 256, 256 random steps first.
         ppo = {"kind": "online", "agent": "ppo", "steps": 65_536, "members": 1, **one_core}
-        ppo |= {"config": {"hidden": [64, 64], "epochs": 4, "minibatches": 8}, "loop": {"num_envs": 64, "unroll": 64}}
+        ppo |= {
+            "config": {"hidden": [64, 64], "epochs": 4, "minibatches": 8, "normalise": False},
+            "loop": {"num_envs": 64, "unroll": 64},
+        }
         sac = {"kind": "online", "agent": "sac", "steps": 1_024, "members": 1, **one_core}
         sac |= {
             "config": {"hidden": [256, 256]},
@@ -226,7 +230,8 @@ def measure(rounds: int, quick: bool, wanted: tuple[str, ...]) -> dict:
             options = {"agent": "ppo", "steps": 65_536, "members": 1, "config": shared, **one_core}
             online.append(ask("rejax ppo", "worker_rejax.py", options, peers["rejax"]))
             shared = {"num_envs": 1, "buffer_size": 10_000, "fill_buffer": 256, "batch_size": 256}
-            options = {"agent": "sac", "steps": 1_280, "members": 1, "config": shared, **one_core}
+            shared["hidden_layer_sizes"] = [256, 256]
+            options = {"agent": "sac", "steps": 1_280, "unit": 1_024, "members": 1, "config": shared, **one_core}
             online.append(ask("rejax sac", "worker_rejax.py", options, peers["rejax"]))
         record["sections"]["online"] = {c.name: c for c in contest(online, rounds)}
 

@@ -23,7 +23,12 @@ def prepare(options):
     keys = jax.random.split(jax.random.PRNGKey(0), members)
     begun = time.perf_counter()
     train = jax.jit(jax.vmap(algorithm.train)).lower(keys).compile()
-    facts = {"unit": members * steps, "compile_seconds": time.perf_counter() - begun, "version": jax.__version__}
+    # The random steps that fill SAC's buffer are part of a run on both sides and count on neither.
+    facts = {
+        "unit": members * options.get("unit", steps),
+        "compile_seconds": time.perf_counter() - begun,
+        "version": jax.__version__,
+    }
 
     def go(count):
         out = None

@@ -32,7 +32,7 @@ def descend(
 ) -> tuple[Trainable, Any]:
     """One optimiser step on ``loss(params) -> (scalar, auxiliary)``; returns the new model and the auxiliary output.
 
-    ``optimiser`` is built inside the update from traced hyperparameters, as in ``optax.adam(hyper.learning_rate)``:
+    ``optimiser`` is built inside the update from traced hyperparameters, as in ``adam(hyper.learning_rate)``:
     the structure of its state does not depend on them.
     """
     gradients, auxiliary = jax.grad(loss, has_aux=True)(model.params)

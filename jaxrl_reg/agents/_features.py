@@ -18,13 +18,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.losses.successor import solve
 from jaxrl_reg.policies import deterministic
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition, ZeroShot, pytree, setting
 
 DEVIATIONS = (
@@ -103,8 +102,8 @@ def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> 
         actor_key, successor_key, feature_key = jax.random.split(key, 3)
         successor = psi_network.init(successor_key)
         return State(
-            _common.trainable(actor_network.init(actor_key), optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(successor, optax.adam(hyper.successor_learning_rate)),
+            _common.trainable(actor_network.init(actor_key), adam(hyper.actor_learning_rate)),
+            _common.trainable(successor, adam(hyper.successor_learning_rate)),
             _common.copy(successor),
             features.init(feature_key, hyper),
         )
@@ -141,7 +140,7 @@ def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> 
                 loss = jnp.square(error).mean(axis=(1, 2)).sum()
             return loss, {"successor_loss": loss, "q": jnp.sum(found * z, axis=-1).mean()}
 
-        successor, metrics = _common.descend(successor_loss, state.successor, optax.adam(hyper.successor_learning_rate))
+        successor, metrics = _common.descend(successor_loss, state.successor, adam(hyper.successor_learning_rate))
 
         def actor_loss(params):
             action = pi(params, batch.observation, z)
@@ -149,7 +148,7 @@ def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> 
             q = jnp.sum(psi(successor.params, batch.observation, action, z) * z, axis=-1).min(axis=0)
             return -q.mean(), {"actor_loss": -q.mean()}
 
-        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
         target_successor = polyak(successor.params, state.target_successor, hyper.tau)
         return State(actor, successor, target_successor, learnt), {**feature_metrics, **metrics, **actor_metrics}
 

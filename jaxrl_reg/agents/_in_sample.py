@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.policies import gaussian
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, Transition, pytree, setting
 
 DEVIATIONS = (
@@ -84,7 +83,7 @@ def learn_values(
         loss, advantage = value_loss(target_q, values, hyper).mean(), target_q - values
         return loss, (advantage, {"value_loss": loss, "v": values.mean(), "advantage": advantage.mean()})
 
-    value, (advantage, value_metrics) = _common.descend(regress, value, optax.adam(hyper.value_learning_rate))
+    value, (advantage, value_metrics) = _common.descend(regress, value, adam(hyper.value_learning_rate))
     next_value = v.apply(value.params, batch.next_observation)
     target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
 
@@ -93,7 +92,7 @@ def learn_values(
         errors = losses.ensemble_td_error(values, target) if td_error is None else td_error(values, target, hyper)
         return errors.mean(), {"critic_loss": errors.mean(), "q": values.mean()}
 
-    critic, critic_metrics = _common.descend(critic_loss, critic, optax.adam(hyper.critic_learning_rate))
+    critic, critic_metrics = _common.descend(critic_loss, critic, adam(hyper.critic_learning_rate))
     target_critic = polyak(critic.params, target_critic, hyper.tau)
     return (critic, value, target_critic), advantage, {**value_metrics, **critic_metrics}
 
@@ -119,9 +118,9 @@ def make(
         actor_key, critic_key, value_key = jax.random.split(key, 3)
         critic = q.init(critic_key)
         return State(
-            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
-            _common.trainable(v.init(value_key), optax.adam(hyper.value_learning_rate)),
+            _common.trainable(policy.init(actor_key), adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, adam(hyper.critic_learning_rate)),
+            _common.trainable(v.init(value_key), adam(hyper.value_learning_rate)),
             _common.copy(critic),
         )
 
@@ -138,7 +137,7 @@ def make(
             return loss, {"actor_loss": loss}
 
         learning_rate = _common.cosine(hyper.actor_learning_rate, step, config.decay_steps)
-        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(learning_rate))
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(learning_rate))
         return State(actor, *models), {**metrics, **actor_metrics}
 
     def act(state: State, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:

@@ -20,12 +20,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.policies import deterministic
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, Transition, pytree, setting
 
 FIRST_STEP = "The first update, step 0, already moves the actor; the released code starts with the second."
@@ -126,8 +125,8 @@ def core(
         actor_key, critic_key = jax.random.split(key)
         actor, critic = actor_network.init(actor_key), q.init(critic_key)
         return State(
-            _common.trainable(actor, optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
+            _common.trainable(actor, adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, adam(hyper.critic_learning_rate)),
             _common.copy(actor),
             _common.copy(critic),
             {name: jnp.zeros(()) for name in ("actor_loss", "q_policy", *metrics)},
@@ -144,7 +143,7 @@ def core(
             loss = losses.ensemble_td_error(values, y).mean()
             return loss, {"critic_loss": loss, "q": values.mean(), "target": y.mean()}
 
-        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+        critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
         return critic, (next_action, y), critic_metrics
 
     def value(critic_params: PyTree, observation: Array, action: Array) -> Array:
@@ -167,7 +166,7 @@ def core(
             return loss, {"actor_loss": loss, "bc_loss": distance, "q_policy": values.mean(), **own}
 
         def delayed():
-            actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+            actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
             target_actor = polyak(actor.params, state.target_actor, hyper.tau)
             return actor, target_actor, polyak(critic.params, state.target_critic, hyper.tau), actor_metrics
 

@@ -19,10 +19,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common, _td3
+from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -72,8 +72,8 @@ def make(config: Config, spec: Spec) -> Agent:
         td3_key, value_key, vae_key = jax.random.split(key, 3)
         return State(
             core.init(td3_key, hyper),
-            _common.trainable(v.init(value_key), optax.adam(hyper.value_learning_rate)),
-            _common.trainable(vae.init(vae_key), optax.adam(hyper.vae_learning_rate)),
+            _common.trainable(v.init(value_key), adam(hyper.value_learning_rate)),
+            _common.trainable(vae.init(vae_key), adam(hyper.vae_learning_rate)),
         )
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
@@ -88,7 +88,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.squared_td_error(values, target).mean()
             return loss, (values, {"value_loss": loss, "v": values.mean()})
 
-        value, (before, value_metrics) = _common.descend(value_loss, state.value, optax.adam(hyper.value_learning_rate))
+        value, (before, value_metrics) = _common.descend(value_loss, state.value, adam(hyper.value_learning_rate))
         data_q = core.value(critic.params, batch.observation, batch.action)
         better = data_q > before
 
@@ -99,7 +99,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = errors.mean() + hyper.kl_coef * divergence.mean()
             return loss, {"vae_loss": loss, "better": better.mean()}
 
-        model, vae_metrics = _common.descend(vae_loss, state.vae, optax.adam(hyper.vae_learning_rate))
+        model, vae_metrics = _common.descend(vae_loss, state.vae, adam(hyper.vae_learning_rate))
 
         def pull(batch: Transition, action: Array, hyper: Hyper) -> _td3.Pull:
             generated = vae.apply(model.params, batch.observation, action, generate_key)[0]

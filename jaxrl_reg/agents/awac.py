@@ -15,12 +15,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.policies import gaussian
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -63,8 +62,8 @@ def make(config: Config, spec: Spec) -> Agent:
         actor_key, critic_key = jax.random.split(key)
         critic = q.init(critic_key)
         return State(
-            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
+            _common.trainable(policy.init(actor_key), adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, adam(hyper.critic_learning_rate)),
             _common.copy(critic),
         )
 
@@ -82,7 +81,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.ensemble_td_error(values, target).mean()
             return loss, {"critic_loss": loss, "q": values.mean()}
 
-        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+        critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
 
         baseline = sample(state.actor.params, batch.observation, baseline_key)
         both = q.apply(critic.params, jnp.stack([batch.observation] * 2), jnp.stack([batch.action, baseline]))
@@ -95,7 +94,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.weighted_log_prob_loss(log_prob, weight).mean()
             return loss, {"actor_loss": loss, "advantage": advantage.mean(), "weight": weight.mean()}
 
-        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
         target_critic = polyak(critic.params, state.target_critic, hyper.tau)
         return State(actor, critic, target_critic), {**critic_metrics, **actor_metrics}
 

@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses
 from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.policies import deterministic, gaussian
+from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -61,7 +61,7 @@ def make(config: Config, spec: Spec, weight: Callable[[Transition, Hyper], Array
     policy: Any = gaussian.clipped(spec, config.hidden) if stochastic else deterministic.make(spec, config.hidden)
 
     def init(key: Key, hyper: Hyper) -> State:
-        return State(_common.trainable(policy.init(key), optax.adam(hyper.learning_rate)))
+        return State(_common.trainable(policy.init(key), adam(hyper.learning_rate)))
 
     def mode(params, observation: Array) -> Array:
         return policy.mode(params, observation) if stochastic else policy.apply(params, observation)
@@ -80,7 +80,7 @@ def make(config: Config, spec: Spec, weight: Callable[[Transition, Hyper], Array
             distance = jnp.square(mode(params, batch.observation) - batch.action).sum(axis=-1)
             return value, {"actor_loss": value, "action_error": jnp.sum(weights * distance)}
 
-        actor, metrics = _common.descend(loss, state.actor, optax.adam(hyper.learning_rate))
+        actor, metrics = _common.descend(loss, state.actor, adam(hyper.learning_rate))
         return State(actor), metrics
 
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:

@@ -19,12 +19,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.policies import gaussian
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -73,18 +72,18 @@ def make(config: Config, spec: Spec) -> Agent:
 
     def init(key: Key, hyper: Hyper) -> State:
         actor_key, critic_key = jax.random.split(key)
-        critic, critic_optimiser = q.init(critic_key), optax.adam(hyper.critic_learning_rate)
+        critic, critic_optimiser = q.init(critic_key), adam(hyper.critic_learning_rate)
         return State(
-            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
+            _common.trainable(policy.init(actor_key), adam(hyper.actor_learning_rate)),
             _common.trainable(critic, critic_optimiser),
-            _common.trainable(jnp.zeros(()), optax.adam(hyper.temperature_learning_rate)),
+            _common.trainable(jnp.zeros(()), adam(hyper.temperature_learning_rate)),
             None if config.target_gap is None else _common.trainable(jnp.zeros(()), critic_optimiser),
             _common.copy(critic),
         )
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         uniform_key, here_key, next_key, actor_key = jax.random.split(key, 4)
-        params, critic_optimiser = state.actor.params, optax.adam(hyper.critic_learning_rate)
+        params, critic_optimiser = state.actor.params, adam(hyper.critic_learning_rate)
         temperature = jnp.exp(state.log_temperature.params)
 
         def actor_loss(params):
@@ -93,15 +92,13 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
             return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature})
 
-        actor, (log_prob, actor_metrics) = _common.descend(
-            actor_loss, state.actor, optax.adam(hyper.actor_learning_rate)
-        )
+        actor, (log_prob, actor_metrics) = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
 
         def temperature_loss(log_temperature):
             return losses.temperature_loss(log_temperature, log_prob, target_entropy).mean(), {}
 
         log_temperature, _ = _common.descend(
-            temperature_loss, state.log_temperature, optax.adam(hyper.temperature_learning_rate)
+            temperature_loss, state.log_temperature, adam(hyper.temperature_learning_rate)
         )
 
         # One pass at s' serves the target (the first sample) and the penalty (the others).

@@ -17,11 +17,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import networks
 from jaxrl_reg.agents import _common, sac
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -71,9 +71,7 @@ def make(config: Config, spec: Spec) -> Agent:
     def init(key: Key, hyper: Hyper) -> State:
         base_key, discriminator_key = jax.random.split(key)
         params = discriminator.init(discriminator_key)
-        return State(
-            base.init(base_key, hyper), _common.trainable(params, optax.adam(hyper.discriminator_learning_rate))
-        )
+        return State(base.init(base_key, hyper), _common.trainable(params, adam(hyper.discriminator_learning_rate)))
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         reached = batch.next_observation[..., :state_dim]
@@ -85,7 +83,7 @@ def make(config: Config, spec: Spec) -> Agent:
             return -chosen.mean(), (chosen, (log_q.argmax(axis=-1) == skill).mean())
 
         model, (log_q, accuracy) = _common.descend(
-            discriminator_loss, state.discriminator, optax.adam(hyper.discriminator_learning_rate)
+            discriminator_loss, state.discriminator, adam(hyper.discriminator_learning_rate)
         )
         reward = log_q + math.log(config.skills)
         inner, metrics = base.update(state.base, dataclasses.replace(batch, reward=reward), hyper, key, step)

@@ -26,7 +26,7 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.denoisers import denoiser_mlp
 from jaxrl_reg.policies import diffusion
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -79,7 +79,7 @@ def make(config: Config, spec: Spec) -> Agent:
     q = networks.q_network(spec, config.hidden, config.n_critics, activation="mish")
 
     def optimiser(learning_rate: Array | float, hyper: Hyper) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(hyper.gradient_clip), optax.adam(learning_rate))
+        return optax.chain(optax.clip_by_global_norm(hyper.gradient_clip), adam(learning_rate))
 
     def init(key: Key, hyper: Hyper) -> State:
         actor_key, critic_key = jax.random.split(key)

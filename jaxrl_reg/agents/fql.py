@@ -18,14 +18,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.denoisers import denoiser_mlp
 from jaxrl_reg.policies import flow
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -84,8 +83,8 @@ def make(config: Config, spec: Spec) -> Agent:
         actor = {"flow": teacher.init(flow_key), "one_step": student.init(student_key)}
         critic = q.init(critic_key)
         return State(
-            _common.trainable(actor, optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
+            _common.trainable(actor, adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, adam(hyper.critic_learning_rate)),
             _common.copy(critic),
         )
 
@@ -102,7 +101,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.ensemble_td_error(values, target).mean()
             return loss, {"critic_loss": loss, "q": values.mean(), "target": target.mean()}
 
-        critic, metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+        critic, metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
         noise = noise_for(batch.observation, noise_key)
         wanted = flow.integrate_noise(velocity, state.actor.params["flow"], batch.observation, noise, config.steps)
 
@@ -116,7 +115,7 @@ def make(config: Config, spec: Spec) -> Agent:
             terms = {"flow_loss": error.mean(), "distillation_loss": distance, "q_policy": values.mean()}
             return loss, {"actor_loss": loss, **terms}
 
-        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
         state = State(actor, critic, polyak(critic.params, state.target_critic, hyper.tau))
         return state, {**metrics, **actor_metrics}
 

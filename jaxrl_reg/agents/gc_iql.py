@@ -17,14 +17,13 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.data import samplers
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import gaussian
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, ZeroShot, pytree, setting
 
 PAPER = Paper(
@@ -75,8 +74,8 @@ def make(config: Config, spec: Spec) -> Agent:
         actor_key, value_key = jax.random.split(key)
         value = v.init(value_key)
         return State(
-            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(value, optax.adam(hyper.value_learning_rate)),
+            _common.trainable(policy.init(actor_key), adam(hyper.actor_learning_rate)),
+            _common.trainable(value, adam(hyper.value_learning_rate)),
             _common.copy(value),
         )
 
@@ -90,7 +89,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.goal_value_loss(values, old, following, cost, going, hyper.discount, hyper.expectile).mean()
             return loss, (values.mean(axis=0), {"value_loss": loss, "v": values.mean()})
 
-        value, (values, metrics) = _common.descend(value_loss, state.value, optax.adam(hyper.value_learning_rate))
+        value, (values, metrics) = _common.descend(value_loss, state.value, adam(hyper.value_learning_rate))
         advantage = following.mean(axis=0) - values
         weight = losses.awr_weight(advantage, hyper.inverse_temperature, config.max_weight)
 
@@ -99,7 +98,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.weighted_log_prob_loss(log_prob, weight).mean()
             return loss, {"actor_loss": loss, "weight": weight.mean()}
 
-        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
         state = State(actor, value, polyak(value.params, state.target_value, hyper.tau))
         return state, {**metrics, **actor_metrics}
 

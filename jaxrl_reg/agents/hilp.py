@@ -16,14 +16,13 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common, _features
 from jaxrl_reg.agents._features import State
 from jaxrl_reg.data import samplers
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 __all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
@@ -78,7 +77,7 @@ def make(config: Config, spec: Spec) -> Agent:
 
     def init(key: Key, hyper: Any) -> Distance:
         maps = network.init(key)
-        trainable = _common.trainable(maps, optax.adam(hyper.feature_learning_rate))
+        trainable = _common.trainable(maps, adam(hyper.feature_learning_rate))
         return Distance(trainable, _common.copy(maps), jnp.zeros(config.features))
 
     def update(state: Distance, batch: Transition, hyper: Any) -> tuple[Distance, Metrics]:
@@ -94,7 +93,7 @@ def make(config: Config, spec: Spec) -> Agent:
             ).mean()
             return error, {"feature_loss": error, "distance": -values.mean()}
 
-        maps, metrics = _common.descend(loss, state.maps, optax.adam(hyper.feature_learning_rate))
+        maps, metrics = _common.descend(loss, state.maps, adam(hyper.feature_learning_rate))
         found = network.apply(networks.members(maps.params, 1), batch.observation)[0].mean(axis=0)
         mean = state.mean + MEAN_RATE * (found - state.mean)
         return Distance(maps, polyak(maps.params, state.target_maps, hyper.tau), mean), metrics

@@ -22,7 +22,7 @@ from jaxrl_reg import generative, losses, networks
 from jaxrl_reg.agents import _common, _in_sample
 from jaxrl_reg.networks.denoisers import denoiser_resnet
 from jaxrl_reg.policies import diffusion
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -88,8 +88,8 @@ def make(config: Config, spec: Spec) -> Agent:
         actor, critic = network.init(actor_key), q.init(critic_key)
         return State(
             _common.trainable(actor, optax.adamw(hyper.actor_learning_rate, weight_decay=hyper.weight_decay)),
-            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
-            _common.trainable(v.init(value_key), optax.adam(hyper.value_learning_rate)),
+            _common.trainable(critic, adam(hyper.critic_learning_rate)),
+            _common.trainable(v.init(value_key), adam(hyper.value_learning_rate)),
             _common.copy(critic),
             _common.copy(actor),
         )

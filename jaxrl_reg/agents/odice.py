@@ -30,7 +30,7 @@ from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.policies import gaussian
-from jaxrl_reg.transforms import orthogonal_combine, polyak
+from jaxrl_reg.transforms import adam, orthogonal_combine, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -93,14 +93,14 @@ def make(config: Config, spec: Spec) -> Agent:
 
     def actor_optimiser(hyper: Hyper) -> optax.GradientTransformation:
         # The penalty goes through Adam's moments, as in the original; AdamW would decay apart from them.
-        return optax.chain(optax.add_decayed_weights(hyper.actor_weight_decay), optax.adam(hyper.actor_learning_rate))
+        return optax.chain(optax.add_decayed_weights(hyper.actor_weight_decay), adam(hyper.actor_learning_rate))
 
     def init(key: Key, hyper: Hyper) -> State:
         actor_key, value_key = jax.random.split(key)
         value = v.init(value_key)
         return State(
             _common.trainable(policy.init(actor_key), actor_optimiser(hyper)),
-            _common.trainable(value, optax.adam(hyper.value_learning_rate)),
+            _common.trainable(value, adam(hyper.value_learning_rate)),
             _common.copy(value),
         )
 
@@ -134,7 +134,7 @@ def make(config: Config, spec: Spec) -> Agent:
             "true": jax.tree.map(jnp.add, forward, backward),
         }[config.gradient]
         gradient = jax.tree.map(jnp.add, linear, added)
-        value = _common.step_along(gradient, state.value, optax.adam(hyper.value_learning_rate))
+        value = _common.step_along(gradient, state.value, adam(hyper.value_learning_rate))
 
         weights = weight_of(residual, config.max_weight)  # [N, B]
 

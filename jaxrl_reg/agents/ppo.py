@@ -23,6 +23,7 @@ from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import gaussian
+from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -87,7 +88,7 @@ def make(config: Config, spec: Spec) -> Agent:
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
 
     def optimiser(learning_rate: Array | float, hyper: Hyper) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), optax.adam(learning_rate, eps=1e-5))
+        return optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam(learning_rate, eps=1e-5))
 
     def standardise(seen: Statistics, tree: PyTree) -> PyTree:
         if not config.normalise:

@@ -16,10 +16,10 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import networks
 from jaxrl_reg.agents import _common, sac
+from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -78,7 +78,7 @@ def make(config: Config, spec: Spec) -> Agent:
         zeros, ones = jnp.zeros(spec.observation_dim), jnp.ones(spec.observation_dim)
         return State(
             base.init(base_key, hyper),
-            _common.trainable(network.init(predictor_key), optax.adam(hyper.predictor_learning_rate)),
+            _common.trainable(network.init(predictor_key), adam(hyper.predictor_learning_rate)),
             network.init(feature_key),
             Moments(jnp.float32(1.0), zeros, ones),
             jnp.float32(1.0),
@@ -94,7 +94,7 @@ def make(config: Config, spec: Spec) -> Agent:
             error = jnp.square(network.apply(params, seen) - features).sum(axis=-1)
             return error.mean(), error
 
-        predictor, error = _common.descend(predictor_loss, state.predictor, optax.adam(hyper.predictor_learning_rate))
+        predictor, error = _common.descend(predictor_loss, state.predictor, adam(hyper.predictor_learning_rate))
         mean = error.mean()
         # The first batch sets the unit: its scale depends on the network.
         novelty = jnp.where(step == 0, mean, state.novelty + hyper.novelty_rate * (mean - state.novelty))

@@ -17,12 +17,11 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.policies import gaussian
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -69,9 +68,9 @@ def make(config: Config, spec: Spec) -> Agent:
         critic = q.init(critic_key)
         log_temperature = jnp.float32(math.log(config.initial_temperature))
         return State(
-            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
-            _common.trainable(log_temperature, optax.adam(hyper.temperature_learning_rate)),
+            _common.trainable(policy.init(actor_key), adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, adam(hyper.critic_learning_rate)),
+            _common.trainable(log_temperature, adam(hyper.temperature_learning_rate)),
             _common.copy(critic),
         )
 
@@ -88,7 +87,7 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.ensemble_td_error(values, target).mean()
             return loss, {"critic_loss": loss, "q": values.mean()}
 
-        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+        critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
 
         def actor_loss(params):
             action, log_prob = policy.sample(params, batch.observation, actor_key)
@@ -96,16 +95,14 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
             return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature})
 
-        actor, (log_prob, actor_metrics) = _common.descend(
-            actor_loss, state.actor, optax.adam(hyper.actor_learning_rate)
-        )
+        actor, (log_prob, actor_metrics) = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
 
         def temperature_loss(params):
             target_entropy = -hyper.target_entropy_factor * spec.action_dim
             return losses.temperature_loss(params, log_prob, target_entropy).mean(), {}
 
         log_temperature, _ = _common.descend(
-            temperature_loss, state.log_temperature, optax.adam(hyper.temperature_learning_rate)
+            temperature_loss, state.log_temperature, adam(hyper.temperature_learning_rate)
         )
         state = State(actor, critic, log_temperature, polyak(critic.params, state.target_critic, hyper.tau))
         return state, {**critic_metrics, **actor_metrics}

@@ -17,12 +17,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.policies import gaussian
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, Paper, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
@@ -73,9 +72,9 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
         actor_key, critic_key = jax.random.split(key)
         critic = q.init(critic_key)
         return State(
-            _common.trainable(policy.init(actor_key), optax.adam(hyper.actor_learning_rate)),
-            _common.trainable(critic, optax.adam(hyper.critic_learning_rate)),
-            _common.trainable(jnp.zeros(()), optax.adam(hyper.temperature_learning_rate)),
+            _common.trainable(policy.init(actor_key), adam(hyper.actor_learning_rate)),
+            _common.trainable(critic, adam(hyper.critic_learning_rate)),
+            _common.trainable(jnp.zeros(()), adam(hyper.temperature_learning_rate)),
             _common.copy(critic),
         )
 
@@ -86,7 +85,7 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
         def temperature_loss(log_temperature):
             return losses.temperature_loss(log_temperature, log_prob, target_entropy).mean(), {}
 
-        optimiser = optax.adam(hyper.temperature_learning_rate)
+        optimiser = adam(hyper.temperature_learning_rate)
         log_temperature, _ = _common.descend(temperature_loss, state.log_temperature, optimiser)
         temperature = jnp.exp(log_temperature.params)
 
@@ -96,7 +95,7 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
             loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
             return loss, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature}
 
-        actor, actor_metrics = _common.descend(actor_loss, state.actor, optax.adam(hyper.actor_learning_rate))
+        actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
 
         next_action, next_log_prob = policy.sample(actor.params, batch.next_observation, critic_key)
         next_q = q.apply(state.target_critic, batch.next_observation, next_action)
@@ -110,7 +109,7 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
                 loss = loss + penalty
             return loss, {"critic_loss": loss, "q": values.mean(), "q_std": values.std(axis=0).mean(), **metrics}
 
-        critic, critic_metrics = _common.descend(critic_loss, state.critic, optax.adam(hyper.critic_learning_rate))
+        critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
         target_critic = polyak(critic.params, state.target_critic, hyper.tau)
         return State(actor, critic, log_temperature, target_critic), {**actor_metrics, **critic_metrics}
 

@@ -15,11 +15,11 @@ import dataclasses
 from typing import Any
 
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common, _features
 from jaxrl_reg.agents._features import State
+from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
 __all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
@@ -53,7 +53,7 @@ def make(config: Config, spec: Spec) -> Agent:
         return losses.project_sphere(network.apply(params, observation))
 
     def init(key: Key, hyper: Any) -> _common.Trainable:
-        return _common.trainable(network.init(key), optax.adam(hyper.feature_learning_rate))
+        return _common.trainable(network.init(key), adam(hyper.feature_learning_rate))
 
     def update(model: _common.Trainable, batch: Transition, hyper: Any) -> tuple[_common.Trainable, Metrics]:
         def loss(params):
@@ -65,7 +65,7 @@ def make(config: Config, spec: Spec) -> Agent:
             total = change + hyper.orthonormality * (off - 2.0 * on.mean())
             return total, {"feature_loss": total, "change": change}
 
-        return _common.descend(loss, model, optax.adam(hyper.feature_learning_rate))
+        return _common.descend(loss, model, adam(hyper.feature_learning_rate))
 
     def phi(model: _common.Trainable, observation: Array) -> Array:
         return phi_of(model.params, observation)

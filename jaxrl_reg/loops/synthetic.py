@@ -30,7 +30,7 @@ from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.data.trajectories import Trajectories, TrajectoryScaler
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.loops.offline import INIT, TRAIN, Evaluator, evaluate_agent, per_segment
-from jaxrl_reg.transforms import polyak
+from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Network, PyTree, Run, Transition, pytree, setting
 
 LogProb = Callable[[Array, Array], Array]  # observation [..., O], action [..., A] -> [...]
@@ -98,7 +98,7 @@ def fit(
 
     def init(key: Key, hyper: FitHyper) -> FitState:
         params = network.init(jax.random.fold_in(key, INIT))
-        return FitState(params, optax.adam(hyper.learning_rate).init(params), jax.tree.map(jnp.copy, params))
+        return FitState(params, adam(hyper.learning_rate).init(params), jax.tree.map(jnp.copy, params))
 
     def train(state: FitState, index: Array, key: Key, hyper: FitHyper, data: Trajectories) -> tuple[FitState, Metrics]:
         key = jax.random.fold_in(jax.random.fold_in(key, TRAIN), index)
@@ -112,7 +112,7 @@ def fit(
                 return generative.edm_loss(loss_key, _field(network, params), x, sigma_data=SIGMA_DATA)[0].mean()
 
             value, gradients = jax.value_and_grad(loss)(state.params)
-            optimiser = optax.adam(hyper.learning_rate * rate(step))
+            optimiser = adam(hyper.learning_rate * rate(step))
             changes, opt_state = optimiser.update(gradients, state.opt_state, state.params)
             params = optax.apply_updates(state.params, changes)
             # The plain mean at first, so that the start is forgotten however short the run.

@@ -1,12 +1,14 @@
 """Operations in gradient and parameter space."""
 
 from jaxrl_reg.transforms.bilevel import Constants, hypergradient, maid, solve_lower
+from jaxrl_reg.transforms.optimisers import adam
 from jaxrl_reg.transforms.projection import Projection, add_orthogonal, orthogonal_combine
 from jaxrl_reg.transforms.trees import clamp_gradients, polyak
 
 __all__ = [
     "Constants",
     "Projection",
+    "adam",
     "add_orthogonal",
     "clamp_gradients",
     "hypergradient",

@@ -1,0 +1,40 @@
+"""Optimisers of our own, arranged to cost little: Adam."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import optax
+
+
+def adam(
+    learning_rate: jax.Array | float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+) -> optax.GradientTransformation:
+    """``optax.adam`` with its state and, up to rounding, its steps (Kingma and Ba 2015, algorithm 1).
+
+    The paper's section 2 notes that both bias corrections fit into the step size and ``eps``: with
+    ``c = sqrt(1 - b2^t)`` the step is ``-learning_rate c / (1 - b1^t) * m / (sqrt(v) + eps c)``. That leaves one
+    division per weight instead of three, which on a CPU is a few per cent of an update of an agent.
+
+    Args:
+      learning_rate: step size; may be traced.
+      b1, b2: decay of the moments.
+      eps: added to the root of the corrected second moment; as in optax, with no second ``eps_root``.
+
+    Returns:
+      An ``optax.GradientTransformation`` whose state is that of ``optax.adam``.
+    """
+    init = optax.adam(1.0).init  # the state does not depend on the settings
+
+    def update(gradients, state, params=None):
+        del params
+        moments = state[0]
+        count = optax.safe_increment(moments.count)
+        root = jnp.sqrt(1 - b2**count)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, moments.mu, gradients)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, moments.nu, gradients)
+        step, floor = -learning_rate * root / (1 - b1**count), eps * root
+        updates = jax.tree.map(lambda m, v: (step * m / (jnp.sqrt(v) + floor)).astype(m.dtype), mu, nu)
+        return updates, (moments._replace(count=count, mu=mu, nu=nu), *state[1:])
+
+    return optax.GradientTransformation(init, update)
