@@ -85,6 +85,19 @@ mixed.def_vmap(lambda axis_size, batched, x: (x + 1e-3 * x.mean(axis=0), True))
 def make("""
 WEAK = "jnp.where(critic[0] > 0, 1.0, 2.0)"
 
+POLICY = """def policy(state, hyper, explore):
+        def step(paid, observation, reward, key):
+            action = act(state, observation + 0.1 * paid[..., None], hyper, key, explore)
+            return action, paid + reward
+
+        return Policy(jnp.zeros, step)
+
+    return Agent(init, update, act, policy=policy)"""
+MEMORY = [
+    ("return Agent(init, update, act)", POLICY),
+    ("import Agent, Paper, pytree", "import Agent, Paper, Policy, pytree"),
+]
+
 # name: (the check that must fail, words of its message, changes)
 BROKEN = {
     "no link to the paper": ("documented", "PAPER.url", [("https://example.org/td", "")]),
@@ -208,6 +221,50 @@ BROKEN = {
         [(SQUASHED, f"{SQUASHED} / jnp.isfinite(jnp.cosh(observation[..., :1] / 1e3))")],
     ),
     "action of another shape": ("actions", "expected float32[2]", [(CLIPPED, f"jnp.atleast_2d({CLIPPED})")]),
+    "memory without the axes of its episodes": (
+        "memory",
+        "start((2, 5)) gives carry of shape []",
+        [*MEMORY, ("Policy(jnp.zeros,", "Policy(lambda shape: jnp.zeros(()),")],
+    ),
+    "memory that changes its kind": (
+        "memory",
+        "goes into a step as int32",
+        [*MEMORY, ("Policy(jnp.zeros,", "Policy(lambda shape: jnp.zeros(shape, jnp.int32),")],
+    ),
+    "memory that grows": (
+        "memory",
+        "changes the structure of the carry",
+        [*MEMORY, ("return action, paid + reward", "return action, (paid, reward)")],
+    ),
+    "memory outside of the carry": (
+        "memory",
+        "two traces of a step give two programs",
+        [
+            *MEMORY,
+            ("def make(", "calls = []\n\n\ndef make("),
+            ("paid + reward\n", "paid + len(calls) * reward + (calls.append(0) or 0)\n"),
+        ],
+    ),
+    "memory with a key used twice": (
+        "memory",
+        "explore=True: a random key is used twice",
+        [*MEMORY, ("paid + reward\n", "paid + jax.random.normal(key, paid.shape)\n")],
+    ),
+    "act that is not the first step": (
+        "memory",
+        "its first action is not that of `act`",
+        [*MEMORY, ("Policy(jnp.zeros,", "Policy(jnp.ones,")],
+    ),
+    "episodes mixed": (
+        "memory",
+        "an episode differs by",
+        [*MEMORY, ("paid + reward\n", "paid + reward.mean()\n")],
+    ),
+    "unbounded later in an episode": (
+        "memory",
+        "an action of size",
+        [*MEMORY, ("return action, paid", "return action * (1.0 + 5.0 * jnp.abs(paid[..., None])), paid")],
+    ),
     "key of another kind in the state": ("checkpoint", "Error", field('jax.random.key(0, impl="rbg")')),
     "large constant": (
         "program",
@@ -229,6 +286,11 @@ def test_suite_catches(fault, monkeypatch):
     assert words in result.message, result.message
     assert "not run" not in result.message
     assert "\n" not in result.message
+
+
+def test_an_agent_with_a_memory_may_pass(monkeypatch):
+    (result,) = check_agent(toy(monkeypatch, MEMORY), checks=["memory"])
+    assert result.passed, result.message
 
 
 def test_targets_without_a_rate_may_be_averages(monkeypatch):

@@ -450,6 +450,92 @@ def actions(subject: Subject) -> None:
 
 
 @_check("vmap")
+def memory(subject: Subject) -> None:
+    """``Agent.policy``, where there is one: pure, ``act`` first, and nothing shared by episodes or by members.
+
+    Its carry has the axes of its episodes in front and keeps its shapes; a key is used once; the same keys give the
+    same actions, within [-1, 1]; every episode and every member acts as it would alone.
+    """
+    if subject.agent.policy is None:
+        return
+    state, _, hyper, key = subject.arguments("act", subject.traces["init"].out)
+    for explore in (False, True):
+        for shape in ((), (2, 5)):
+            _check_step(subject, shape, explore, state, hyper, key)
+    keys, hypers = subject.stacked
+    states, observation = subject.history[-1][0], subject.watched[0][0]
+
+    def played(state, hyper, key):
+        both = [subject.episodes(_subject.EPISODES[1:], state, hyper, key, explore) for explore in (False, True)]
+        first = jax.random.fold_in(key, 0)
+        return both, [subject.act(state, observation, hyper, first, explore) for explore in (False, True)]
+
+    play = _subject.quick(jax.vmap(played))
+    (ran, first), (again, _) = (jax.device_get(play(states, hypers, keys)) for _ in range(2))
+    for explore, values, second, acted in zip((False, True), ran, again, first, strict=True):
+        label = f"policy, explore={explore}"
+        if not np.array_equal(values, second, equal_nan=True):
+            raise Broken(f"{label}: the same state, observations and keys give two episodes; use only the key")
+        if not np.abs(values).max() <= 1.0:  # NaN fails as well
+            raise Broken(f"{label}: an action of size {np.abs(values).max():.4g}; actions lie in [-1, 1]")
+        if not np.allclose(values[:, 0], acted, rtol=TOLERANCE, atol=TOLERANCE):
+            raise Broken(f"{label}: its first action is not that of `act`, which is the first step of an episode")
+    alone = _subject.quick(lambda state, hyper, key: subject.episodes((), state, hyper, key, False))
+    for index, member in enumerate(subject.members[:2]):
+        single = np.asarray(alone(lane(states, index), lane(hypers, index), keys[index]))
+        if not np.allclose(ran[0][index, :, 0], single, rtol=TOLERANCE, atol=TOLERANCE):
+            gap = np.abs(ran[0][index, :, 0] - single).max()
+            raise Broken(
+                f"policy, {member.label}: an episode differs by {gap:.2g} between episodes side by side and the same "
+                "one alone; look for an operation that mixes episodes or members"
+            )
+
+
+def _check_step(subject: Subject, shape: tuple[int, ...], explore: bool, state: Any, hyper: Any, key: Any) -> None:
+    """Shapes, keys and purity of one step of a policy, by tracing."""
+    label = f"policy, explore={explore}"
+    assert subject.agent.policy is not None
+    make = subject.agent.policy
+    observation = jax.ShapeDtypeStruct((*shape, subject.spec.observation_dim), jnp.float32)
+    reward = jax.ShapeDtypeStruct(shape, jnp.float32)
+
+    def first(state, hyper):
+        return make(state, hyper, explore).start(shape)
+
+    def step(state, hyper, carry, observation, reward, key):
+        return make(state, hyper, explore).step(carry, observation, reward, key)
+
+    carry = jax.eval_shape(first, state, hyper)
+    for path, leaf in named(carry).items():
+        if leaf.shape[: len(shape)] != shape:
+            raise Broken(
+                f"{label}: start({shape}) gives carry{path} of shape {list(leaf.shape)}; every leaf begins with the "
+                "axes of the episodes"
+            )
+    arguments = (state, hyper, carry, observation, reward, key)
+    try:
+        with jax.debug_key_reuse(True):
+            _subject.trace(step, *arguments)
+    except jax.errors.KeyReuseError as error:
+        raise Broken(f"{label}: a random key is used twice{_subject.where(error, subject.module)}") from error
+    once, again = (_subject.trace(step, *arguments) for _ in range(2))
+    if _text(once.jaxpr) != _text(again.jaxpr) or not _equal_constants(once.jaxpr.consts, again.jaxpr.consts):
+        raise Broken(f"{label}: two traces of a step give two programs; keep what is remembered in the carry")
+    action, after = once.out
+    if action.shape != (*shape, subject.spec.action_dim) or action.dtype != jnp.float32:
+        raise Broken(f"{label}: episodes {list(shape)} give actions {action.dtype}{list(action.shape)}")
+    if jax.tree.structure(after) != jax.tree.structure(carry):
+        raise Broken(f"{label}: a step changes the structure of the carry; a scan needs it equal")
+    for path, leaf in named(after).items():
+        before = named(carry)[path]
+        if (leaf.shape, leaf.dtype) != (before.shape, before.dtype):
+            raise Broken(
+                f"{label}: carry{path} goes into a step as {before.dtype}{list(before.shape)} and comes out as "
+                f"{leaf.dtype}{list(leaf.shape)}; a scan needs them equal"
+            )
+
+
+@_check("vmap")
 def checkpoint(subject: Subject) -> None:
     """A checkpoint gives the state back bit by bit, and training resumed from it ends as if it had never stopped."""
     from jaxrl_reg.io import checkpoint as io

@@ -23,11 +23,12 @@ from jaxrl_reg import agents, loops
 from jaxrl_reg.data import from_arrays, uniform
 from jaxrl_reg.data.samplers import Sampler, take
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, Spec, Transition, as_float32
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, Spec, Transition, as_float32, policy_of
 
 KINDS = ("offline", "off_policy", "on_policy")
 SPEC = Spec(observation_dim=3, action_dim=2, max_episode_steps=8)
 HIDDEN, BATCH, ROWS = 8, 16, 64
+EPISODES = (6, 3)  # steps and number of the episodes in which a memory is watched
 TRAJECTORY = (16, 4)  # [T, E]: as many rows as the data
 SEGMENTS = 2
 UPDATES = {"offline": 20, "off_policy": 20, "on_policy": 4}  # per segment; on-policy, each is many steps
@@ -378,6 +379,24 @@ class Subject:
             )
 
         return quick(jax.vmap(both))
+
+    @functools.cached_property
+    def watched(self) -> tuple[Array, Array]:
+        """Observations ``[T, N, O]`` and rewards ``[T, N]`` (0 first) of episodes that do not depend on the actions."""
+        observation = jax.random.normal(jax.random.key(2), (*EPISODES, self.spec.observation_dim))
+        return observation, observation[..., 0].at[0].set(0.0)
+
+    def episodes(self, shape: tuple[int, ...], state: PyTree, hyper: PyTree, key: Key, explore: bool) -> Array:
+        """Actions ``[T, *shape, A]`` over these episodes; ``shape`` is ``(N,)``, or ``()`` for the first of them."""
+        observation, reward = (x if shape else x[:, 0] for x in self.watched)
+        policy = policy_of(self.agent, state, hyper, explore)
+
+        def step(carry, inputs):
+            t, observation, reward = inputs
+            action, carry = policy.step(carry, observation, reward, jax.random.fold_in(key, t))
+            return carry, action
+
+        return jax.lax.scan(step, policy.start(shape), (jnp.arange(EPISODES[0]), observation, reward))[1]
 
     @functools.cached_property
     def actions(self) -> tuple[np.ndarray, np.ndarray]:
