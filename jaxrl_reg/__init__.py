@@ -16,6 +16,7 @@ _SUBMODULES = (
     "networks",
     "policies",
     "population",
+    "representation",
     "transforms",
     "types",
 )

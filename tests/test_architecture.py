@@ -29,11 +29,12 @@ MAY_IMPORT = {
     "networks": BASE,
     "policies": BASE | {"generative", "networks"},
     "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
+    "representation": BASE | {"losses", "networks", "data"},
     "data": BASE,
     "envs": BASE,
     "io": BASE,
     "evaluation": BASE | {"io"},
-    "loops": BASE | {"agents", "data", "envs", "evaluation", "generative", "transforms"},
+    "loops": BASE | {"agents", "data", "envs", "evaluation", "generative", "representation", "transforms"},
     "population": BASE | {"io", "loops"},
 }
 # These stand above the rest and may import everything: what they offer is called by people.

@@ -1,6 +1,6 @@
 """Data sets on the device: reading and writing, cutting, normalising, sampling; replay buffers for online agents."""
 
-from jaxrl_reg.data import buffers, retrieval
+from jaxrl_reg.data import buffers, curation, retrieval
 from jaxrl_reg.data.dataset import (
     add_returns_to_go,
     concatenate,
@@ -25,7 +25,9 @@ from jaxrl_reg.data.normalisation import (
 )
 from jaxrl_reg.data.samplers import (
     Sampler,
+    future,
     hindsight,
+    mixture,
     n_step,
     returns_to_go,
     take,
@@ -41,15 +43,18 @@ __all__ = [
     "add_returns_to_go",
     "buffers",
     "concatenate",
+    "curation",
     "episode_returns",
     "first_episodes",
     "fit_normalizer",
     "from_arrays",
     "from_transitions",
+    "future",
     "head",
     "hindsight",
     "load",
     "metadata",
+    "mixture",
     "n_step",
     "names",
     "normalised_score",

@@ -8,7 +8,7 @@ side of the product, so that ``vmap`` over queries and weights (a population wit
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -49,7 +49,7 @@ def nearest(
     Raises:
       UserError: shapes that do not fit, or more neighbours than rows.
     """
-    size = _checked(query, table, weight, k)
+    size = checked(query, table, weight, k)
     weight = jnp.ones(query.shape[-1]) if weight is None else weight
     query, weight = jax.lax.stop_gradient((query, weight))
     chunk, kept = min(chunk, size), min(k - 1 + candidates, size)
@@ -59,7 +59,7 @@ def nearest(
     def search(best: tuple[Array, Array], block: Array) -> tuple[tuple[Array, Array], None]:
         first = block * chunk
         start = jnp.minimum(first, size - chunk)  # the last block overlaps the one before it
-        rows = _columns([jax.lax.dynamic_slice_in_dim(part, start, chunk) for part in table]) - centre
+        rows = columns_of([jax.lax.dynamic_slice_in_dim(part, start, chunk) for part in table]) - centre
         product = jnp.matmul(towards, rows.T, precision=HIGHEST)
         score = jnp.matmul(jnp.square(rows), weight, precision=HIGHEST) - product
         index = start + jnp.arange(chunk, dtype=jnp.int32)
@@ -109,7 +109,7 @@ def cells(
     width = sum(part.shape[-1] for part in table)
     weight = jnp.ones(width) if weight is None else weight
     count = min(max(1, round(size**0.5)) if count is None else count, size)
-    _checked(jnp.zeros((1, width)), table, weight, 1)
+    checked(jnp.zeros((1, width)), table, weight, 1)
     seen = jax.random.permutation(key, size)[: max(count, min(sample, size))]
     centre = _lloyd(tuple(part[seen] for part in table), weight, count, iterations)
     owner = np.asarray(_assign(table, centre, weight))
@@ -137,7 +137,7 @@ def nearest_in_cells(
 
     ``probes`` equal to the number of cells finds what ``nearest`` finds.
     """
-    _checked(query, table, weight, k)
+    checked(query, table, weight, k)
     weight = jnp.ones(query.shape[-1]) if weight is None else weight
     query, weight = jax.lax.stop_gradient((query, weight))
     probes = min(probes, index.centre.shape[0])
@@ -161,7 +161,8 @@ def recall(found: Array, true: Array) -> Array:
     return (found[:, None, :] == true[:, :, None]).any(-1).mean()
 
 
-def _checked(query: Array, table: Table, weight: Array | None, k: int) -> int:
+def checked(query: Array, table: Table, weight: Array | None, k: int) -> int:
+    """The number of rows of a table that fits queries ``[B, K]``, weights and ``k``; else ``UserError``."""
     sizes, width = {part.shape[0] for part in table}, sum(part.shape[-1] for part in table)
     if query.ndim != 2 or len(sizes) != 1 or any(part.ndim != 2 for part in table) or query.shape[1] != width:
         shapes = ", ".join(str(list(part.shape)) for part in table)
@@ -174,7 +175,8 @@ def _checked(query: Array, table: Table, weight: Array | None, k: int) -> int:
     return size
 
 
-def _columns(parts: Table) -> Array:
+def columns_of(parts: Table) -> Array:
+    """The table's arrays side by side, ``[..., K]``."""
     return parts[0] if len(parts) == 1 else jnp.concatenate(parts, axis=-1)
 
 
@@ -187,7 +189,7 @@ def _merge(best: tuple[Array, Array], new: tuple[Array, Array], kept: int) -> tu
 
 def _distances(query: Array, table: Table, weight: Array, rows: Array) -> Array:
     """Squared distances ``[B, m]`` to the given ``rows`` ``[B, m]``, by differences."""
-    found = _columns([part.at[rows].get(mode="clip") for part in table])  # [B, m, K]
+    found = columns_of([part.at[rows].get(mode="clip") for part in table])  # [B, m, K]
     return (weight * jnp.square(query[:, None] - found)).sum(-1)
 
 
@@ -207,21 +209,20 @@ def _lowest(score: Array, k: int) -> tuple[Array, Array]:
 @jax.jit
 def _assign(table: Table, centre: Array, weight: Array) -> Array:
     """The nearest centre of every row, int32 ``[N]``, block after block."""
-    rows = jnp.arange(table[0].shape[0])
+    return in_blocks(table, lambda *parts: nearest(columns_of(parts), (centre,), weight, candidates=1)[1][:, 0])
 
-    def one(row: Array) -> Array:
-        return _columns([part[row] for part in table])
 
-    def batch(block: Array) -> Array:
-        return nearest(jax.vmap(one)(block), (centre,), weight, candidates=1)[1][:, 0]
-
-    size, length = rows.shape[0], min(4096, rows.shape[0])
-    padded = jnp.minimum(jnp.arange(-(-size // length) * length), size - 1).reshape(-1, length)
-    return jax.lax.map(batch, padded).ravel()[:size]
+def in_blocks(table: Table, function: Callable[..., Array], length: int = 4096) -> Array:
+    """``function(*parts [length, K_j]) -> [length, ...]`` of all rows of the table, ``[N, ...]``, block after block."""
+    size = table[0].shape[0]
+    length = min(length, size)
+    blocks = jnp.minimum(jnp.arange(-(-size // length) * length), size - 1).reshape(-1, length)
+    found = jax.lax.map(lambda block: function(*(part[block] for part in table)), blocks)
+    return found.reshape(-1, *found.shape[2:])[:size]
 
 
 def _lloyd(parts: Table, weight: Array, count: int, iterations: int) -> Array:
-    points = _columns(parts)
+    points = columns_of(parts)
 
     @jax.jit
     def step(points: Array, centre: Array) -> Array:

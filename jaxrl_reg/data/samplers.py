@@ -78,6 +78,51 @@ def n_step(n: int, gamma: float | Array) -> Sampler:
     return sample
 
 
+def mixture(first: int, share: float = 0.5) -> Sampler:
+    """Batches of which a fixed ``share`` comes from the ``first`` rows of the data set and the rest from the others.
+
+    For ``data.concatenate([many, few])``: a handful of demonstrations then counts as much as the large set before
+    them. Rows of the first kind stand first in the batch; their number is ``share`` of it, rounded.
+
+    Raises UserError if ``share`` is outside [0, 1] or, at the first draw, one of the two sets is empty.
+    """
+    if not 0.0 <= share <= 1.0:
+        raise UserError(f"mixture needs a share in [0, 1], got {share:g}")
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        if not 0 < first < dataset.size:
+            raise UserError(f"{dataset.name}: a mixture of the first {first} rows and the others of {dataset.size}")
+        count = round(share * batch_size)
+        low = jnp.where(jnp.arange(batch_size) < count, 0, first)
+        high = jnp.where(jnp.arange(batch_size) < count, first, dataset.size)
+        return take(dataset, jax.random.randint(key, (batch_size,), low, high))
+
+    return sample
+
+
+def future(most: int) -> Sampler:
+    """Uniform rows whose ``next_observation`` is the one ``k`` steps ahead, for objectives over videos.
+
+    ``k`` is uniform in ``1 .. most``, or up to the episode's end where that is nearer; every pair is drawn anew, so the
+    data set does not grow with ``most``. Adds ``extras["ahead"]`` int32 ``[B]``, ``k``, and ``extras["episode"]`` int32
+    ``[B]``, by which a contrastive loss knows which rows not to hold against each other. Action, reward and discount
+    remain those of the row itself: only for ``most = 1`` do they explain ``next_observation``.
+    """
+    if most < 1:
+        raise UserError(f"future needs a reach of at least 1 step, got {most}")
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        row_key, ahead_key = jax.random.split(key)
+        rows = _rows(dataset, row_key, batch_size)
+        ahead = jax.random.randint(ahead_key, rows.shape, 1, jnp.minimum(most, dataset.end[rows] - rows) + 1)
+        batch = take(dataset, rows)
+        batch.extras["ahead"], batch.extras["episode"] = ahead, dataset.episode[rows]
+        following = dataset.next_observation.at[rows + ahead - 1].get(mode="clip")
+        return dataclasses.replace(batch, next_observation=following)
+
+    return sample
+
+
 def take_windows(dataset: Dataset, rows: Array, length: int, pad: str = "left") -> Transition:
     """Sub-trajectories ``[..., length, ...]`` that begin at ``rows`` ``[...]`` and stop at their episode's end.
 

@@ -5,6 +5,7 @@ from jaxrl_reg.loops.collect import collect, d4rl_style
 from jaxrl_reg.loops.explore import explore
 from jaxrl_reg.loops.offline import offline
 from jaxrl_reg.loops.online import online
+from jaxrl_reg.loops.pretrain import pretrain
 from jaxrl_reg.loops.rollout import record, rollout
 
-__all__ = ["collect", "d4rl_style", "explore", "offline", "online", "record", "rollout"]
+__all__ = ["collect", "d4rl_style", "explore", "offline", "online", "pretrain", "record", "rollout"]

@@ -27,6 +27,7 @@ from jaxrl_reg.losses.dice import (
     v_dice_losses,
 )
 from jaxrl_reg.losses.distillation import masked_mean, self_evolution_target
+from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
 from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.policy import (
@@ -41,6 +42,12 @@ from jaxrl_reg.losses.policy import (
     weighted_log_prob_loss,
 )
 from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
+from jaxrl_reg.losses.pretraining import (
+    info_nce_loss,
+    nt_xent_loss,
+    prediction_loss,
+    temporal_classification_loss,
+)
 from jaxrl_reg.losses.representation import (
     beer_bound,
     beer_loss,
@@ -83,12 +90,14 @@ __all__ = [
     "beer_loss",
     "behaviour_cloning_loss",
     "behaviour_cloning_nll",
+    "categorical_kl",
     "clipped_double_q_target",
     "clipped_value_loss",
     "conservative_penalty",
     "cql_lagrange_loss",
     "cql_lagrange_weight",
     "cql_penalty",
+    "cross_entropy_loss",
     "diffusion_ql_loss",
     "dormant_fraction",
     "effective_rank",
@@ -98,6 +107,7 @@ __all__ = [
     "fb_loss",
     "feature_cosine",
     "fql_actor_loss",
+    "gaussian_kl",
     "generalised_advantage_estimation",
     "goal_value_loss",
     "gradient_diversity_loss",
@@ -105,15 +115,18 @@ __all__ = [
     "huber_loss",
     "implicit_reward",
     "infer_z",
+    "info_nce_loss",
     "lambda_return",
     "masked_mean",
     "n_step_return",
+    "nt_xent_loss",
     "one_step_distillation_loss",
     "orthonormality_loss",
     "pearson_conjugate",
     "pearson_weight",
     "policy_gradient_loss",
     "ppo_clip_loss",
+    "prediction_loss",
     "project_sphere",
     "rebrac_actor_loss",
     "rebrac_target",
@@ -129,6 +142,7 @@ __all__ = [
     "srank",
     "td_target",
     "temperature_loss",
+    "temporal_classification_loss",
     "v_dice_losses",
     "vae_losses",
     "violation_fraction",

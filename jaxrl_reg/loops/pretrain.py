@@ -1,0 +1,67 @@
+"""Training an encoder before the task: batches from a data set, one optimiser step each on an objective."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from jaxrl_reg.data.samplers import Sampler, uniform
+from jaxrl_reg.loops.offline import INIT, TRAIN, per_segment
+from jaxrl_reg.representation import Objective, StateActionVae
+from jaxrl_reg.types import Array, Dataset, Key, Metrics, PyTree, Run, pytree, setting
+
+
+@pytree
+class Hyper:
+    """Settings of pretraining that can be swept."""
+
+    learning_rate: float = setting(1e-3, "AdamW step size")
+    weight_decay: float = setting(1e-4, "AdamW weight decay")
+
+
+class State(NamedTuple):
+    """Parameters of the objective, as its ``encode`` takes them, and the state of their optimiser."""
+
+    params: PyTree
+    opt_state: PyTree
+
+
+def pretrain(
+    objective: Objective | StateActionVae,
+    *,
+    batch_size: int = 256,
+    updates: int,
+    segments: int = 1,
+    sample: Sampler = uniform,
+) -> Run:
+    """A run of ``updates`` steps on ``objective``, in ``segments`` equal parts; hyperparameters are ``Hyper``.
+
+    Call it as ``(key, hyper, data) -> (state, history)``, or hand it to ``population.sweep``; ``state.params`` is what
+    the objective's ``encode`` takes. Raises ``UserError`` if ``updates`` is not a multiple of ``segments``.
+    """
+    length = per_segment(updates, segments)
+
+    def optimiser(hyper: Hyper) -> optax.GradientTransformation:
+        return optax.adamw(hyper.learning_rate, weight_decay=hyper.weight_decay)
+
+    def init(key: Key, hyper: Hyper) -> State:
+        params = objective.init(jax.random.fold_in(key, INIT))
+        return State(params, optimiser(hyper).init(params))
+
+    def train(state: State, index: Array, key: Key, hyper: Hyper, data: Dataset) -> tuple[State, Metrics]:
+        key = jax.random.fold_in(jax.random.fold_in(key, TRAIN), index)
+
+        def body(state: State, i: Array) -> tuple[State, Metrics]:
+            sample_key, loss_key = jax.random.split(jax.random.fold_in(key, i))
+            batch = sample(data, sample_key, batch_size)
+            gradients, metrics = jax.grad(objective.loss, has_aux=True)(state.params, batch, loss_key)
+            changes, opt_state = optimiser(hyper).update(gradients, state.opt_state, state.params)
+            return State(optax.apply_updates(state.params, changes), opt_state), metrics
+
+        state, metrics = jax.lax.scan(body, state, jnp.arange(length))
+        return state, jax.tree.map(jnp.mean, metrics)
+
+    return Run(init, train, None, segments, length)

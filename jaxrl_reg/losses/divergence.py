@@ -1,0 +1,83 @@
+"""How far one distribution over actions is from another, in closed form: labels, priors and what stays near them."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg.losses.checks import shapes
+
+Array = jax.Array
+
+_LARGEST_EXPONENT = 20.0  # of a ratio of standard deviations; its square times a distance still fits float32
+
+
+@shapes(logits="... A", target="... A")
+def cross_entropy_loss(logits: Array, target: Array) -> Array:
+    """``-sum_a target_a log softmax(logits)_a`` with the target DETACHED.
+
+    Factorised actions are an axis more, ``[..., factors, A]``, whose sum the caller takes.
+
+    Args:
+      logits: ``[..., A]``, of the model that learns.
+      target: ``[..., A]``, probabilities: one-hot for a label, softer where the label itself is a guess.
+    Returns:
+      ``[...]``, nats.
+    Raises:
+      ValueError: shapes differ.
+    Edges: an action of target 0 counts as 0 even where its logit is minus infinity.
+    Source: Baker et al., 2022, Video PreTraining (VPT): inverse dynamics and cloning by maximum likelihood.
+    """
+    target = jax.lax.stop_gradient(target)
+    return -jnp.where(target == 0, 0.0, target * _finite_log_softmax(logits, target != 0)).sum(-1)
+
+
+@shapes(p_logits="... A", q_logits="... A")
+def categorical_kl(p_logits: Array, q_logits: Array) -> Array:
+    """``KL(p || q)`` of two categorical distributions; gradients flow into both.
+
+    With a pretrained ``p`` and the trained ``q`` it covers modes: ``q`` must keep what ``p`` would do. The reverse lets
+    ``q`` forget whatever it does not use.
+
+    Args:
+      p_logits: ``[..., A]``, any shift.
+      q_logits: ``[..., A]``, any shift.
+    Returns:
+      ``[...]``, nats; >= 0 up to rounding.
+    Raises:
+      ValueError: shapes differ.
+    Edges: a logit of minus infinity in ``p`` counts as 0; in ``q`` alone it gives infinity, truly.
+    Source: Baker et al., 2022, Video PreTraining (VPT): the penalty that stands in for an entropy bonus.
+    """
+    possible = p_logits > -jnp.inf
+    log_p, log_q = _finite_log_softmax(p_logits, possible), _finite_log_softmax(q_logits, possible)
+    return jnp.where(possible, jnp.exp(log_p) * (log_p - log_q), 0.0).sum(-1)
+
+
+def _finite_log_softmax(logits: Array, counts: Array) -> Array:
+    """Log-probabilities, 0 where they do not count, so that no infinity meets a zero in a derivative."""
+    return jnp.where(counts, jax.nn.log_softmax(logits, axis=-1), 0.0)
+
+
+@shapes(p_mean="... A", p_log_std="... A", q_mean="... A", q_log_std="... A")
+def gaussian_kl(p_mean: Array, p_log_std: Array, q_mean: Array, q_log_std: Array) -> Array:
+    """``KL(p || q)`` of two normal distributions with diagonal covariances, SUMMED over dimensions.
+
+    The same for what ``tanh`` makes of the two, since a divergence does not change under a common bijection: so it
+    serves squashed policies as well, without samples.
+
+    Args:
+      p_mean: ``[..., A]``.
+      p_log_std: ``[..., A]``, natural logarithm.
+      q_mean: ``[..., A]``.
+      q_log_std: ``[..., A]``, natural logarithm.
+    Returns:
+      ``[...]``, nats; >= 0 up to rounding.
+    Raises:
+      ValueError: shapes differ.
+    Edges: standard deviations whose ratio exceeds e^20, or below e^-20, count as at that bound within the exponentials.
+    Source: Baker et al., 2022, Video PreTraining (VPT); the closed form is textbook.
+    """
+    ratio = jnp.exp(2.0 * jnp.minimum(p_log_std - q_log_std, _LARGEST_EXPONENT))
+    shift = jnp.square(p_mean - q_mean) * jnp.exp(2.0 * jnp.minimum(-q_log_std, _LARGEST_EXPONENT))
+    return (q_log_std - p_log_std + 0.5 * (ratio + shift - 1.0)).sum(-1)

@@ -1,0 +1,31 @@
+"""Encoders learnt before the task: objectives over transitions or videos, labels for videos, and what features know."""
+
+from jaxrl_reg.representation.objectives import (
+    Objective,
+    augmented_contrast,
+    autoencoding,
+    cloning,
+    contrastive_dynamics,
+    forward_dynamics,
+    inverse_dynamics,
+    temporal_classification,
+    temporal_contrast,
+)
+from jaxrl_reg.representation.probes import classifier_probe, linear_probe
+from jaxrl_reg.representation.variational import StateActionVae, state_action_vae
+
+__all__ = [
+    "Objective",
+    "StateActionVae",
+    "augmented_contrast",
+    "autoencoding",
+    "classifier_probe",
+    "cloning",
+    "contrastive_dynamics",
+    "forward_dynamics",
+    "inverse_dynamics",
+    "linear_probe",
+    "state_action_vae",
+    "temporal_classification",
+    "temporal_contrast",
+]
