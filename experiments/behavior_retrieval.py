@@ -153,5 +153,6 @@ def run(seeds, scale, say):
         if demonstrations == 2:
             values = arms
             continue
-        values |= {f"{arm}, {demonstrations} demonstrations": arms[arm] for arm in (CLAIM.method, *CLAIM.baselines)}
+        count = {1: "one demonstration", 4: "four demonstrations"}[demonstrations]
+        values |= {f"{arm}, {count}": arms[arm] for arm in (CLAIM.method, *CLAIM.baselines)}
     return values
