@@ -52,6 +52,7 @@ examples:
   jaxrl-reg sweep --env pointnav --agent iql --grid expectile=0.7,0.9 --grid inverse_temperature=log:0.5:10:4
   jaxrl-reg sweep --agent td3_bc --dataset medium --set discount=0.995 --set n_critics=4 --scale full
   jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --sample alpha=lin:0:5 --draws 32 --design sobol
+  jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --draws 27 --early-stop halving
   jaxrl-reg sweep --agent rebrac --grid hidden=64x64,256x256 --grid n_critics=2,4 --sample actor_bc_coef=log:0.001:1
 
 Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values;
@@ -197,7 +198,7 @@ def _show(value: Any) -> str:
 
 _COLLECTING = ("env", "backend", "data_dir", "scale", "collect_steps", "hidden", "seed_offset")
 _TRAINING = tuple(field.name for field in dataclasses.fields(jobs.SweepConfig))
-_SEARCHING = ("grid", "sample", "draws", "design", "design_seed")
+_SEARCHING = ("grid", "sample", "draws", "design", "design_seed", "early_stop")
 _COMPARING = tuple(
     name for name in _TRAINING if name not in ("env", "agent", "dataset", "tensorboard", "wandb", *_SEARCHING)
 )

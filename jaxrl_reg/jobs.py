@@ -40,6 +40,7 @@ PLAY_ENVS = 64  # environments side by side when finished policies are played
 EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
 PLACEMENTS = ("auto", "map", "vmap")
 DESIGNS = ("random", "sobol")
+STOPPING_RULES = ("halving", "prediction")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
 EXPLORED = ("rnd", "diayn")  # collected without a task
 
@@ -106,6 +107,12 @@ class SweepConfig:
     draws: int = _option(16, "settings to draw from the ranges of --sample")
     design: str = _option("random", "how they are spread: random or sobol")
     design_seed: int = _option(0, "of the draw; another one gives other settings")
+    early_stop: str | None = _option(
+        None,
+        "stop settings that fall behind, among those of one program: halving (the best third goes on after 1, 3, 9 ... "
+        "evaluations) or prediction (of the final score, from the settings and the curves so far)",
+        metavar="RULE",
+    )
     settings: Mapping[str, Any] = _option({}, "fixed value of a hyperparameter or of a setting of the agent")
     scale: str = _option(
         "small", "small (minutes on two cores) or full (the published protocol)", choices=tuple(SCALES)
@@ -145,6 +152,8 @@ def resolve(config: SweepConfig) -> SweepConfig:
         raise unknown("placement", config.placement, PLACEMENTS)
     if config.design not in DESIGNS:
         raise unknown("design", config.design, DESIGNS)
+    if config.early_stop is not None and config.early_stop not in STOPPING_RULES:
+        raise unknown("stopping rule", config.early_stop, STOPPING_RULES)
     if config.draws < 1:
         raise UserError(f"draws={config.draws} must be at least 1")
     if config.design_seed < 0:
@@ -789,10 +798,10 @@ def evaluate(
             continue
         where = env if own else world
         say(f"evaluating {member.label} on {episodes} episodes per member")
-        update, metrics = _evaluate_checkpoint(member, config, where, data, folder, episodes, number)
+        updates, metrics = _evaluate_checkpoint(member, config, where, data, folder, episodes, number)
         metrics = _with_score(metrics, facts)
-        for row in _rows(member, config, metrics, update=update, evaluation=number, episodes=episodes):
-            sink.write(update, row)
+        for row in _rows(member, config, metrics, updates=updates, evaluation=number, episodes=episodes):
+            sink.write(row["update"], row)
     sink.close()
     return reporting.write(path)
 
@@ -876,7 +885,7 @@ def zeroshot(
         results = play(zero_shot.serve(agent, state, shared), jax.random.fold_in(key, zero_shot.ZERO_SHOT))
         return results["return"], jax.vmap(lambda returns: statistics.iqm(returns[:, None]))(results["return"])
 
-    say(f"{count} members, {len(names)} tasks, {episodes} episodes each, after {restored.updates:,} updates")
+    say(f"{count} members, {len(names)} tasks, {episodes} episodes each, after {int(restored.updates.max()):,} updates")
     begun, total = time.perf_counter(), count * len(names) * episodes
     on_tick(Tick("zeroshot", 0, total, 0.0, 0.0, unit="episodes"))
     chunk = max(1, min(count, EVALUATION_CHUNK // len(names)))
@@ -900,7 +909,7 @@ def zeroshot(
                 "score": float(scores[m, t]),
                 "mean": float(returns[m, t].mean()),
                 "behaviour": float(paid[t].mean() * env.spec.max_episode_steps),
-                "update": restored.updates,
+                "update": int(restored.updates[setting]),
                 "samples": paid.shape[1],
                 "episodes": episodes,
             }
@@ -1104,6 +1113,8 @@ def _train(
     say: Say,
     on_tick: OnTick,
 ) -> Result:
+    import numpy as np
+
     from jaxrl_reg import population
     from jaxrl_reg.io import sinks
 
@@ -1121,46 +1132,52 @@ def _train(
 
     with _sinks(member, config, path) as write:
 
-        def on_segment(progress: population.Progress) -> None:
-            scored = _with_score(progress.metrics, facts)
+        def record(metrics: Mapping[str, Any], segment: Any, done: int, per_second: float, left: float) -> None:
+            """Rows and a tick for metrics ``[H, S]``, of one segment or of one for each setting (``[H]``)."""
+            scored = _with_score(metrics, facts)
             columns = {name: values[:, :, None] for name, values in scored.items()}
-            for row in _rows(
-                member,
-                config,
-                columns,
-                update=progress.updates,
-                first=progress.segment - 1,
-                episodes=config.eval_episodes,
-            ):
-                write(progress.updates, row)
-            speeds.append(progress.updates_per_second)
+            for row in _rows(member, config, columns, first=segment, episodes=config.eval_episodes):
+                write(row["update"], row)
+            speeds.append(per_second)
             name = score_name(facts)
-            score = float(scored[name].mean(axis=1).max()) if name in scored else None
-            on_tick(
-                Tick(
-                    stage,
-                    progress.updates,
-                    run.segments * run.updates_per_segment,
-                    progress.updates_per_second,
-                    progress.eta_seconds,
-                    score,
-                )
-            )
+            score = None
+            if name in scored:
+                means = np.asarray(scored[name]).mean(axis=1)
+                score = float(np.nanmax(means)) if np.isfinite(means).any() else float("nan")
+            on_tick(Tick(stage, done, run.segments * run.updates_per_segment, per_second, left, score))
 
+        def on_segment(progress: population.Progress) -> None:
+            segment, rate = progress.segment - 1, progress.updates_per_second
+            record(progress.metrics, segment, progress.updates, rate, progress.eta_seconds)
+
+        def on_round(one: population.Round) -> None:
+            each = one.updates // config.seeds // len(one.done)  # updates of a setting, on average
+            most = run.segments * run.updates_per_segment * config.seeds * len(one.done)
+            left = (most - one.updates) / max(one.updates_per_second, 1e-9)  # if nothing else stops
+            record(one.metrics, one.done - 1, each, one.updates_per_second, left)
+
+        request: dict[str, Any] = {
+            "seeds": list(seeds_of(config)),
+            "hypers": member.hypers,
+            "data": data,
+            "placement": config.placement,
+            "chunk": config.chunk,
+            "directory": path / "checkpoints" / member.folder,
+            "resume": resume,
+            "on_plan": on_plan,
+            "on_note": lambda note: say(f"{stage}: {note}"),
+        }
         begun = time.perf_counter()
-        result = population.sweep(
-            run,
-            seeds=list(seeds_of(config)),
-            hypers=member.hypers,
-            data=data,
-            placement=config.placement,
-            chunk=config.chunk,
-            directory=path / "checkpoints" / member.folder,
-            resume=resume,
-            on_plan=on_plan,
-            on_segment=on_segment,
-            on_note=lambda note: say(f"{stage}: {note}"),
-        )
+        if config.early_stop is not None and member.name == config.agent:
+            rule = population.stopping.named(config.early_stop)
+            result = population.race(run, rule, on_round=on_round, **request)
+            done = result.segments_trained
+            say(
+                f"{stage}: {int((done < run.segments).sum())} of {done.size} settings stopped early; "
+                f"{done.sum() / (done.size * run.segments):.0%} of the updates of the whole sweep"
+            )
+        else:
+            result = population.sweep(run, on_segment=on_segment, **request)
         total = time.perf_counter() - begun
 
     # A kill between checkpoint and file may have cost rows: the result has them all, and same rows replace each other.
@@ -1245,24 +1262,36 @@ def _rows(
     metrics: Mapping[str, Any],
     *,
     episodes: int | None,
-    first: int = 0,
-    update: int | None = None,
+    first: Any = 0,
+    updates: Any = None,
     evaluation: int = 0,
 ) -> Iterator[dict[str, Any]]:
-    """One flat row per member and segment, from metrics ``[H, S, segments]``; ``first`` counts segments before."""
+    """One flat row per member and segment that it trained, from metrics ``[H, S, segments]``.
+
+    ``first`` counts segments before, ``updates`` those of the metrics if they are not at the end of their segment; one
+    number, or one for each setting.
+    """
+    import numpy as np
+
+    from jaxrl_reg.population import ALIVE
+
     seeds, each = seeds_of(config), config.updates // config.segments
     settings, count, length = next(iter(metrics.values())).shape
+    before = np.broadcast_to(first, settings)
+    trained = np.isfinite(metrics[ALIVE]) if ALIVE in metrics else np.ones((settings, count, length), bool)
     for t in range(length):
         for h in range(settings):
-            for s in range(count):
+            segment = int(before[h]) + t
+            update = (segment + 1) * each if updates is None else int(np.broadcast_to(updates, settings)[h])
+            for s in np.flatnonzero(trained[h, :, t]):
                 yield {
                     "agent": member.name,
-                    "member": (member.first + h) * count + s,
+                    "member": (member.first + h) * count + int(s),
                     "seed": seeds[s],
                     "setting": member.first + h,
                     **{name: swept[h] for name, swept in member.swept.items()},
-                    "segment": first + t,
-                    "update": update if update is not None else (first + t + 1) * each,
+                    "segment": segment,
+                    "update": update,
                     "evaluation": evaluation,
                     "episodes": episodes,
                     **{name: float(values[h, s, t]) for name, values in metrics.items()},
@@ -1345,7 +1374,7 @@ def _data_line(about: Mapping[str, Any]) -> str:
 class _Restored(NamedTuple):
     """Every member of a population as its newest checkpoint has it; leading axis ``[M]``, settings x seeds."""
 
-    updates: int
+    updates: Any  # int [H]; a race may have stopped some settings before others
     states: Any
     keys: Any
     hypers: Any
@@ -1367,13 +1396,15 @@ def _restore(member: Learner, config: SweepConfig, run: Run, folder: pathlib.Pat
     shapes = jax.eval_shape(jax.vmap(run.init), keys, hypers)
 
     def like(info: dict[str, Any]) -> Any:
-        return shapes, [jax.ShapeDtypeStruct((info["segment"], count), jnp.float32) for _ in info["metrics"]]
+        shape = (count, run.segments) if "done" in info else (info["segment"], count)  # of a race, of a sweep
+        return shapes, [jax.ShapeDtypeStruct(shape, jnp.float32) for _ in info["metrics"]]
 
     found = checkpoint.restore(folder, like)
     if found is None:
         raise UserError(f"{folder} holds no checkpoint; continue the run with: jaxrl-reg resume {folder.parent.parent}")
-    segment, (states, _), _ = found
-    return _Restored(segment * run.updates_per_segment, states, keys, hypers)
+    segment, (states, _), info = found
+    segments = np.broadcast_to(info.get("done", segment), population.setting_count(member.hypers))
+    return _Restored(segments * run.updates_per_segment, states, keys, hypers)
 
 
 def _evaluate_checkpoint(
@@ -1384,8 +1415,8 @@ def _evaluate_checkpoint(
     folder: pathlib.Path,
     episodes: int,
     number: int,
-) -> tuple[int, dict[str, Any]]:
-    """Updates done by the newest checkpoint, and fresh metrics ``[H, S, 1]`` of every member."""
+) -> tuple[Any, dict[str, Any]]:
+    """Updates ``[H]`` done by the newest checkpoint, and fresh metrics ``[H, S, 1]`` of every member."""
     import jax
     import jax.numpy as jnp
     import numpy as np

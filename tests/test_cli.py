@@ -88,6 +88,7 @@ def test_linear_grid():
         ("sweep --sample tau=lin:0:1 --grid tau=1", "'tau' is in the grid and drawn as well"),
         ("sweep --sample tau=lin:0:1 --set tau=1", "'tau' is both swept and fixed"),
         ("sweep --sample tau=lin:0:1 --design sobl", "unknown design 'sobl'; did you mean 'sobol'?"),
+        ("sweep --early-stop halfing", "unknown stopping rule 'halfing'; did you mean 'halving'?"),
         ("sweep --sample tau=lin:0:1 --draws 0", "draws=0 must be at least 1"),
         ("train --sample tau=lin:0:1", "unknown flag '--sample' for jaxrl-reg train; it belongs to: jaxrl-reg sweep"),
         ("sweep --grid tau=1,1", "grid of 'tau' repeats a value: 1, 1"),

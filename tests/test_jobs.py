@@ -339,3 +339,26 @@ def test_a_sweep_over_widths_plans_trains_resumes_and_reports_every_group(config
     page = (directory / "report.html").read_text()
     assert 'data-value="8x8"' in page
     assert jobs.evaluate(directory, 2)["hidden"].notna().sum() == 4
+
+
+def test_a_sweep_that_stops_settings_early_resumes_reports_and_is_evaluated_where_each_stopped(config, tmp_path):
+    short = {"grid": {}, "sample": {"fraction": "lin:0.1:1"}, "draws": 4, "early_stop": "halving"}
+    config = dataclasses.replace(config, updates=8, **short)
+    said, directory = [], tmp_path / "run"
+    with pytest.raises(population.Interrupted):
+        jobs.sweep(config, directory=directory, on_tick=interrupting("percent_bc", (2 + 2 + 4 + 4) // 4))
+    outcome = jobs.resume(directory, say=said.append)
+    done = outcome.result.segments_trained
+    assert sorted(done.tolist()) == [1, 1, 3, 4]
+    assert "percent_bc: 3 of 4 settings stopped early; 56% of the updates of the whole sweep" in said
+    frame = metrics(directory)
+    frame = frame[frame.agent == "percent_bc"]
+    assert frame.groupby("setting")["update"].max().tolist() == (2 * done).tolist()
+    assert len(frame) == done.sum() * SEEDS
+    table = outcome.table[outcome.table.agent == "percent_bc"]
+    assert table["last_update"].tolist()[0] == 8  # what was stopped stands below what was not
+    assert "stopped at 2" in (directory / "report.html").read_text()
+    jobs.evaluate(directory, 2)
+    again = metrics(directory)
+    again = again[(again.agent == "percent_bc") & (again.evaluation == 1)]
+    assert again.groupby("setting")["update"].unique().map(list).tolist() == [[2 * n] for n in done]

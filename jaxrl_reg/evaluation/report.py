@@ -82,8 +82,12 @@ class Analysis(NamedTuple):
 
     @property
     def order(self) -> list[int]:
-        """Settings from best to worst, by the IQM of the last checkpoint."""
-        return sorted(range(len(self.groups)), key=lambda i: -self.groups[i].last.value)
+        """Settings from best to worst, by the IQM of the last checkpoint; those that were stopped early come last."""
+        return sorted(range(len(self.groups)), key=lambda i: (self.stopped(i), -self.groups[i].last.value))
+
+    def stopped(self, setting: int) -> bool:
+        """Whether a setting was stopped before the others: its last checkpoint is of fewer updates."""
+        return bool(self.groups[setting].updates[-1] < max(group.updates[-1] for group in self.groups))
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -570,6 +574,7 @@ def _row(analysis: Analysis, i: int | None, group: Group | None, scale: Any, pla
                 "best_update",
                 "apart_baseline",
                 "apart_behaviour",
+                "stopped",
                 "improvement",
                 "minus_baseline",
                 "minus_behaviour",
@@ -588,6 +593,8 @@ def _row(analysis: Analysis, i: int | None, group: Group | None, scale: Any, pla
             "runs": len(group.scores),
             "diverged": group.diverged,
         }
+    if i is not None and analysis.stopped(i) and group is not None:
+        row["stopped"] = f"{int(group.updates[-1]):,}"
     if i is not None and group is not None:
         row |= {
             "improvement": shown(analysis.improvement[i], 2),
@@ -649,7 +656,8 @@ def render(
         baseline=_row(analysis, None, analysis.baseline, scale, places) if analysis.baseline else None,
         behaviour=_row(analysis, None, None, scale, places),
         reference=scale(analysis.baseline.last.value) if analysis.baseline else None,
-        last_update=f"{int(analysis.groups[0].updates[-1]):,}",
+        last_update=f"{int(analysis.groups[analysis.order[0]].updates[-1]):,}",
+        any_stopped=any(map(analysis.stopped, range(len(analysis.groups)))),
         any_diverged=any(group.diverged for group in everything),
         few=min(len(group.scores) for group in everything) < 10,
         figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light},

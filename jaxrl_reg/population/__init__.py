@@ -1,18 +1,22 @@
 """Seeds x hyperparameters as one compiled program: settings, placement on the hardware, training, resume."""
 
+from jaxrl_reg.population import stopping
 from jaxrl_reg.population.evolution import Evolution, ancestry, evolve, exploit, explore
 from jaxrl_reg.population.grid import grid, setting_count, stack
 from jaxrl_reg.population.placement import Plan, megabytes, over_members
+from jaxrl_reg.population.race import Round, race
 from jaxrl_reg.population.search import Range, draw, parse_range, sample
-from jaxrl_reg.population.sweep import Interrupted, Progress, Result, outline, sweep
+from jaxrl_reg.population.sweep import ALIVE, Interrupted, Progress, Result, outline, sweep
 
 __all__ = [
+    "ALIVE",
     "Evolution",
     "Interrupted",
     "Plan",
     "Progress",
     "Range",
     "Result",
+    "Round",
     "ancestry",
     "draw",
     "evolve",
@@ -23,8 +27,10 @@ __all__ = [
     "outline",
     "over_members",
     "parse_range",
+    "race",
     "sample",
     "setting_count",
     "stack",
+    "stopping",
     "sweep",
 ]

@@ -74,6 +74,11 @@ class Result:
         dead = self.metrics[ALIVE] == 0
         return np.where(dead.any(axis=-1), dead.argmax(axis=-1), -1)
 
+    @property
+    def segments_trained(self) -> np.ndarray:
+        """``[H]`` int: how many segments each setting was given; all of them but in a race."""
+        return np.isfinite(self.metrics[ALIVE]).sum(axis=-1).max(axis=1)
+
     def member(self, setting: int, seed: int) -> PyTree:
         """The state of one member, by position in the settings and in the seeds."""
         return jax.tree.map(lambda leaf: leaf[setting, seed], self.state)
@@ -83,7 +88,8 @@ class Result:
         return jax.tree.map(lambda leaf: leaf[setting], self.hypers)
 
     def frame(self) -> pd.DataFrame:
-        """One row per member and segment: member, seed, setting, swept hyperparameters, segment, update, metrics."""
+        """One row per member and segment that it trained: member, seed, setting, swept hyperparameters, segment,
+        update, metrics."""
         import pandas as pd
 
         shape = next(iter(self.metrics.values())).shape
@@ -92,7 +98,7 @@ class Result:
         columns |= {name: np.asarray(getattr(self.hypers, name))[h] for name in self.swept}
         columns |= {"segment": t, "update": (t + 1) * self.updates_per_segment}
         columns |= {name: values.ravel() for name, values in self.metrics.items()}
-        return pd.DataFrame(columns)
+        return pd.DataFrame(columns)[np.isfinite(self.metrics[ALIVE]).ravel()]
 
 
 @contextlib.contextmanager
@@ -196,10 +202,7 @@ def _compile(
         if plan.total_bytes <= SAFE_FRACTION * limit:
             break
         if chunk == 1:
-            raise UserError(
-                f"{plan.members} members need {placing.megabytes(plan.total_bytes)} per device but only "
-                f"{placing.megabytes(SAFE_FRACTION * limit)} can be used; take fewer seeds or a smaller network"
-            )
+            raise _too_large(plan, limit)
         chunk = -(-chunk // 2)
 
     evaluate = None
@@ -251,6 +254,13 @@ def outline(
         state_bytes=placing.tree_bytes(state),
         data_bytes=placing.tree_bytes(data),
         compilations=2 if run.evaluate is None else 3,
+    )
+
+
+def _too_large(plan: placing.Plan, limit: int) -> UserError:
+    return UserError(
+        f"{plan.members} members need {placing.megabytes(plan.total_bytes)} per device but only "
+        f"{placing.megabytes(SAFE_FRACTION * limit)} can be used; take fewer seeds or a smaller network"
     )
 
 

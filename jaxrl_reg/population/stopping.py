@@ -1,0 +1,213 @@
+"""Which settings of a sweep deserve more training: successive halving, and stopping by predicted learning curves.
+
+A rule is a pure function from the learning curves so far to the settings that train for one more segment. It looks at
+nothing else, so a sweep that was killed and resumed takes the same decisions, and a rule can be replayed on recorded
+curves. ``population.race`` executes one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jaxrl_reg.errors import UserError, unknown
+
+RULES = ("halving", "prediction")
+
+
+class Curves(NamedTuple):
+    """What a rule sees of ``H`` settings and ``T`` segments."""
+
+    scores: np.ndarray  # [H, T], mean over seeds, higher is better; NaN where there is none yet, -inf after a failure
+    done: np.ndarray  # int [H], finished segments
+    features: np.ndarray  # [H, P], the swept hyperparameters, standardised; see ``features``
+
+
+Rule = Callable[[Curves], np.ndarray]  # -> bool [H]: train these for one more segment; none: the race is over
+
+
+def everyone(curves: Curves) -> np.ndarray:
+    """The rule of a plain sweep: every setting to its end."""
+    return curves.done < curves.scores.shape[1]
+
+
+def halving(eta: int = 3, first: int = 1) -> Rule:
+    """Successive halving: of the settings that reach ``first``, ``first eta``, ``first eta^2`` ... segments, the best
+    ``1 / eta`` (rounded up) go on.
+
+    All settings that are left train at the same time, so that nothing is gained by promoting before a rung is complete
+    (the asynchronous variant); the last rung is the end of training.
+
+    Args:
+      eta: at least 2.
+      first: segments before the first decision, at least 1.
+    Raises:
+      UserError: for values below these.
+    Source: Jamieson and Talwalkar, 2016, Non-stochastic Best Arm Identification and Hyperparameter Optimization; Li et
+      al., 2018, A System for Massively Parallel Hyperparameter Tuning (ASHA).
+    """
+    if eta < 2 or first < 1:
+        raise UserError(f"halving needs eta={eta} of at least 2 and first={first} of at least 1")
+
+    def rule(curves: Curves) -> np.ndarray:
+        total, running, rung = curves.scores.shape[1], np.ones(len(curves.scores), bool), first
+        while rung < total and (curves.done[running] >= rung).all():
+            at = np.where(running, curves.scores[:, rung - 1], -np.inf)
+            best_first = [setting for setting in np.argsort(-at, kind="stable") if running[setting]]
+            running = np.isin(np.arange(len(at)), best_first[: -(-len(best_first) // eta)])
+            rung *= eta
+        due = min(rung, total)
+        return running & (curves.done < due)
+
+    return rule
+
+
+def prediction(whole: int = 8, probability: float = 0.95, first: int = 2) -> Rule:
+    """Stop a setting once its predicted final score is unlikely to beat the best.
+
+    ``whole`` settings, spread over the sweep, train to the end; regressions on their curves and settings then predict
+    the final scores of the others after every segment from ``first`` on. The best is the best of those that have
+    finished, or the one of those under way that is predicted to end highest.
+
+    Args:
+      whole: settings that are never stopped, at least 3.
+      probability: a setting stops if the chance that it ends below either is at least this, in [0.5, 1).
+      first: segments before the first decision, at least 1.
+    Raises:
+      UserError: for values outside of these.
+    Source: Baker, Gupta, Raskar and Naik, 2017, Accelerating Neural Architecture Search using Performance Prediction;
+      with ridge regression for their support vectors, the spread of left-out errors for that of the prediction, and the
+      second best, since here settings train side by side.
+    """
+    if whole < 3 or not 0.5 <= probability < 1 or first < 1:
+        raise UserError(
+            f"prediction needs whole={whole} of at least 3, probability={probability} in [0.5, 1), first={first} of at "
+            "least 1"
+        )
+
+    def rule(curves: Curves) -> np.ndarray:
+        settings, total = curves.scores.shape
+        taught = np.zeros(settings, bool)
+        taught[np.linspace(0, settings - 1, min(whole, settings)).round().astype(int)] = True
+        if (curves.done[taught] < total).any():
+            return taught & (curves.done < total)
+        # All others train side by side: one that was passed over once has fewer segments, and never comes back.
+        front = curves.done[~taught].max(initial=0)
+        going_on = ~taught & (curves.done == front) & (front < total)
+        finals = curves.scores[:, -1]
+        complete = curves.done == total
+        best = finals[complete].max()
+        teachers = complete & np.isfinite(curves.scores).all(axis=1)
+        if front < first or teachers.sum() < 3 or not going_on.any():
+            return going_on
+        partial = curves.scores[going_on, :front]
+        failed = ~np.isfinite(partial).all(axis=1)
+        partial = np.nan_to_num(partial, neginf=0.0)
+        # Of what is still to come: where little is known, a setting then keeps its place and gains what others gained.
+        gain, spread = predict(
+            describe(curves.scores[teachers, :front], curves.features[teachers]),
+            finals[teachers] - curves.scores[teachers, front - 1],
+            describe(partial, curves.features[going_on]),
+        )
+        mean = partial[:, -1] + gain
+        chance = _normal_cdf((best - mean) / np.maximum(spread, 1e-12))
+        leader = np.where(
+            failed, -np.inf, mean
+        ).argmax()  # all of these train at once, so the best of them counts before it has finished
+        behind = (mean[leader] - mean) / np.maximum(np.hypot(spread, spread[leader]), 1e-12)
+        chance = np.maximum(chance, _normal_cdf(behind))
+        going_on[going_on] = (chance < probability) & ~failed
+        return going_on
+
+    return rule
+
+
+def named(name: str) -> Rule:
+    """The rule of this name with its defaults. Raises ``UserError`` for an unknown one."""
+    if name not in RULES:
+        raise unknown("stopping rule", name, RULES)
+    return halving() if name == "halving" else prediction()
+
+
+def features(hypers: Any) -> np.ndarray:
+    """``[H, P]``: the hyperparameters that differ between settings, as logarithms where all are positive and spread
+    over more than a factor of ten, then with mean 0 and standard deviation 1."""
+    columns = []
+    for field in dataclasses.fields(hypers):
+        values = np.asarray(getattr(hypers, field.name), float)
+        if np.unique(values).size < 2:
+            continue
+        if values.min() > 0 and values.max() > 10 * values.min():
+            values = np.log(values)
+        columns.append((values - values.mean()) / values.std())
+    return np.stack(columns, axis=1) if columns else np.zeros((np.shape(next(iter(vars(hypers).values())))[0], 0))
+
+
+def describe(curves: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """``[N, F]``: partial curves ``[N, t]``, their first and second differences, and the settings ``[N, P]``."""
+    return np.concatenate([curves, np.diff(curves), np.diff(curves, n=2), features], axis=1)
+
+
+def predict(known: np.ndarray, target: np.ndarray, asked: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ridge regression with its penalty chosen by leaving one out.
+
+    Args:
+      known: ``[N, F]``, N at least 3; columns are standardised here.
+      target: ``[N]``.
+      asked: ``[M, F]``.
+    Returns:
+      ``(mean [M], spread [M])`` in the unit of the target; ``spread`` is the root mean square of the left-out errors,
+      widened away from the known points by their leverage.
+    """
+    centre, scale = known.mean(axis=0), known.std(axis=0)
+    scale = np.where(scale > 1e-9 * (1 + np.abs(centre)), scale, np.inf)  # a column that says nothing counts nothing
+    x, z, middle = (known - centre) / scale, (asked - centre) / scale, target.mean()
+    y, best = target - middle, None
+    gram, count = x @ x.T, len(x)
+    average = max(np.trace(gram) / count, 1e-12)
+    for penalty in average * 10.0 ** np.arange(-4.0, 3.0):
+        hat = gram @ np.linalg.inv(gram + penalty * np.eye(count))
+        leverage = np.minimum(np.diag(hat) + 1.0 / count, 0.999)  # the mean is fitted as well
+        error = np.sqrt(np.mean(np.square((y - hat @ y) / (1.0 - leverage))))
+        if best is None or error < best[0]:
+            best = error, penalty
+    assert best is not None
+    error, penalty = best
+    inverse = np.linalg.inv(gram + penalty * np.eye(count))
+    cross = z @ x.T
+    far = (np.square(z).sum(axis=1) - np.einsum("ij,jk,ik->i", cross, inverse, cross)) / penalty
+    typical = np.mean((np.diag(gram) - np.einsum("ij,jk,ik->i", gram, inverse, gram)) / penalty)
+    return middle + cross @ inverse @ y, error * np.sqrt((1.0 + np.maximum(far, 0.0)) / (1.0 + max(typical, 0.0)))
+
+
+def replay(rule: Rule, scores: np.ndarray, features: np.ndarray) -> np.ndarray:
+    """How many segments each setting would have trained under ``rule``, from whole curves ``[H, T]``: int ``[H]``."""
+    done = np.zeros(len(scores), int)
+    while True:
+        seen = np.where(np.arange(scores.shape[1]) < done[:, None], scores, np.nan)
+        asked = rule(Curves(seen, done, features))
+        if not asked.any():
+            return done
+        done = done + asked
+
+
+def false_stops(scores: np.ndarray, done: np.ndarray) -> float:
+    """Share of the stopped settings that would have ended above the best that was kept; 0 where none was stopped.
+
+    Args:
+      scores: whole curves ``[H, T]``.
+      done: int ``[H]``, segments that each setting was given.
+    """
+    stopped = done < scores.shape[1]
+    if not stopped.any():
+        return 0.0
+    return float((scores[stopped, -1] > scores[~stopped, -1].max()).mean())
+
+
+def _normal_cdf(x: np.ndarray) -> np.ndarray:
+    from scipy.special import ndtr
+
+    return ndtr(x)

@@ -1,0 +1,216 @@
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reg import population
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.population import stopping
+
+from .toy import Hyper, make_data, make_run
+
+SEGMENTS = 9
+HYPERS = population.sample(Hyper(), 9, learning_rate="log:0.001:0.3", noise="lin:0:0.5")
+REQUEST = {"seeds": [4, 2], "hypers": HYPERS, "data": make_data()}
+
+
+def made_up(settings=27, total=20, noise=0.0, seed=0):
+    """Curves that rise to a limit which two hyperparameters decide; the last third of training brings little."""
+    random = np.random.default_rng(seed)
+    features = random.normal(size=(settings, 2))
+    limit = 1.0 - np.square(features[:, 0] - 0.5) - 0.3 * np.square(features[:, 1])
+    speed = 1.0 + 0.5 * np.tanh(features[:, 1])
+    curves = limit[:, None] * (1.0 - np.exp(-speed[:, None] * np.arange(1, total + 1) / 4.0))
+    return curves + noise * random.normal(size=curves.shape), features
+
+
+# --------------------------------------------------------------------------------------------------------- the rules
+
+
+def test_halving_keeps_the_best_third_at_every_rung():
+    curves, features = made_up()
+    done = stopping.replay(stopping.halving(), curves, features)
+    assert sorted(done.tolist()) == [1] * 18 + [3] * 6 + [9] * 2 + [20]
+    assert set(np.argsort(-curves[:, 0])[:9]) == set(np.flatnonzero(done > 1))
+    third = np.flatnonzero(done > 1)
+    assert set(third[np.argsort(-curves[third, 2])[:3]]) == set(np.flatnonzero(done > 3))
+    assert stopping.replay(stopping.everyone, curves, features).tolist() == [20] * 27
+    late = stopping.replay(stopping.halving(eta=2, first=5), curves[:5], features[:5])
+    assert sorted(late.tolist()) == [5, 5, 10, 20, 20]
+
+
+def test_halving_drops_what_failed_first():
+    curves, features = made_up(9)
+    curves[curves[:, 0].argmax()] = -np.inf
+    done = stopping.replay(stopping.halving(), curves, features)
+    assert done[np.isneginf(curves[:, 0])].tolist() == [1]
+
+
+def test_ridge_finds_a_line_and_says_how_far_off_it_is():
+    random = np.random.default_rng(0)
+    x, weights = random.normal(size=(60, 4)), np.array([1.0, -2.0, 0.5, 0.0])
+    fresh = random.normal(size=(400, 4))
+    for noise in (0.1, 1.0):
+        mean, spread = stopping.predict(x, 5.0 + x @ weights + noise * random.normal(size=60), fresh)
+        error = mean - (5.0 + fresh @ weights)
+        assert np.sqrt(np.mean(error**2)) < noise
+        covered = np.abs(error + noise * random.normal(size=400)) < 1.96 * spread
+        assert 0.88 < covered.mean() <= 1.0
+        assert np.median(spread) < 1.6 * noise
+    still = np.ones((5, 3))  # nothing to learn from: the mean, and the spread of the targets
+    mean, spread = stopping.predict(still, np.arange(5.0), still[:2])
+    np.testing.assert_allclose(mean, 2.0)
+    assert (spread > 1.0).all()
+
+
+def test_prediction_finds_the_best_for_few_updates_and_teachers_train_to_the_end():
+    shares, lost = [], []
+    for seed in range(20):
+        curves, features = made_up(40, noise=0.01, seed=seed)
+        done = stopping.replay(stopping.prediction(whole=5, probability=0.9), curves, features)
+        assert (done[np.linspace(0, 39, 5).round().astype(int)] == 20).all()
+        assert done.min() >= 2
+        shares.append(done.sum() / curves.size)
+        lost.append(curves[:, -1].max() - curves[done == 20, -1].max())
+    assert np.mean(shares) < 0.45
+    assert np.mean(lost) < 0.03  # limits lie between -8 and 1
+
+
+def test_a_stopped_setting_never_comes_back():
+    curves, features = made_up(30, noise=0.3, seed=3)
+    for rule in (stopping.halving(), stopping.prediction(whole=5, probability=0.7)):
+        done, out = np.zeros(30, int), np.zeros(30, bool)
+        taught = np.zeros(30, bool)
+        while True:
+            seen = np.where(np.arange(20) < done[:, None], curves, np.nan)
+            asked = rule(stopping.Curves(seen, done, features))
+            if not asked.any():
+                break
+            assert not (asked & out).any()
+            waiting = done == 0  # those that prediction has not begun yet
+            out |= ~asked & ~waiting & (done < 20)
+            taught |= asked
+            done = done + asked
+        assert out.sum() > 10
+
+
+def test_false_stops_are_those_above_the_best_that_was_kept():
+    curves = np.array([[0.0, 3.0], [0.0, 1.0], [0.0, 2.0], [0.0, 0.0]])
+    assert stopping.false_stops(curves, np.array([1, 2, 1, 1])) == pytest.approx(2 / 3)
+    assert stopping.false_stops(curves, np.array([2, 2, 2, 2])) == 0.0
+
+
+def test_features_are_standardised_and_logarithmic_where_they_span_decades():
+    hypers = population.grid(Hyper(), learning_rate=[0.001, 0.01, 0.1])
+    np.testing.assert_allclose(stopping.features(hypers)[:, 0], [-1.2247, 0.0, 1.2247], atol=1e-3)
+    assert stopping.features(population.grid(Hyper())).shape == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: stopping.halving(eta=1), "eta=1 of at least 2"),
+        (lambda: stopping.prediction(whole=2), "whole=2 of at least 3"),
+        (lambda: stopping.named("halvin"), "unknown stopping rule 'halvin'; did you mean 'halving'"),
+    ],
+)
+def test_bad_rules_are_refused(call, message):
+    with pytest.raises(UserError, match=message):
+        call()
+
+
+# ---------------------------------------------------------------------------------------------------------- the race
+
+
+@pytest.fixture(scope="module")
+def whole():
+    return population.sweep(make_run(SEGMENTS), **REQUEST)
+
+
+@pytest.fixture(scope="module")
+def raced():
+    rounds, plans = [], []
+    result = population.race(
+        make_run(SEGMENTS), stopping.halving(), on_round=rounds.append, on_plan=plans.append, **REQUEST
+    )
+    return result, rounds, plans
+
+
+def test_a_race_in_which_all_go_on_is_the_sweep(whole):
+    result = population.race(make_run(SEGMENTS), stopping.everyone, **REQUEST)
+    for name, values in whole.metrics.items():
+        np.testing.assert_allclose(result.metrics[name], values, rtol=1e-5, atol=1e-6, err_msg=name)
+    np.testing.assert_allclose(result.state["w"], whole.state["w"], rtol=1e-5, atol=1e-6)
+    assert result.segments_trained.tolist() == whole.segments_trained.tolist() == [SEGMENTS] * 9
+
+
+def test_the_race_does_what_the_replay_says_and_members_have_the_numbers_of_the_sweep(whole, raced):
+    result, rounds, plans = raced
+    scores = whole.metrics["eval/return"].mean(axis=1)
+    done = stopping.replay(stopping.halving(), scores, stopping.features(HYPERS))
+    np.testing.assert_array_equal(result.segments_trained, done)
+    for name, values in whole.metrics.items():
+        ran = np.arange(SEGMENTS) < done[:, None]
+        for seed in range(2):
+            np.testing.assert_allclose(result.metrics[name][:, seed][ran], values[:, seed][ran], rtol=1e-4, atol=1e-6)
+            assert np.isnan(result.metrics[name][:, seed][~ran]).all()
+    assert [int(r.trained.sum()) for r in rounds] == [9, 3, 3] + [1] * 6
+    assert rounds[-1].updates == done.sum() * 8 * 2
+    assert np.isnan(rounds[1].metrics["loss"]).all(axis=1).sum() == 6
+    assert len(plans) == 1
+    assert plans[0].members == 18
+    assert len(result.frame()) == done.sum() * 2
+
+
+@pytest.mark.parametrize("how", [{"placement": "vmap"}, {"placement": "vmap", "chunk": 2}, {"one": True}])
+def test_placement_changes_nothing_but_rounding(raced, how):
+    how = {"devices": jax.devices()[:1]} if how.get("one") else how
+    other = population.race(make_run(SEGMENTS), stopping.halving(), **REQUEST, **how)
+    np.testing.assert_array_equal(other.segments_trained, raced[0].segments_trained)
+    np.testing.assert_allclose(other.metrics["loss"], raced[0].metrics["loss"], rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("at", [1, 2, 5])
+def test_resume_is_bit_identical(raced, tmp_path, at):
+    def stop(one):
+        if one.done.max() == at:
+            raise KeyboardInterrupt
+
+    run = make_run(SEGMENTS)
+    with pytest.raises(KeyboardInterrupt):
+        population.race(run, stopping.halving(), directory=tmp_path, save_seconds=0, on_round=stop, **REQUEST)
+    again = population.race(run, stopping.halving(), directory=tmp_path, resume=True, **REQUEST)
+    for name, values in raced[0].metrics.items():
+        np.testing.assert_array_equal(again.metrics[name], values)
+    np.testing.assert_array_equal(again.state["w"], raced[0].state["w"])
+    np.testing.assert_array_equal(jax.random.key_data(again.state["key"]), jax.random.key_data(raced[0].state["key"]))
+    with pytest.raises(UserError, match="segments differ"):
+        population.race(make_run(5), stopping.halving(), directory=tmp_path, resume=True, **REQUEST)
+
+
+def test_a_member_that_goes_nan_is_noted_and_its_setting_stops():
+    run, notes = make_run(SEGMENTS), []
+
+    def train(state, index, key, hyper, data):
+        after, metrics = run.train(state, index, key, hyper, data)
+        bad = (hyper.noise > 1) & (index == 1)
+        return {**after, "w": jnp.where(bad, jnp.nan, after["w"])}, metrics
+
+    best = int(np.argmax(population.race(run, stopping.halving(), **REQUEST).segments_trained))
+    hypers = dataclasses.replace(HYPERS, noise=HYPERS.noise.at[best].set(1.1))
+    hypers = dataclasses.replace(hypers, learning_rate=hypers.learning_rate.at[best].set(0.05))
+    result = population.race(
+        dataclasses.replace(run, train=train), stopping.halving(), on_note=notes.append, **{**REQUEST, "hypers": hypers}
+    )
+    if result.segments_trained[best] > 1:
+        assert result.segments_trained[best] == 3
+        assert [("went NaN in segment 2" in note) for note in notes] == [True, True]
+        np.testing.assert_array_equal(result.failed_at[best], [1, 1])
+    assert np.isfinite(result.metrics["eval/return"][result.segments_trained == SEGMENTS]).all()
+
+
+def test_an_unknown_score_is_refused():
+    with pytest.raises(UserError, match="unknown metric 'eval/retur'; did you mean 'eval/return'"):
+        population.race(make_run(2), stopping.halving(), score="eval/retur", **REQUEST)
