@@ -922,7 +922,7 @@ def zeroshot(
     frame.to_parquet(partial, index=False)
     partial.replace(stored)
     reporting.write(path)
-    asked = frame[frame["task"].isin(names)]  # ``all tasks`` are those of this call; the report has earlier ones too
+    asked = frame.loc[frame["task"].isin(names), :]  # ``all tasks`` are those of this call; the report has more
     return reporting.task_table(reporting.served(asked, list(member.swept)))
 
 
@@ -1475,6 +1475,7 @@ def _rollout(
     """One recorded episode of the best seed of the best setting: ``episode.html`` is self-contained and goes into the
     report; ``rollout.html`` is the environment's own viewer. Nothing for an environment that cannot draw."""
     import jax
+    import jax.numpy as jnp
     import numpy as np
 
     from jaxrl_reg.evaluation import viewer
@@ -1498,7 +1499,7 @@ def _rollout(
     def record(state: Any, hyper: Any, key: Any) -> Any:
         policy = policy_of(agent, state, hyper)
         if labelled is not None:
-            policy = zero_shot.serve(agent, state, labelled)(0)
+            policy = zero_shot.serve(agent, state, labelled)(jnp.int32(0))
         return record_episode(env, policy, key, env.spec.max_episode_steps)
 
     recording = record(result.member(setting, seed), result.hyper(setting), jax.random.key(config.seed_offset))

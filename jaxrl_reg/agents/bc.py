@@ -50,7 +50,7 @@ class State(NamedTuple):
     actor: _common.Trainable
 
 
-def make(config: Config, spec: Spec, weight: Callable[[Transition, Hyper], Array] | None = None) -> Agent:
+def make(config: Config, spec: Spec, weight: Callable[[Transition, Any], Array] | None = None) -> Agent:
     """Behaviour cloning; ``weight(batch, hyper) -> [B]`` scales rows, and the loss is divided by the weights' sum.
 
     Raises ``UserError`` for an unknown ``config.policy``.

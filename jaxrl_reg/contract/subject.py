@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 from jaxrl_reg import agents, loops
 from jaxrl_reg.data import from_arrays, uniform
@@ -408,7 +409,7 @@ class Subject:
 def live_tracers() -> list[Any]:
     """Every tracer that something still refers to; outside of a trace there should be none."""
     gc.collect()
-    return [item for item in gc.get_objects() if issubclass(type(item), jax.core.Tracer)]
+    return [item for item in gc.get_objects() if issubclass(type(item), Tracer)]
 
 
 # Reading trees.

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Scene, Spec, Tasks, as_float32
+from jaxrl_reg.types import Array, Env, EnvState, Key, PyTree, Scene, Spec, Tasks, as_float32
 
 
 class Outcome(NamedTuple):
@@ -24,7 +24,7 @@ class Outcome(NamedTuple):
     observation: Array  # [O]
     reward: Any = 0.0
     terminated: Any = 0.0
-    metrics: Metrics | None = None
+    metrics: dict[str, Any] | None = None
 
 
 def environment(

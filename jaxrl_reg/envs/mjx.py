@@ -170,7 +170,9 @@ def simulator(name: str) -> tuple[Any, Callable[[Physics, Array], tuple[Physics,
     plain = host.opt.integrator == mujoco.mjtIntegrator.mjINT_EULER  # pyright: ignore[reportAttributeAccessIssue]
     capsule = jnp.asarray(host.geom_type == drawing.CAPSULE)
 
-    def forward(data):
+    after: Any = mjx.rne_postconstraint
+
+    def forward(data: Any) -> Any:  # MJX types its data by backend
         """``mjx.forward`` without what these models have not, and with MuJoCo's directions of friction."""
         for part in (mjx.kinematics, mjx.com_pos, mjx.crb, mjx.factor_m, mjx.collision):
             data = part(model, data)
@@ -231,7 +233,7 @@ def simulator(name: str) -> tuple[Any, Callable[[Physics, Array], tuple[Physics,
         if kind == "ant":
             lag = data.xpos[1, :2] - moved
             moved = moved + lag - state.lag
-            forces = mjx.rne_postconstraint(model, data)._impl.cfrc_ext
+            forces = after(model, data)._impl.cfrc_ext
         qpos = data.qpos.at[: task.hidden].add(begun)
         return Physics(qpos, data.qvel, data.qacc_warmstart, lag), moved, forces
 

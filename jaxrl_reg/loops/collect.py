@@ -141,7 +141,7 @@ def collect(
     def train(
         state: CollectState, index: Array, key: Key, hyper: PyTree, _: None = None
     ) -> tuple[CollectState, Metrics]:
-        now, metrics = inner.train(state.online, index, key, hyper)
+        now, metrics = inner.train(state.online, index, key, hyper, None)
 
         def act(observation: Array, act_key: Key) -> Array:
             return agent.act(now.agent, observation, hyper, act_key, False)

@@ -140,7 +140,7 @@ def online(
             def update(u: Array, carry: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
                 agent_state, totals = carry
                 sample_key, update_key = jax.random.split(jax.random.fold_in(learn_key, u))
-                batch = rows if on_policy else buffers.sample(replay, sample_key, batch_size)
+                batch = rows if replay is None else buffers.sample(replay, sample_key, batch_size)
                 agent_state, metrics = agent.update(agent_state, batch, hyper, update_key, step + u)
                 return agent_state, jax.tree.map(jnp.add, totals, metrics)
 
@@ -167,7 +167,11 @@ def online(
 
         return jax.eval_shape(once, state)
 
-    def evaluation(state: OnlineState, index: Array, key: Key, hyper: PyTree) -> Metrics:
-        return evaluate_agent(agent, evaluate)(state.agent, index, key, hyper)
+    if evaluate is None:
+        return Run(init, train, None, segments, iterations * updates)
+    judge = evaluate_agent(agent, evaluate)
 
-    return Run(init, train, None if evaluate is None else evaluation, segments, iterations * updates)
+    def evaluation(state: OnlineState, index: Array, key: Key, hyper: PyTree) -> Metrics:
+        return judge(state.agent, index, key, hyper)
+
+    return Run(init, train, evaluation, segments, iterations * updates)

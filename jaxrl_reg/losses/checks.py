@@ -67,7 +67,7 @@ def _split(axes: tuple[str, ...], shape: tuple[int, ...]) -> dict[str, int | tup
     if "..." not in axes:
         if len(axes) != len(shape):
             return None
-        named = dict(zip(axes, shape, strict=True))
+        named: dict[str, int | tuple[int, ...]] = dict(zip(axes, shape, strict=True))
         square = all(named[axis] == size for axis, size in zip(axes, shape, strict=True))  # "B B"
         return named if square else None
     before = axes.index("...")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -18,7 +19,7 @@ LAYER_NORMS = ("none", "first_tanh", "every")
 INITIALISATIONS = ("torch", "orthogonal")
 
 
-def _torch_uniform(key: Key, params: dict, final_scale: float | None) -> dict:
+def _torch_uniform(key: Key, params: Any, final_scale: float | None) -> dict:
     """Kernels and biases of every ``Dense`` layer, uniform in +-1/sqrt(fan in), or +-``final_scale`` in the last.
 
     All layers are cut from one vector of random numbers: a generator for each triples the compile time of ``init``.
@@ -28,8 +29,9 @@ def _torch_uniform(key: Key, params: dict, final_scale: float | None) -> dict:
     numbers, start, filled = 2.0 * numbers - 1.0, 0, dict(params)
     for i in range(len(layers)):
         layer = params[f"Dense_{i}"]
-        final = final_scale is not None and i == len(layers) - 1
-        limit = final_scale if final else layer["kernel"].shape[0] ** -0.5
+        limit = layer["kernel"].shape[0] ** -0.5
+        if final_scale is not None and i == len(layers) - 1:
+            limit = final_scale
         filled[f"Dense_{i}"] = {}
         for name, leaf in layer.items():
             filled[f"Dense_{i}"][name] = limit * numbers[start : start + leaf.size].reshape(leaf.shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -11,7 +12,7 @@ from jaxrl_reg.policies import Policy
 from jaxrl_reg.types import Array, Key, PyTree, Spec
 
 
-def _distribution(logits: Array):
+def _distribution(logits: Array) -> Any:  # Distrax types its arrays as NumPy's or JAX's
     import distrax  # late: the import takes seconds and only discrete policies need it
 
     return distrax.Categorical(logits=logits)

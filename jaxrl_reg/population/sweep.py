@@ -400,7 +400,9 @@ def sweep(
                 )
                 continue
             for member in np.flatnonzero((metrics[ALIVE] == 0) & (alive > 0)):
-                on_note(f"{_name(member, numbers, hypers)} went NaN in segment {segment + 1} and is frozen before it")
+                on_note(
+                    f"{_name(int(member), numbers, hypers)} went NaN in segment {segment + 1} and is frozen before it"
+                )
             alive = metrics[ALIVE]
             for name, value in metrics.items():
                 if name != ALIVE and np.issubdtype(value.dtype, np.floating):

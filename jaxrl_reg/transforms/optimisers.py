@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
@@ -26,15 +28,14 @@ def adam(
     """
     init = optax.adam(1.0).init  # the state does not depend on the settings
 
-    def update(gradients, state, params=None):
-        del params
+    def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
         moments = state[0]
         count = optax.safe_increment(moments.count)
         root = jnp.sqrt(1 - b2**count)
-        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, moments.mu, gradients)
-        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, moments.nu, gradients)
+        mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, moments.mu, updates)
+        nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, moments.nu, updates)
         step, floor = -learning_rate * root / (1 - b1**count), eps * root
-        updates = jax.tree.map(lambda m, v: (step * m / (jnp.sqrt(v) + floor)).astype(m.dtype), mu, nu)
-        return updates, (moments._replace(count=count, mu=mu, nu=nu), *state[1:])
+        steps = jax.tree.map(lambda m, v: (step * m / (jnp.sqrt(v) + floor)).astype(m.dtype), mu, nu)
+        return steps, (moments._replace(count=count, mu=mu, nu=nu), *state[1:])
 
     return optax.GradientTransformation(init, update)

@@ -66,7 +66,9 @@ def scored_task(score_random: float, score_expert: float) -> str:
     Scores of 0 and a whole number, as AntMaze and Kitchen have them, say nothing about where they come from.
     """
     for pattern, scores in REFERENCE_SCORES.items():
-        if scores[0] != 0 and np.array_equal(np.float32(scores), np.float32((score_random, score_expert))):
+        if scores[0] != 0 and np.array_equal(
+            np.array(scores, np.float32), np.array((score_random, score_expert), np.float32)
+        ):
             return pattern.split("-")[0]
     return ""
 

@@ -52,7 +52,7 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
     if name not in NAMES:
         raise unknown("Playground environment", name, NAMES)
     try:
-        from mujoco_playground import dm_control_suite
+        from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]
     except ImportError as error:
         raise UserError(
             f"playground/{name} needs MuJoCo Playground ({error}); install it with: pip install 'jaxrl-reg[playground]'"
