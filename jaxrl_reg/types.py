@@ -205,12 +205,14 @@ class ZeroShot(NamedTuple):
 
     ``infer_z(state, observation [N, O], reward [N]) -> z [D]`` from labelled states: ``observation`` is what a step led
     to, ``reward`` what it brought. ``goal_z(state, goal [O]) -> z [D]`` to reach one state. ``act(state, observation
-    [..., O], z [D], key) -> action [..., A]``, greedy.
+    [..., O], z [D], key) -> action [..., A]``, greedy. ``policy(state, z [D]) -> Policy`` is how an agent with a memory
+    goes about a task over an episode; its ``act`` then is the first step of one.
     """
 
     infer_z: Callable[[PyTree, Array, Array], Array]
     goal_z: Callable[[PyTree, Array], Array]
     act: Callable[[PyTree, Array, Array, Key], Array]
+    policy: Callable[[PyTree, Array], Policy] | None = None
 
 
 class Agent(NamedTuple):

@@ -62,6 +62,14 @@ def cosine(learning_rate: Array | float, step: Array, total: int) -> Array | flo
     return learning_rate * 0.5 * (1.0 + jnp.cos(jnp.pi * jnp.minimum(step / total, 1.0)))
 
 
+def catching_up(rate: Array | float, step: Array) -> Array:
+    """The step of a slow average after ``step`` updates: ``rate``, but large at first, so that the start is forgotten.
+
+    The decay 1 - rate is at most (1 + step) / (10 + step).
+    """
+    return jnp.maximum(rate, 9.0 / (10.0 + step))
+
+
 def copy(params: PyTree) -> PyTree:
     """Target parameters that start equal to ``params`` in buffers of their own, so that both can be donated."""
     return jax.tree.map(jnp.copy, params)

@@ -69,14 +69,8 @@ def make(config: Config, spec: Spec) -> Agent:
         raise unknown("aggregate", config.aggregate, AGGREGATES)
     velocity = denoiser_mlp(spec, config.hidden, "gelu", embedding="linear")
     teacher = flow.matching(velocity, spec, config.steps)
-    student = networks.mlp((spec.observation_dim + spec.action_dim, *config.hidden, spec.action_dim), "gelu")
+    student = flow.one_step(spec, config.hidden)
     q = networks.q_network(spec, config.hidden, config.n_critics, activation="gelu", layer_norm=config.layer_norm)
-
-    def one_step(params: PyTree, observation: Array, noise: Array) -> Array:
-        return student.apply(params["one_step"], jnp.concatenate([observation, noise], axis=-1))
-
-    def noise_for(observation: Array, key: Key) -> Array:
-        return jax.random.normal(key, (*observation.shape[:-1], spec.action_dim))
 
     def init(key: Key, hyper: Hyper) -> State:
         flow_key, student_key, critic_key = jax.random.split(key, 3)
@@ -90,8 +84,7 @@ def make(config: Config, spec: Spec) -> Agent:
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         next_key, flow_key, noise_key = jax.random.split(key, 3)
-        next_noise = noise_for(batch.next_observation, next_key)
-        next_action = jnp.clip(one_step(state.actor.params, batch.next_observation, next_noise), -1.0, 1.0)
+        next_action = student.sample(state.actor.params["one_step"], batch.next_observation, next_key)
         next_q = q.apply(state.target_critic, batch.next_observation, next_action)
         next_value = AGGREGATES[config.aggregate](next_q, axis=0)
         target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
@@ -102,12 +95,12 @@ def make(config: Config, spec: Spec) -> Agent:
             return loss, {"critic_loss": loss, "q": values.mean(), "target": target.mean()}
 
         critic, metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
-        noise = noise_for(batch.observation, noise_key)
+        noise = student.noise(batch.observation, noise_key)
         wanted = flow.integrate_noise(velocity, state.actor.params["flow"], batch.observation, noise, config.steps)
 
         def actor_loss(params):
             error, _ = teacher.loss(params["flow"], batch.observation, batch.action, flow_key)
-            action = one_step(params, batch.observation, noise)
+            action = student.apply(params["one_step"], batch.observation, noise)
             values = q.apply(critic.params, batch.observation, jnp.clip(action, -1.0, 1.0)).mean(axis=0)
             scale = losses.adaptive_q_scale(values, 1.0) if config.normalise_q else 1.0
             loss = losses.fql_actor_loss(error, action, wanted, values, hyper.alpha, scale).mean()
@@ -120,6 +113,6 @@ def make(config: Config, spec: Spec) -> Agent:
         return state, {**metrics, **actor_metrics}
 
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
-        return jnp.clip(one_step(state.actor.params, observation, noise_for(observation, key)), -1.0, 1.0)
+        return student.sample(state.actor.params["one_step"], observation, key)
 
     return Agent(init, update, act)

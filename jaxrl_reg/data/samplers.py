@@ -203,6 +203,33 @@ def window_starts(dataset: Dataset, length: int, stride: int = 1) -> np.ndarray:
     return rows.astype(np.int32)
 
 
+def take_chunks(dataset: Dataset, rows: Array, length: int, history: int = 1) -> Transition:
+    """The next ``length`` steps from each of ``rows`` ``[...]`` and the ``history - 1`` before it, for policies that
+    predict several actions at once.
+
+    Leaves are ``[..., history - 1 + length, ...]``; the row itself is at index ``history - 1``. Past either end of its
+    episode the first or last row is held, so that a plan which outlives its episode repeats the last action. ``mask``
+    in ``extras`` (a reserved name) is float32, 1 on real rows.
+    """
+    if length < 1 or history < 1:
+        raise UserError(f"a chunk needs length and history of at least 1, got {length} and {history}")
+    rows = jnp.asarray(rows)[..., None]
+    wanted = rows + jnp.arange(1 - history, length)
+    index = jnp.clip(wanted, dataset.start[rows], dataset.end[rows] - 1)
+    batch = take(dataset, index)
+    batch.extras["mask"] = (index == wanted).astype(jnp.float32)
+    return batch
+
+
+def chunks(length: int, history: int = 1) -> Sampler:
+    """Plans ``[B, history - 1 + length, ...]`` around rows drawn uniformly over all rows (see take_chunks)."""
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        return take_chunks(dataset, _rows(dataset, key, batch_size), length, history)
+
+    return sample
+
+
 def hindsight(
     gamma: float | Array = 0.99,
     *,
@@ -210,6 +237,8 @@ def hindsight(
     uniform: float = 0.0,
     current: float = 0.0,
     random: float = 0.0,
+    ahead: int = 0,
+    gather: Callable[[Dataset, Array], Transition] = take,
 ) -> Sampler:
     """Uniform rows, each with a goal: the ``next_observation`` of a row chosen by one of four rules.
 
@@ -221,6 +250,9 @@ def hindsight(
     Adds ``extras["goal"]`` ``[B, O]``, ``extras["goal_row"]`` int32 ``[B]`` and ``extras["goal_reached"]`` float32
     ``[B]``, 1 where the sampled transition itself arrives at the goal (``goal_row == t``): a goal-conditioned agent
     takes ``reward = goal_reached - 1`` and ``discount = 1 - goal_reached``.
+
+    ``ahead`` puts row ``min(t + ahead, end - 1)`` in the place of ``t`` in all of this, so that goals lie beyond a plan
+    of ``ahead + 1`` steps; ``gather(dataset, rows [B])`` then takes the plan (see take_chunks).
     """
     shares = np.asarray([geometric, uniform, current, random], np.float64)
     if (shares < 0).any() or abs(shares.sum() - 1.0) > 1e-6:
@@ -231,20 +263,21 @@ def hindsight(
         row_key, rule_key, geometric_key, uniform_key, random_key = jax.random.split(key, 5)
         rows = _rows(dataset, row_key, batch_size)
         last_row = dataset.end[rows] - 1
+        first = jnp.minimum(rows + ahead, last_row)
         # 1 - u lies in (0, 1], so the logarithm is finite; a gamma of 1 would divide by zero.
         u = 1.0 - jax.random.uniform(geometric_key, (batch_size,))
-        ahead = jnp.floor(jnp.log(u) / jnp.log(jnp.minimum(gamma, 1.0 - 1e-7)))
-        ahead = jnp.minimum(ahead, (last_row - rows).astype(jnp.float32)).astype(jnp.int32)
-        within = jax.random.randint(uniform_key, (batch_size,), rows, last_row + 1)
+        steps = jnp.floor(jnp.log(u) / jnp.log(jnp.minimum(gamma, 1.0 - 1e-7)))
+        steps = jnp.minimum(steps, (last_row - first).astype(jnp.float32)).astype(jnp.int32)
+        within = jax.random.randint(uniform_key, (batch_size,), first, last_row + 1)
         anywhere = _rows(dataset, random_key, batch_size)
         rule = jax.random.uniform(rule_key, (batch_size,))
         goal_row = jnp.select(
-            [rule < upto[0], rule < upto[1], rule < upto[2]], [rows + ahead, within, rows], anywhere
+            [rule < upto[0], rule < upto[1], rule < upto[2]], [first + steps, within, first], anywhere
         ).astype(jnp.int32)
-        batch = take(dataset, rows)
+        batch = gather(dataset, rows)
         batch.extras["goal"] = dataset.next_observation.at[goal_row].get(mode="clip")
         batch.extras["goal_row"] = goal_row
-        batch.extras["goal_reached"] = (goal_row == rows).astype(jnp.float32)
+        batch.extras["goal_reached"] = (goal_row == first).astype(jnp.float32)
         return batch
 
     return sample

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -62,6 +63,7 @@ def edm_loss(
     density: Density = schedules.log_normal,
     sigma_data: Array | float = 0.5,
     level_axes: int = 1,
+    mask: Array | None = None,
 ) -> tuple[Array, Aux]:
     """Squared error of the raw network under EDM preconditioning (Karras et al. 2022, equation 8).
 
@@ -79,7 +81,11 @@ def edm_loss(
     total = expand(c.scale, x)
     wanted = total * (expand(sigma / sigma_data, x) * x0 - sigma_data * eps)
     aux = {"x0": expand(c.skip, x) * x + expand(c.out, x) * prediction, "level": sigma}
-    return example_mean(jnp.square(prediction - wanted)), aux
+    error = jnp.square(prediction - wanted)
+    if mask is None:
+        return example_mean(error), aux
+    counted = jnp.broadcast_to(expand(mask, error), error.shape)
+    return example_sum(counted * error) / jnp.maximum(example_sum(counted), 1.0), aux
 
 
 def flow_matching_loss(
@@ -114,11 +120,17 @@ def meanflow_residual(
     ``du/dt`` is the total derivative along the path, tangent ``(v, 0, 1)`` in ``(z, r, t)``: the tangent of ``r`` is 0
     even when the network is fed ``t - r``. The target carries no gradient.
     """
+    return _meanflow_residual(lambda *inputs: (average_velocity(*inputs), ()), z, r, t, velocity)[:2]
+
+
+def _meanflow_residual(field: Callable[..., tuple[Array, Any]], z: Array, r: Array, t: Array, velocity: Array):
+    """Prediction, target and features, of a field that gives ``(u, features)``."""
     same_shape("velocity", velocity, z)
-    u, slope = jax.jvp(average_velocity, (z, r, t), (velocity, jnp.zeros_like(r), jnp.ones_like(t)))
+    tangents = velocity, jnp.zeros_like(r), jnp.ones_like(t)
+    u, slope, features = jax.jvp(field, (z, r, t), tangents, has_aux=True)
     same_shape("average velocity", u, z)
     target = velocity - expand(jnp.clip(t - r, 0.0, 1.0), z) * slope
-    return u, jax.lax.stop_gradient(target)
+    return u, jax.lax.stop_gradient(target), features
 
 
 def meanflow_loss(
@@ -131,14 +143,16 @@ def meanflow_loss(
     offset: Array | float = 0.01,
     density: Density = schedules.logit_normal_time,
     guided: Callable[[Array, Array, Array], Array] | None = None,
+    features: bool = False,
 ) -> tuple[Array, Aux]:
     """MeanFlow: learn the average velocity, sample in one step (Geng et al. 2025).
 
     A row has ``r = t`` (plain flow matching) with probability ``equal_fraction``. With ``e`` the summed squared error,
     the loss is ``e / sg(e + offset) ** power``; ``power = 0`` is plain squared error, which learns one-step sampling
     far more slowly. ``guided(z, t, v) -> v`` replaces the velocity of the path (see ``guided_velocity``).
-    ``aux["squared_error"] [B]`` is ``e``. Give the network low frequencies of ``t`` and ``r``: the loss differentiates
-    through its time embedding.
+    ``aux["squared_error"] [B]`` is ``e``. With ``features`` the field gives ``(u, features)``, and ``aux["features"]``
+    are those of the same pass, for losses on what the network computes on its way. Give the network low frequencies of
+    ``t`` and ``r``: the loss differentiates through its time embedding.
     """
     key_a, key_b, key_equal, key_eps = jax.random.split(key, 4)
     rows = x0.shape[:1]
@@ -149,10 +163,12 @@ def meanflow_loss(
     z, v = interpolate(x0, eps, t), eps - x0
     if guided is not None:
         v = jax.lax.stop_gradient(guided(z, t, v))
-    u, target = meanflow_residual(average_velocity, z, r, t, v)
+    field: Any = average_velocity if features else lambda *inputs: (average_velocity(*inputs), ())
+    u, target, seen = _meanflow_residual(field, z, r, t, v)
     error = example_sum(jnp.square(u - target))
     loss = error / jax.lax.stop_gradient((error + offset) ** power)
-    return loss, {"x0": z - expand(t, z) * u, "level": t, "squared_error": error}
+    aux = {"x0": z - expand(t, z) * u, "level": t, "squared_error": error}
+    return loss, aux | {"features": seen} if features else aux
 
 
 def guided_velocity(

@@ -26,6 +26,13 @@ from jaxrl_reg.losses.dice import (
     reverse_kl_weight,
     v_dice_losses,
 )
+from jaxrl_reg.losses.discrepancy import energy_distance_loss, mmd_loss, reward_generator_loss
+from jaxrl_reg.losses.dispersive import (
+    dispersive_cosine_loss,
+    dispersive_covariance_loss,
+    dispersive_hinge_loss,
+    dispersive_l2_loss,
+)
 from jaxrl_reg.losses.distillation import masked_mean, self_evolution_target
 from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
@@ -99,8 +106,13 @@ __all__ = [
     "cql_penalty",
     "cross_entropy_loss",
     "diffusion_ql_loss",
+    "dispersive_cosine_loss",
+    "dispersive_covariance_loss",
+    "dispersive_hinge_loss",
+    "dispersive_l2_loss",
     "dormant_fraction",
     "effective_rank",
+    "energy_distance_loss",
     "ensemble_td_error",
     "expectile_loss",
     "exponential_value_loss",
@@ -118,6 +130,7 @@ __all__ = [
     "info_nce_loss",
     "lambda_return",
     "masked_mean",
+    "mmd_loss",
     "n_step_return",
     "nt_xent_loss",
     "one_step_distillation_loss",
@@ -133,6 +146,7 @@ __all__ = [
     "regularised_actor_loss",
     "reverse_kl_conjugate",
     "reverse_kl_weight",
+    "reward_generator_loss",
     "self_evolution_target",
     "soft_actor_loss",
     "soft_td_target",

@@ -1,5 +1,6 @@
 """Operations in gradient and parameter space."""
 
+from jaxrl_reg.transforms.anchoring import anchored, sgld
 from jaxrl_reg.transforms.bilevel import Constants, hypergradient, maid, solve_lower
 from jaxrl_reg.transforms.optimisers import adam
 from jaxrl_reg.transforms.projection import Projection, add_orthogonal, orthogonal_combine
@@ -10,10 +11,12 @@ __all__ = [
     "Projection",
     "adam",
     "add_orthogonal",
+    "anchored",
     "clamp_gradients",
     "hypergradient",
     "maid",
     "orthogonal_combine",
     "polyak",
+    "sgld",
     "solve_lower",
 ]

@@ -177,10 +177,45 @@ def test_a_mixture_of_random_goals_and_own_successors(dataset):
             data.hindsight(**wrong)
 
 
+def test_goals_beyond_a_plan(dataset):
+    plan = 3
+
+    def gather(dataset, rows):
+        return data.take_chunks(dataset, rows, plan)
+
+    sampler = data.hindsight(geometric=0.0, uniform=1.0, ahead=plan - 1, gather=gather)
+    batch = draw(sampler, dataset, size=2000)
+    rows, goal_rows = rows_of(batch)[:, 0], batch.extras["goal_row"]
+    last = np.minimum(rows + plan, np.asarray(dataset.end)[rows]) - 1
+    assert batch.action.shape == (2000, plan, 2)
+    assert ((goal_rows >= last) & (goal_rows < np.asarray(dataset.end)[rows])).all()
+    assert set(goal_rows[rows == 4]) == {6, 7, 8}
+    np.testing.assert_array_equal(batch.extras["goal_reached"], goal_rows == last)
+
+
+@pytest.mark.parametrize(("length", "history"), [(1, 1), (3, 1), (1, 3), (4, 2)])
+def test_chunks_against_a_loop(dataset, length, history):
+    batch = draw(data.chunks(length, history), dataset)
+    rows = rows_of(batch)[:, history - 1]
+    assert set(rows) == set(range(10))
+    for index, row in enumerate(rows):
+        start, end = int(dataset.start[row]), int(dataset.end[row])
+        for place, wanted in enumerate(range(row - history + 1, row + length)):
+            held = min(max(wanted, start), end - 1)
+            np.testing.assert_array_equal(batch.action[index, place], np.asarray(dataset.action)[held])
+            np.testing.assert_array_equal(batch.observation[index, place], np.asarray(dataset.observation)[held])
+            assert batch.extras["mask"][index, place] == (start <= wanted < end)
+    assert "mask" not in dataset.extras
+    for wrong in ((0, 1), (1, 0)):
+        with pytest.raises(UserError, match="at least 1"):
+            draw(data.chunks(*wrong), dataset)
+
+
 SAMPLERS = {
     "uniform": data.uniform,
     "n_step": data.n_step(3, 0.99),
     "windows": data.windows(4),
+    "chunks": data.chunks(3, 2),
     "hindsight": data.hindsight(geometric=0.5, random=0.5),
     "returns_to_go": data.returns_to_go(data.windows(4)),
 }

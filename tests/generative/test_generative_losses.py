@@ -325,3 +325,45 @@ def test_wrong_shapes_are_refused():
     for call in calls:
         with pytest.raises(ValueError, match="shape"):
             jax.eval_shape(call)
+
+
+def test_a_mask_leaves_tokens_out_of_the_mean():
+    tokens = jnp.broadcast_to(POINT, (3, 5, 3))
+    mask = np.ones((3, 5), np.float32)
+    mask[0, 1:] = 0.0
+    mask[1] = 0.0
+
+    def network(scaled, noise):
+        shift = jnp.arange(5.0)[:, None]  # each token is wrong by its own number
+        return perfect_edm(0.0)(scaled, noise) + shift
+
+    loss, _ = g.edm_loss(jax.random.key(KEY), network, tokens, sigma_data=0.7, level_axes=2, mask=mask)
+    np.testing.assert_allclose(loss, [0.0, 0.0, 6.0], atol=1e-4)  # mean of 0, 1, 4, 9, 16
+    whole, _ = g.edm_loss(jax.random.key(KEY), network, tokens, sigma_data=0.7, level_axes=2)
+    np.testing.assert_allclose(whole, 6.0, rtol=1e-4)
+
+
+def test_features_of_meanflow_are_those_of_the_pass_and_carry_gradients():
+    data = np.random.default_rng(0).normal(size=(8, 2)).astype(np.float32)
+
+    def field(w):
+        def seen(z, r, t):
+            h = jnp.tanh(z @ w + t[:, None] - r[:, None])
+            return h @ w.T, h
+
+        return seen
+
+    @jax.jit
+    def run(w):
+        plain, _ = g.meanflow_loss(jax.random.key(KEY), lambda *x: field(w)(*x)[0], data)
+        loss, aux = g.meanflow_loss(jax.random.key(KEY), field(w), data, features=True)
+
+        def spread(w):
+            return g.meanflow_loss(jax.random.key(KEY), field(w), data, features=True)[1]["features"].sum()
+
+        return plain, loss, aux["features"], jax.grad(spread)(w)
+
+    plain, loss, features, slope = run(jnp.array([[0.3, -0.2, 0.5], [0.1, 0.4, -0.3]]))
+    np.testing.assert_allclose(loss, plain, rtol=1e-6)
+    assert features.shape == (8, 3)
+    assert np.abs(slope).min() > 1e-3
