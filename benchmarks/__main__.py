@@ -237,14 +237,15 @@ def measure(rounds: int, quick: bool, wanted: tuple[str, ...]) -> dict:
 
     if "diffusion" in wanted:
         print("diffusion actions on one core", flush=True)
+        sizes = {1: "meanflow", 50: "ddpm"} if quick else {1: "meanflow", 3: "edm", 5: "ddpm", 10: "ddpm", 50: "ddpm"}
         actions = [
             ask(
-                f"{steps} steps x{n}",
+                f"{sampler} {steps} x{n}",
                 ours,
-                {"kind": "diffusion", "steps": steps, "members": n, "batch_size": 256, **one_core},
+                {"kind": "diffusion", "sampler": sampler, "steps": steps, "members": n, "batch_size": 256, **one_core},
             )
             for n in (1, 64)
-            for steps in ((1, 10) if quick else (1, 3, 5, 10, 50))
+            for steps, sampler in sizes.items()
         ]
         record["sections"]["diffusion"] = {c.name: c for c in contest(actions, 3 if quick else rounds)}
     return record
@@ -353,11 +354,24 @@ def page(record: dict) -> str:
                 r = ratio(online[f"rejax {agent}"], online[agent])
                 lines += ["", f"- {agent}: {r['median']:.2f}x rejax per core ({r['min']:.2f} to {r['max']:.2f})."]
     if "diffusion" in sections:
-        lines += ["", "## Diffusion policies, one core", "", "A 3 x 256 network, batches of 256 observations.", ""]
-        lines += ["| denoising steps, members | actions per core-second (min, max) |", "|---|---|"]
-        for name, c in sections["diffusion"].items():
+        lines += ["", "## Generative policies, one core", ""]
+        lines += ["A 3 x 256 network, batches of 256 observations; MeanFlow jumps, EDM is BESO's, DDPM Diffusion-QL's."]
+        lines += ["", "| sampler, steps, members | actions per core-second (min, max) |", "|---|---|"]
+        section = sections["diffusion"]
+        for name, c in section.items():
             speed = spread([1 / u for u in c.per_unit("cpu")])
             lines.append(f"| {name} | {speed['median']:,.0f} ({speed['min']:,.0f}, {speed['max']:,.0f}) |")
+        lines.append("")
+        for n in (1, 64):
+            slow, fast = section.get(f"ddpm 50 x{n}"), section.get(f"meanflow 1 x{n}")
+            if slow is None or fast is None:  # one of them died
+                continue
+            r = ratio(slow, fast)
+            members = "One member" if n == 1 else f"{n} members"
+            lines.append(
+                f"- {members}: one step draws **{r['median']:.0f}x** as many actions as fifty ({r['min']:.0f} to "
+                f"{r['max']:.0f})."
+            )
     lines += [
         "",
         f"Sections left out of this run: {', '.join(record['left_out']) or 'none'}.",

@@ -121,18 +121,27 @@ def online(options):
 
 
 def diffusion(options):
-    """One unit is a batch of actions of every member, sampled in ``steps`` denoising steps."""
+    """One unit is a batch of actions of every member, sampled in ``steps`` evaluations by ``sampler``.
+
+    ``meanflow`` jumps, ``edm`` is BESO's solver on a denoiser, ``ddpm`` the discrete chain; networks of one size.
+    """
     import jax
     import jax.numpy as jnp
 
     from jaxrl_reg import generative
     from jaxrl_reg.networks import denoisers
     from jaxrl_reg.policies import diffusion as policies
+    from jaxrl_reg.policies import flow
     from jaxrl_reg.types import Spec
 
-    spec, members = Spec(OBSERVATION, ACTION), options["members"]
-    network = denoisers.denoiser_mlp(spec)
-    policy = policies.ddpm(network, spec, generative.vp_betas(options["steps"]))
+    spec, members, steps = Spec(OBSERVATION, ACTION), options["members"], options["steps"]
+    if options["sampler"] == "meanflow":
+        policy = flow.meanflow(denoisers.denoiser_mlp(spec, times=2, time_scale=10.0), spec, steps)
+    elif options["sampler"] == "edm":
+        sigmas = generative.exponential(steps, 0.02, 5.0)
+        policy = policies.edm(denoisers.denoiser_mlp(spec, embedding="linear"), spec, sigmas, method="ddim")
+    else:
+        policy = policies.ddpm(denoisers.denoiser_mlp(spec), spec, generative.vp_betas(steps))
     keys = jax.random.split(jax.random.key(0), members)
     states = jax.jit(jax.vmap(policy.init))(keys)
     observation = jax.random.normal(jax.random.key(1), (options["batch_size"], OBSERVATION))

@@ -155,9 +155,9 @@ class State(NamedTuple):
     average: dict
 
 
-def fitting(network: Network, method: Method, updates: int, batch_size: int) -> Run:
-    """Train ``network`` on fresh draws of the ring."""
-    ring = g.ring(MODES, RADIUS, STD)
+def fitting(network: Network, method: Method, updates: int, batch_size: int, target: g.Mixture | None = None) -> Run:
+    """Train ``network`` on fresh draws of the target, by default the ring."""
+    ring = g.ring(MODES, RADIUS, STD) if target is None else target
 
     def init(key, hyper):
         params = network.init(key)
@@ -184,12 +184,12 @@ def fitting(network: Network, method: Method, updates: int, batch_size: int) -> 
     return Run(init, train, None, 1, updates)
 
 
-def score(samples: np.ndarray) -> tuple[float, int]:
-    """Fraction within ``REACH`` standard deviations of a mode; number of modes with at least 2% of the samples."""
+def score(samples: np.ndarray, radius: float = RADIUS, reach: float = REACH) -> tuple[float, int]:
+    """Fraction within ``reach`` standard deviations of a mode; number of modes with at least 2% of the samples."""
     angle = 2 * np.pi * np.arange(MODES) / MODES
-    centres = RADIUS * np.stack([np.cos(angle), np.sin(angle)], axis=1)
+    centres = radius * np.stack([np.cos(angle), np.sin(angle)], axis=1)
     distance = np.linalg.norm(samples[:, None] - centres, axis=-1)
-    hit = distance.min(axis=1) < REACH * STD
+    hit = distance.min(axis=1) < reach * STD
     share = np.bincount(distance.argmin(axis=1)[hit], minlength=MODES) / len(samples)
     return float(hit.mean()), int((share >= 0.02).sum())
 
