@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeVar
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.transforms import clamp_gradients
 from jaxrl_reg.types import Array, PyTree
 
 T = TypeVar("T")
@@ -28,14 +30,19 @@ def trainable(params: PyTree, optimiser: optax.GradientTransformation) -> Traina
 
 
 def descend(
-    loss: Callable[[PyTree], tuple[Array, Any]], model: Trainable, optimiser: optax.GradientTransformation
+    loss: Callable[[PyTree], tuple[Array, Any]],
+    model: Trainable,
+    optimiser: optax.GradientTransformation,
+    bound: float = math.inf,
 ) -> tuple[Trainable, Any]:
     """One optimiser step on ``loss(params) -> (scalar, auxiliary)``; returns the new model and the auxiliary output.
 
-    ``optimiser`` is built inside the update from traced hyperparameters, as in ``adam(hyper.learning_rate)``:
-    the structure of its state does not depend on them.
+    ``optimiser`` is built inside the update from traced hyperparameters, as in ``adam(hyper.learning_rate)``: the
+    structure of its state does not depend on them. A finite ``bound`` clamps every entry of the gradient.
     """
     gradients, auxiliary = jax.grad(loss, has_aux=True)(model.params)
+    if bound < math.inf:
+        gradients = clamp_gradients(gradients, bound)
     return step_along(gradients, model, optimiser), auxiliary
 
 
@@ -68,6 +75,17 @@ def catching_up(rate: Array | float, step: Array) -> Array:
     The decay 1 - rate is at most (1 + step) / (10 + step).
     """
     return jnp.maximum(rate, 9.0 / (10.0 + step))
+
+
+def warm_restarts(learning_rate: Array | float, step: Array, first: int, floor: float) -> Array:
+    """Half-cosine decay from ``learning_rate`` to its fraction ``floor``, again and again (SGDR, arXiv 1608.03983).
+
+    A period begins after ``first (2^k - 1)`` steps and lasts ``first 2^k``: each is twice as long as the one before.
+    """
+    period = 31 - jax.lax.clz(jnp.asarray(step, jnp.int32) // first + 1)  # k, exactly
+    length = first * jnp.left_shift(1, period)
+    done = (step - (length - first)) / length
+    return learning_rate * (floor + (1.0 - floor) * 0.5 * (1.0 + jnp.cos(jnp.pi * done)))
 
 
 def copy(params: PyTree) -> PyTree:

@@ -189,12 +189,12 @@ def forward_attention(
     top = ensemble(_unit_mlp((2 * width, head, features), "identity"), heads)
 
     def init(key: Key) -> PyTree:
-        keys = jax.random.split(key, 4)
+        action_key, task_key, trunk_key, head_key = jax.random.split(key, 4)
         return {
-            "action": of_action.init(keys[0]),
-            "task": of_task.init(keys[1]),
-            "trunk": orthogonal(keys[2], trunk.init(keys[2], jnp.zeros((1, 2, width)), lambda x: x)["params"]),
-            "heads": top.init(keys[3]),
+            "action": of_action.init(action_key),
+            "task": of_task.init(task_key),
+            "trunk": orthogonal(trunk_key, trunk.init(trunk_key, jnp.zeros((1, 2, width)), lambda x: x)["params"]),
+            "heads": top.init(head_key),
         }
 
     def apply(params: PyTree, observation: Array, action: Array, z: Array, *, key: Key | None = None) -> Array:

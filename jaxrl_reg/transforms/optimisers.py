@@ -10,7 +10,11 @@ import optax
 
 
 def adam(
-    learning_rate: jax.Array | float, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8
+    learning_rate: jax.Array | float,
+    b1: float = 0.9,
+    b2: float = 0.999,
+    eps: float = 1e-8,
+    weight_decay: jax.Array | float = 0.0,
 ) -> optax.GradientTransformation:
     """``optax.adam`` with its state and, up to rounding, its steps (Kingma and Ba 2015, algorithm 1).
 
@@ -22,10 +26,12 @@ def adam(
       learning_rate: step size; may be traced.
       b1, b2: decay of the moments.
       eps: added to the root of the corrected second moment; as in optax, with no second ``eps_root``.
+      weight_decay: AdamW's, per unit of the learning rate (Loshchilov and Hutter 2019); may be traced.
 
     Returns:
       An ``optax.GradientTransformation`` whose state is that of ``optax.adam``.
     """
+    decays = not isinstance(weight_decay, float) or weight_decay != 0.0
     init = optax.adam(1.0).init  # the state does not depend on the settings
 
     def update(updates: Any, state: Any, params: Any = None, **_: Any) -> tuple[Any, Any]:
@@ -36,6 +42,9 @@ def adam(
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, moments.nu, updates)
         step, floor = -learning_rate * root / (1 - b1**count), eps * root
         steps = jax.tree.map(lambda m, v: (step * m / (jnp.sqrt(v) + floor)).astype(m.dtype), mu, nu)
+        if decays:
+            pull = learning_rate * weight_decay
+            steps = jax.tree.map(lambda s, p: (s - pull * p).astype(s.dtype), steps, params)
         return steps, (moments._replace(count=count, mu=mu, nu=nu), *state[1:])
 
     return optax.GradientTransformation(init, update)

@@ -32,6 +32,15 @@ def test_steps_and_state_are_those_of_optax(scale, settings):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6), our_state, their_state)
 
 
+def test_weight_decay_is_that_of_adamw():
+    rng = np.random.default_rng(3)
+    params, gradients = jnp.asarray(rng.normal(size=5), jnp.float32), jnp.asarray(rng.normal(size=(4, 5)), jnp.float32)
+    (ours, _), _ = run(adam(3e-2, weight_decay=jnp.float32(0.5)), params, gradients)
+    (theirs, _), _ = run(optax.adamw(3e-2, weight_decay=0.5), params, gradients)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-5)
+    assert np.abs(ours - run(adam(3e-2), params, gradients)[0][0]).max() > 1e-3
+
+
 def test_against_the_paper_in_float64():
     gradients = np.random.default_rng(1).normal(size=(50, 7))
     (ours, _), _ = run(adam(0.1), jnp.zeros(7), jnp.array(gradients, jnp.float32))
