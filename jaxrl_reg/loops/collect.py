@@ -136,7 +136,7 @@ def collect(
     def init(key: Key, hyper: PyTree) -> CollectState:
         state = inner.init(key, hyper)
         empty = jax.tree.map(lambda leaf: jnp.zeros((segments, *leaf.shape), leaf.dtype), acting(state.agent))
-        return CollectState(state, empty, jnp.zeros(segments))
+        return CollectState(state, empty, jnp.full(segments, -jnp.inf))
 
     def train(
         state: CollectState, index: Array, key: Key, hyper: PyTree, _: None = None

@@ -11,6 +11,7 @@ from jaxrl_reg.envs import Outcome, environment, time_limit
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.returns import evaluator
 from jaxrl_reg.loops.collect import COLLECT, DATASETS, collect, d4rl_style
+from jaxrl_reg.population.sweep import unless_failed
 from jaxrl_reg.types import Agent, Spec, as_float32
 
 ENVS, SEGMENTS, WARMUP, STEPS = 4, 4, 40, 160
@@ -163,13 +164,27 @@ def test_behaviour_explores(datasets):
         assert np.unique(actions).size > 150, "a greedy policy on few states repeats itself"
 
 
-def test_without_evaluations_a_snapshot_counts_what_training_returned():
+def counting():
+    """Collection with an agent that goes east and counts its updates; a segment is shorter than an episode."""
+
     def act(state, observation, hyper, key, explore):
         return jnp.ones((*observation.shape[:-1], 1))
 
     agent = Agent(lambda key, hyper: jnp.zeros(()), lambda state, *_: (state + 1.0, {}), act)
     sizes = {"steps": 32, "num_envs": 2, "segments": 4, "updates": 1, "warmup": 0}
-    state, replay = jax.jit(collect(agent, eastward(), **sizes, kind="off_policy"))(jax.random.key(0), None)
+    return collect(agent, eastward(), **sizes, kind="off_policy")
+
+
+def test_a_segment_without_a_finished_episode_is_no_failure_of_its_member():
+    run, key = counting().run, jax.random.key(0)
+    before = run.init(key, None)
+    after, metrics = jax.jit(run.train)(before, jnp.int32(0), key, None, None)
+    assert np.isnan(metrics["train/return"]) and np.isneginf(after.returns[0])
+    assert unless_failed(before, after, jnp.float32(1.0))[1] == 1
+
+
+def test_without_evaluations_a_snapshot_counts_what_training_returned():
+    state, replay = jax.jit(counting())(jax.random.key(0), None)
     assert float(state) == 16
     np.testing.assert_array_equal(replay.snapshots, [4, 8, 12, 16])  # no `actor` in it: all of the state acts
     np.testing.assert_array_equal(replay.returns, [-jnp.inf, 6, 6, 6])  # the first episode ends in the second segment
