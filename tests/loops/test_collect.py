@@ -179,7 +179,8 @@ def test_a_segment_without_a_finished_episode_is_no_failure_of_its_member():
     run, key = counting().run, jax.random.key(0)
     before = run.init(key, None)
     after, metrics = jax.jit(run.train)(before, jnp.int32(0), key, None, None)
-    assert np.isnan(metrics["train/return"]) and np.isneginf(after.returns[0])
+    assert np.isnan(metrics["train/return"])
+    assert np.isneginf(after.returns[0])
     assert unless_failed(before, after, jnp.float32(1.0))[1] == 1
 
 
