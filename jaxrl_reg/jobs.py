@@ -254,8 +254,9 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
     fixed, start = {}, {}
     if "hidden" in static and config.hidden is not None:
         fixed["hidden"] = config.hidden
-    if static.get("decay_steps"):  # a schedule that is meant to end with training
-        fixed["decay_steps"] = config.updates
+    for schedule in ("decay_steps", "ramp_steps"):  # meant to end with training
+        if static.get(schedule):
+            fixed[schedule] = config.updates
     for key, value in config.settings.items() if own else ():
         if key in traced:
             start[key] = _coerce(key, 0.0, value)

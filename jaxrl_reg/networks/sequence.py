@@ -93,7 +93,8 @@ class _AttentionBlock(nn.Module):
         def drop(x: Array) -> Array:
             return nn.Dropout(self.dropout)(x, deterministic=deterministic) if self.dropout > 0 else x
 
-        h = nn.Dense(3 * self.width)(nn.LayerNorm(epsilon=1e-5)(x))
+        # No bias: that of the keys cannot change anything, and Adam would walk along the rounding of its gradient.
+        h = nn.Dense(3 * self.width, use_bias=False)(nn.LayerNorm(epsilon=1e-5)(x))
         h = h.reshape(*h.shape[:-1], 3, self.heads, -1)
         query, key, value = (h[..., i, :, :] for i in range(3))
         scores = jnp.einsum("...qhd,...khd->...hqk", query, key) / jnp.sqrt(query.shape[-1])
