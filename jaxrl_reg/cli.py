@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 PROG = "jaxrl-reg"
 BAD_INPUT, STOPPED = 2, 130
+MOST_SHOWN = 16  # members in the live table
 TOPICS = ("agents", "envs", "datasets", "hyperparameters")
 
 INTRO = """\
@@ -367,14 +368,16 @@ def prepare() -> None:
 
 
 class Display:
-    """Lines and a progress bar on a terminal; lines only where the output is not one."""
+    """Lines, progress bars and a table of members on a terminal; lines only where the output is not one."""
 
-    def __init__(self) -> None:
+    def __init__(self, console: Any = None) -> None:
         from rich.console import Console
+        from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn
 
-        self.console = Console(highlight=False, soft_wrap=True)
+        self.console = Console(highlight=False, soft_wrap=True) if console is None else console
         self.live = self.console.is_terminal
+        self._members: Sequence[jobs.Standing] = ()
         self._tasks: dict[str, Any] = {}
         self._bar = Progress(
             TextColumn("{task.description:<10}"),
@@ -382,15 +385,31 @@ class Display:
             TextColumn("{task.fields[text]}"),
             console=self.console,
         )
+        self._screen = Live(console=self.console, get_renderable=self._render, refresh_per_second=4)
 
     def __enter__(self) -> Display:
         if self.live:
-            self._bar.start()
+            self._screen.start()
         return self
 
     def __exit__(self, *_: Any) -> None:
+        self._members = ()  # the report has them all
         if self.live:
-            self._bar.stop()
+            self._screen.stop()
+
+    def _render(self) -> Any:
+        from rich.console import Group
+        from rich.table import Table
+
+        if not self._members:
+            return self._bar
+        rows = member_rows(self._members, max(3, min(MOST_SHOWN, self.console.height - 8)))
+        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
+        for i, heading in enumerate(rows[0]):
+            table.add_column(heading, justify="left" if i == 0 else "right", no_wrap=True)
+        for row in rows[1:]:
+            table.add_row(*row)
+        return Group(self._bar, table)
 
     def say(self, text: str) -> None:
         self.console.print(text, markup=False)
@@ -400,11 +419,11 @@ class Display:
             if tick.done:
                 self.say(f"{tick.stage}: {progress_text(tick)}")
             return
+        self._members = tick.members
         if tick.stage not in self._tasks:
             self._tasks[tick.stage] = self._bar.add_task(tick.stage, total=tick.total, text="")
-        self._bar.update(
-            self._tasks[tick.stage], total=tick.total, completed=tick.done, text=progress_text(tick), refresh=True
-        )
+        self._bar.update(self._tasks[tick.stage], total=tick.total, completed=tick.done, text=progress_text(tick))
+        self._screen.refresh()
 
 
 def progress_text(tick: jobs.Tick) -> str:
@@ -417,6 +436,19 @@ def progress_text(tick: jobs.Tick) -> str:
     if tick.score is not None:
         parts.append(f"{tick.score_name} {tick.score:,.1f}")
     return "  ".join(parts)
+
+
+def member_rows(members: Sequence[jobs.Standing], most: int) -> list[list[str]]:
+    """The best ``most`` members as rows of text, headings first, and how many there are besides."""
+    rows = [["member", "seed", "updates", "score", ""]]
+    for one in members[:most]:
+        score = f"{one.score:,.1f}" if one.score == one.score else ""
+        rows.append([one.label, str(one.seed), f"{one.updates:,}", score, one.state])
+    if len(members) > most:
+        states = [one.state for one in members[most:]]
+        words = [f"{states.count(state)} {state}" for state in ("diverged", "stopped") if state in states]
+        rows.append([f"and {len(members) - most:,} more" + (f", {', '.join(words)}" if words else ""), "", "", "", ""])
+    return rows
 
 
 def print_table(display: Display, table: pd.DataFrame, directory: pathlib.Path) -> None:

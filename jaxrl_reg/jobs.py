@@ -170,6 +170,16 @@ def resolve(config: SweepConfig) -> SweepConfig:
     return config
 
 
+class Standing(NamedTuple):
+    """How one member stands after its latest evaluation."""
+
+    label: str  # what is swept, as it has it
+    seed: int
+    updates: int
+    score: float
+    state: str = ""  # diverged or stopped
+
+
 class Tick(NamedTuple):
     """How far a long stage is. ``per_second`` counts updates (or environment steps) of all members together."""
 
@@ -181,6 +191,7 @@ class Tick(NamedTuple):
     score: float | None = None  # mean over seeds, of the best setting
     unit: str = "updates"
     score_name: str = "score"
+    members: Sequence[Standing] = ()  # best first, those that have failed or were stopped last
 
 
 class Outcome(NamedTuple):
@@ -1132,6 +1143,7 @@ def _train(
         say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
 
     with _sinks(member, config, path) as write:
+        standing: dict[tuple[int, int], Standing] = {}
 
         def record(metrics: Mapping[str, Any], segment: Any, done: int, per_second: float, left: float) -> None:
             """Rows and a tick for metrics ``[H, S]``, of one segment or of one for each setting (``[H]``)."""
@@ -1139,13 +1151,21 @@ def _train(
             columns = {name: values[:, :, None] for name, values in scored.items()}
             for row in _rows(member, config, columns, first=segment, episodes=config.eval_episodes):
                 write(row["update"], row)
+                standing[row["setting"], row["seed"]] = _standing(member, row, facts)
             speeds.append(per_second)
             name = score_name(facts)
             score = None
             if name in scored:
                 means = np.asarray(scored[name]).mean(axis=1)
                 score = float(np.nanmax(means)) if np.isfinite(means).any() else float("nan")
-            on_tick(Tick(stage, done, run.segments * run.updates_per_segment, per_second, left, score))
+            newest = max((one.updates for one in standing.values()), default=0)
+            members = [
+                one._replace(state="stopped") if not one.state and one.updates < newest else one
+                for one in standing.values()
+            ]
+            members.sort(key=lambda one: (one.state != "", -one.score if one.score == one.score else 0.0))
+            total = run.segments * run.updates_per_segment
+            on_tick(Tick(stage, done, total, per_second, left, score, members=members))
 
         def on_segment(progress: population.Progress) -> None:
             segment, rate = progress.segment - 1, progress.updates_per_second
@@ -1203,6 +1223,14 @@ def _train(
         say(f"{stage}: trained in {seconds:.1f} s, {known['updates_per_second']:,.0f} updates per second")
     _write_json(path / "summary.json", facts)
     return result
+
+
+def _standing(member: Learner, row: Mapping[str, Any], facts: Mapping[str, Any]) -> Standing:
+    from jaxrl_reg.population import ALIVE
+
+    label = " ".join(f"{name}={_word(row[name])}" for name in member.swept) or member.name
+    state = "" if row.get(ALIVE, 1.0) else "diverged"
+    return Standing(label, row["seed"], row["update"], row.get(score_name(facts), float("nan")), state)
 
 
 def parameters(agent: Agent, member: Learner) -> int:

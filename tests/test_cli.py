@@ -242,6 +242,32 @@ def test_progress_says_how_far_how_fast_and_how_long():
     assert cli.progress_text(tick._replace(eta_seconds=42.4, score=None)).endswith("0:42 left")
 
 
+def test_the_live_table_shows_the_best_members_and_counts_the_rest():
+    import io
+
+    from rich.console import Console
+
+    members = [jobs.Standing(f"bc_coef={i}", i, 2_000, 50.0 - i) for i in range(20)]
+    members += [
+        jobs.Standing("bc_coef=9", 1, 1_000, 3.0, "stopped"),
+        jobs.Standing("x", 2, 2_000, float("nan"), "diverged"),
+    ]
+    rows = cli.member_rows(members, 3)
+    assert rows[1] == ["bc_coef=0", "0", "2,000", "50.0", ""]
+    assert [row[0] for row in rows[1:]] == ["bc_coef=0", "bc_coef=1", "bc_coef=2", "and 19 more, 1 diverged, 1 stopped"]
+    assert cli.member_rows(members[-1:], 3)[1] == ["x", "2", "2,000", "", "diverged"]
+    out = io.StringIO()
+    console = Console(file=out, force_terminal=True, width=100, height=14, highlight=False)
+    with cli.Display(console) as display:
+        display.tick(jobs.Tick("td3_bc", 2_000, 4_000, 100.0, 20.0, 50.0, members=members))
+        display.say("a line above")
+    text = out.getvalue()
+    assert "bc_coef=5" in text
+    assert "bc_coef=6" not in text  # no room on so small a terminal
+    assert "2,000 of 4,000" in text
+    assert "a line above" in text
+
+
 def _root():
     return os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 

@@ -362,3 +362,17 @@ def test_a_sweep_that_stops_settings_early_resumes_reports_and_is_evaluated_wher
     again = metrics(directory)
     again = again[(again.agent == "percent_bc") & (again.evaluation == 1)]
     assert again.groupby("setting")["update"].unique().map(list).tolist() == [[2 * n] for n in done]
+
+
+def test_ticks_say_how_every_member_stands(finished):
+    outcome, _, ticks = finished
+    last = [tick for tick in ticks if tick.stage == "percent_bc"][-1].members
+    assert len(last) == 4
+    scores = [one.score for one in last]
+    assert scores == sorted(scores, reverse=True)
+    frame = metrics(outcome.directory)
+    frame = frame[(frame.agent == "percent_bc") & (frame["update"] == UPDATES)].set_index(["fraction", "seed"])
+    for one in last:
+        fraction = float(np.float32(one.label.removeprefix("fraction=")))
+        assert one.score == frame.loc[(fraction, one.seed), "eval/score"]
+        assert (one.updates, one.state) == (UPDATES, "")

@@ -213,6 +213,7 @@ def lineage(
     axes.plot(times, values[np.arange(length), line], color=theme.palette[0], linewidth=2.4, label="line of the best")
     if log:
         axes.set_yscale("log")
+        axes.tick_params(which="minor", length=0)
     axes.set_xlabel("segment")
     axes.set_ylabel(ylabel)
     axes.xaxis.get_major_locator().set_params(integer=True)

@@ -186,8 +186,13 @@ def data_scores(about: Mapping[str, Any]) -> np.ndarray:
     return 100.0 * (returns - about["score_random"]) / (about["score_expert"] - about["score_random"])
 
 
+def score_column(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
+    """The column that is judged: the normalised score where the data set has its two references."""
+    return "eval/score" if "eval/score" in frame and about["normalised"] else "eval/return"
+
+
 def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: list[str], baseline: str) -> Analysis:
-    score = "eval/score" if "eval/score" in frame and about["normalised"] else "eval/return"
+    score = score_column(frame, about)
     if not (frame["agent"] == agent).any():
         raise UserError(f"the run has no metrics of {agent} yet; continue it with resume")
     episodes = data_scores(about) if score == "eval/score" else np.asarray(about["returns"], float)
@@ -272,6 +277,55 @@ def table(analysis: Analysis) -> pd.DataFrame:
     whole = ["runs", "diverged", "last_update", "best_update"]
     return frame.astype(
         {**dict.fromkeys(whole, "Int64"), "apart_from_baseline": "boolean", "apart_from_behaviour": "boolean"}
+    )
+
+
+class Members(NamedTuple):
+    """Every member by itself, for a table to sort and filter: cells are ``(value, text)``."""
+
+    columns: list[str]
+    rows: list[list[tuple[Any, str]]]
+
+
+def members(frame: pd.DataFrame, score: str, swept: Sequence[str] = ()) -> Members:
+    """The last and the best score of every member, best first; those that diverged or were stopped say so."""
+    pooled = pool(frame, score)
+    hypers = frame.groupby(["agent", "setting"]).first()
+    longest = pooled["update"].max()
+    found = []
+    for (agent, setting, seed), rows in pooled.sort_values("update").groupby(["agent", "setting", "seed"]):
+        values, updates = rows[score].to_numpy(float), rows["update"].to_numpy(int)
+        finite = np.isfinite(values)
+        best = int(np.where(finite, values, -np.inf).argmax())
+        state = "diverged" if not finite[-1] else "stopped" if updates[-1] < longest else ""
+        own = hypers.loc[(agent, setting)]
+        found.append((agent, int(setting), int(seed), own, values, updates, best, state))
+    found.sort(key=lambda one: -one[4][-1] if np.isfinite(one[4][-1]) else np.inf)
+    places = decimals([one[4][-1] for one in found])
+
+    def scored(value: float) -> tuple[Any, str]:
+        return (value, number(value, places)) if np.isfinite(value) else ("", "")
+
+    def swept_cell(own: Any, name: str) -> tuple[Any, str]:
+        return ("", "") if _missing(own[name]) else (own[name], _text(own[name]))
+
+    columns = ["agent", *swept, "setting", "seed", "last", "best", "best_at", "updates", "state"]
+    return Members(
+        columns,
+        [
+            [
+                (agent, agent),
+                *(swept_cell(own, name) for name in swept),
+                (setting, str(setting)),
+                (seed, str(seed)),
+                scored(values[-1]),
+                scored(values[best]),
+                (int(updates[best]), f"{int(updates[best]):,}"),
+                (int(updates[-1]), f"{int(updates[-1]):,}"),
+                (state, state),
+            ]
+            for agent, setting, seed, own, values, updates, best, state in found
+        ],
     )
 
 
@@ -614,6 +668,7 @@ def render(
     episode: str | None = None,
     viewer: str | None = None,
     tasks: Sequence[Served] = (),
+    everyone: Members | None = None,
 ) -> str:
     """The page: HTML without any address outside itself.
 
@@ -626,6 +681,7 @@ def render(
         itself, or is larger than ``LARGEST_EMBEDDED``, is left out.
       viewer: the name of a file beside the report that shows the episode in the environment's own viewer.
       tasks: from ``served``, for an agent to which tasks were put after training.
+      everyone: from ``members``, a table of single runs.
     """
     places = _places(analysis)
     everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
@@ -665,6 +721,7 @@ def render(
         viewer=viewer,
         tasks=brief_tasks(task_table(tasks)) if tasks else [],
         facts=_facts(stored, facts, analysis),
+        members=everyone,
     )
 
 
@@ -780,6 +837,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         episode.read_text() if episode.exists() else None,
         viewer.name if viewer.exists() else None,
         tasks,
+        members(frame, score_column(frame, facts["dataset"]), swept),
     )
     (directory / "report.html").write_text(page)
     return summary

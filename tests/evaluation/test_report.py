@@ -1,5 +1,8 @@
 import html.parser
 import re
+import shutil
+import subprocess
+import urllib.parse
 
 import numpy as np
 import pandas as pd
@@ -22,7 +25,7 @@ def written(tmp_path_factory):
 class Page(html.parser.HTMLParser):
     """Addresses, and the text of every row of the results table; fails on tags that do not match."""
 
-    VOID = ("meta", "img", "source", "link", "br")
+    VOID = ("meta", "img", "source", "link", "br", "input")
 
     def __init__(self, text):
         super().__init__()
@@ -230,3 +233,57 @@ def test_numbers_are_readable():
         "4 min 05 s",
         "2 h 03 min",
     ]
+
+
+def test_members_are_listed_with_what_they_reached_and_what_became_of_them():
+    frame = synthetic.make_frame()
+    frame = frame[~((frame.agent == "rebrac") & (frame.setting == 2) & (frame["update"] > 2000))]
+    sick = (frame.agent == "rebrac") & (frame.setting == 0) & (frame.seed == 3) & (frame["update"] == 4000)
+    frame.loc[sick, "eval/score"] = np.nan
+    table = report.members(frame, "eval/score", ["actor_bc_coef"])
+    rows = [dict(zip(table.columns, (value for value, _ in row), strict=True)) for row in table.rows]
+    assert len(rows) == 4 * synthetic.SEEDS
+    lasts = [row["last"] for row in rows]
+    assert lasts[-1] == ""
+    assert lasts[:-1] == sorted(lasts[:-1], reverse=True)
+    for row in rows:
+        mine = frame[(frame.agent == row["agent"]) & (frame.setting == row["setting"]) & (frame.seed == row["seed"])]
+        assert row["updates"] == mine["update"].max()
+        assert row["best"] == pytest.approx(mine["eval/score"].max())
+        assert row["best_at"] == mine.loc[mine["eval/score"].idxmax(), "update"]
+        assert row["actor_bc_coef"] == ("" if row["agent"] == "bc" else (0.0, 0.1, 1.0)[row["setting"]])
+    assert [(row["setting"], row["seed"]) for row in rows if row["state"] == "diverged"] == [(0, 3)]
+    assert {(row["agent"], row["setting"]) for row in rows if row["state"] == "stopped"} == {("rebrac", 2)}
+
+
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+
+
+@pytest.mark.skipif(BROWSER is None, reason="no browser to look with")
+@pytest.mark.parametrize(
+    ("words", "rows", "note"),
+    [
+        ("agent=rebrac actor_bc_coef>=0.1 seed<2", 4, "4 of 32 members"),
+        ("agent!=rebrac", 8, "8 of 32 members"),
+        ("sed=2", 32, "no column of this name: sed=2"),
+    ],
+)
+def test_members_are_filtered_and_sorted_in_a_browser(written, tmp_path, words, rows, note):
+    directory, _ = written
+    click = "<script>document.querySelector('#members th[data-name=seed] button').click()</script></body>"
+    page = tmp_path / "page.html"
+    page.write_text((directory / "report.html").read_text().replace("</body>", click))
+    address = f"{page.as_uri()}#filter={urllib.parse.quote(words)}"
+    options = ["--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    done = subprocess.run(
+        [BROWSER, *options, "--virtual-time-budget=3000", "--dump-dom", address],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert note in done.stdout
+    body = re.search(r'<table id="members">.*?<tbody>(.*?)</tbody>', done.stdout, re.DOTALL)[1]
+    shown = re.findall(r"<tr>(.*?)</tr>", body, re.DOTALL)
+    seeds = [int(re.findall(r'data-value="([^"]*)"', row)[3]) for row in shown]
+    assert len(shown) == rows
+    assert seeds == sorted(seeds, reverse=True)
