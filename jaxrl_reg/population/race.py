@@ -209,9 +209,11 @@ def race(
                     for member in these[(alive == 0) & (before > 0)]:
                         name = _name(member, numbers, hypers)
                         on_note(f"{name} went NaN in segment {segment + 1} and is frozen before it")
-                for these in blocks(chosen, evaluated) if evaluate is not None else ():
-                    block, padded = block_of(these, evaluated)
-                    record(these, segment, evaluate((placing.place(take(states, padded), placed_on), *block), index))
+                if evaluate is not None:
+                    for these in blocks(chosen, evaluated):
+                        block, padded = block_of(these, evaluated)
+                        now = placing.place(take(states, padded), placed_on)
+                        record(these, segment, evaluate((now, *block), index))
                 dead = chosen[history[ALIVE][chosen, segment] == 0]
                 for name, rows in history.items():
                     if name != ALIVE:

@@ -98,7 +98,7 @@ class Result:
         columns |= {name: np.asarray(getattr(self.hypers, name))[h] for name in self.swept}
         columns |= {"segment": t, "update": (t + 1) * self.updates_per_segment}
         columns |= {name: values.ravel() for name, values in self.metrics.items()}
-        return pd.DataFrame(columns)[np.isfinite(self.metrics[ALIVE]).ravel()]
+        return pd.DataFrame(columns).loc[np.isfinite(self.metrics[ALIVE]).ravel()]
 
 
 @contextlib.contextmanager

@@ -94,3 +94,16 @@ def test_large_update_counts_are_shortened():
         "20k",
         "1.5M",
     ]
+
+
+def test_a_lineage_draws_every_step_from_the_one_it_came_from_and_the_line_of_the_best():
+    values = np.array([[0.1, 0.2, 0.4], [0.1, 0.2, 0.16], [0.1, 0.08, 0.16]])
+    parents = np.array([[0, 1, 1], [0, 0, 2], [0, 1, 2]])
+    figure = plots.lineage(values, parents, np.array([0, 0, 1]), ylabel="learning rate")
+    assert texts(figure) == ["goes on", "copies and explores", "line of the best"]
+    np.testing.assert_array_equal(line(figure, "line of the best").get_ydata(), [0.1, 0.1, 0.08])
+    drawn = {(tuple(one.get_xdata()), tuple(one.get_ydata())) for one in figure.axes[0].get_lines()}
+    assert ((1, 2), (0.2, 0.16)) in drawn  # the third member took over the second's state and went on from 0.16
+    assert ((2, 3), (0.1, 0.08)) in drawn
+    assert ((1, 2), (0.4, 0.16)) not in drawn
+    assert figure.axes[0].get_yscale() == "log"

