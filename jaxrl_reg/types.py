@@ -224,7 +224,8 @@ class Agent(NamedTuple):
 
     ``sample(data, key, batch_size) -> batch`` is how the agent wants its batches drawn; None: uniform transitions.
     ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
-    the first step of one. ``zero_shot`` serves any reward after training without one.
+    the first step of one. ``zero_shot`` serves any reward after training without one. ``measure(state, batch, hyper,
+    key) -> metrics`` is what would cost too much at every update: loops ask for it once per segment.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -233,6 +234,7 @@ class Agent(NamedTuple):
     sample: Callable[[Dataset, Key, int], Transition] | None = None
     policy: Callable[[PyTree, PyTree, bool], Policy] | None = None
     zero_shot: ZeroShot | None = None
+    measure: Callable[[PyTree, Transition, PyTree, Key], Metrics] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

@@ -7,8 +7,8 @@ alpha Q_1(s, pi(s)) / mean |Q_1|, the divisor held constant; without a pull, min
 with the actor. Order: critics, actor, targets.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of the batch's actions;
-``target`` mean TD target; and of the latest actor update ``actor_loss``, ``q_policy`` (mean value of the policy's
-actions) and, with a pull, ``bc_loss`` (mean squared distance per dimension to what pulls).
+``target`` mean TD target; of the latest actor update ``actor_loss``, ``q_policy`` (mean value of the policy's actions)
+and, with a pull, ``bc_loss`` (mean squared distance per dimension to what pulls); with ``beer`` see ``_beer``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import deterministic
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, Transition, pytree, setting
@@ -39,6 +39,8 @@ class Config:
     critic_layer_norm: str = setting("none", "LayerNorm in the critics: none, every or first_tanh")
     policy_freq: int = setting(2, "critic updates per actor update")
     exploration_noise: float = setting(0.1, "scale of the noise when the policy explores")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -64,16 +66,12 @@ class State(NamedTuple):
 
 
 class Pull(NamedTuple):
-    """One row of the table in ``losses.regularised_actor_loss``: what the actor is held to.
+    """One row of the table in ``losses.regularised_actor_loss``: what the actor is held to."""
 
-    ``target`` ``[B, A]``; ``gate`` scalar or ``[B]``, the weight of the distance to it; ``alpha`` scalar, the weight
-    of the normalised value; ``metrics`` of one's own, named in ``core(..., metrics=)``.
-    """
-
-    target: Array
-    gate: Array | float
-    alpha: Array | float
-    metrics: Metrics = MappingProxyType({})  # type: ignore[assignment]
+    target: Array  # [B, A]
+    gate: Array | float  # scalar or [B], the weight of the distance to it
+    alpha: Array | float  # scalar, the weight of the normalised value
+    metrics: Metrics = MappingProxyType({})  # type: ignore[assignment]  # one's own, named in core(..., metrics=)
 
 
 Puller = Callable[[Transition, Array, Any], Pull]  # (batch, action [B, A] with its gradient, hyper)
@@ -82,10 +80,9 @@ Puller = Callable[[Transition, Array, Any], Pull]  # (batch, action [B, A] with 
 class Core(NamedTuple):
     """The steps of an update, for algorithms that do something between them; ``make`` puts them together.
 
-    ``init(key, hyper) -> state``; ``critics(state, batch, hyper, key) -> (critic, (next_action [B, A], target [B]),
-    metrics)`` with the critics after their step; ``actor(state, critic, batch, hyper, step, pull) -> (state,
-    metrics)``, the delayed step with a ``Puller`` or None; ``value(critic_params, observation, action) -> [B]``, what
-    the actor maximises; ``act`` as in ``Agent``.
+    ``critics(state, batch, hyper, key) -> (critic, (next_action [B, A], target [B]), metrics)`` with the critics after
+    their step; ``actor(state, critic, batch, hyper, step, pull) -> (state, metrics)``, the delayed step with a
+    ``Puller`` or None; ``value(critic_params, observation, action) -> [B]``, what the actor maximises.
     """
 
     init: Callable[[Key, Any], State]
@@ -94,6 +91,7 @@ class Core(NamedTuple):
     value: Callable[[PyTree, Array, Array], Array]
     act: Callable[[State, Array, Any, Key, bool], Array]
     q: Network  # all critics: [N, B]
+    measure: Callable[[State, Transition, Any, Key], Metrics] | None
 
 
 def td_target(batch: Transition, next_q: Array, next_action: Array, hyper: Any) -> Array:
@@ -113,13 +111,11 @@ def core(
 ) -> Core:
     """The steps of an algorithm of this family.
 
-    ``target`` as ``td_target``, which is the default. The actor maximises the first critic, or with
-    ``pessimistic`` the smallest. ``critic_hidden``: widths of the critics where they differ from ``config.hidden``.
-    ``metrics``: names that the actor step reports besides ``actor_loss`` and ``q_policy``.
+    ``target`` as ``td_target``. The actor maximises the first critic, or with ``pessimistic`` the smallest.
+    ``critic_hidden``: widths of the critics where they differ. ``metrics``: names that the actor step reports more.
     """
     actor_network = deterministic.make(spec, config.hidden, layer_norm=actor_layer_norm)
-    widths = config.hidden if critic_hidden is None else critic_hidden
-    q = networks.q_network(spec, widths, config.n_critics, layer_norm=config.critic_layer_norm)
+    q = networks.q_network(spec, critic_hidden or config.hidden, config.n_critics, layer_norm=config.critic_layer_norm)
 
     def init(key: Key, hyper: Any) -> State:
         actor_key, critic_key = jax.random.split(key)
@@ -132,16 +128,21 @@ def core(
             {name: jnp.zeros(()) for name in ("actor_loss", "q_policy", *metrics)},
         )
 
-    def critics(state: State, batch: Transition, hyper: Any, key: Key):
+    def bootstrap(state: State, batch: Transition, hyper: Any, key: Key) -> tuple[Array, Array, _beer.Following]:
         next_action = actor_network.apply(state.target_actor, batch.next_observation)
         next_action = deterministic.smoothed(next_action, key, hyper.target_noise, hyper.noise_clip)
-        next_q = q.apply(state.target_critic, batch.next_observation, next_action)
+        next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
         y = target(batch, next_q, next_action, hyper)
+        return next_action, y, _beer.Following(features, y - hyper.discount * next_q, batch.discount, hyper.discount)
+
+    def critics(state: State, batch: Transition, hyper: Any, key: Key):
+        next_action, y, following = bootstrap(state, batch, hyper, key)
 
         def critic_loss(params):
-            values = q.apply(params, batch.observation, batch.action)
+            values, features = q.apply(params, batch.observation, batch.action, features=True)
             loss = losses.ensemble_td_error(values, y).mean()
-            return loss, {"critic_loss": loss, "q": values.mean(), "target": y.mean()}
+            metrics = {"critic_loss": loss, "q": values.mean(), "target": y.mean()}
+            return _beer.regularise(config.beer, loss, metrics, params, features, following)
 
         critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
         return critic, (next_action, y), critic_metrics
@@ -178,7 +179,7 @@ def core(
         action = actor_network.apply(state.actor.params, observation)
         return deterministic.explore(action, key, config.exploration_noise) if explore else action
 
-    return Core(init, critics, actor, value, act, q)
+    return Core(init, critics, actor, value, act, q, _beer.measure(q, bootstrap) if config.measure_features else None)
 
 
 def make(
@@ -193,4 +194,4 @@ def make(
         return state, {**critic_metrics, **actor_metrics}
 
     update.__module__ = pull.__module__  # whose it is: loops look up the KIND there
-    return Agent(steps.init, update, steps.act, sample)
+    return Agent(steps.init, update, steps.act, sample, measure=steps.measure)

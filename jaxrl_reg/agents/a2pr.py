@@ -116,4 +116,7 @@ def make(config: Config, spec: Spec) -> Agent:
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         return core.act(state.td3, observation, hyper, key, explore)
 
-    return Agent(init, update, act)
+    def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
+        return core.measure(state.td3, batch, hyper, key)
+
+    return Agent(init, update, act, measure=measure if core.measure else None)

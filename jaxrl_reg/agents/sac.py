@@ -6,7 +6,8 @@ policy's entropy approaches ``-target_entropy_factor`` times the number of actio
 Order: critics, actor, temperature, targets.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of the batch's actions;
-``actor_loss``; ``entropy`` of the policy, nats; ``temperature`` alpha, reward per nat.
+``actor_loss``; ``entropy`` of the policy, nats; ``temperature`` alpha, reward per nat; with ``beer`` also
+``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
@@ -40,6 +41,8 @@ class Config:
     n_critics: int = setting(2, "number of critics; their minimum is used")
     critic_layer_norm: str = setting("none", "LayerNorm in the critics: none, every or first_tanh")
     initial_temperature: float = setting(1.0, "alpha at the start of training")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -74,18 +77,23 @@ def make(config: Config, spec: Spec) -> Agent:
             _common.copy(critic),
         )
 
+    def bootstrap(state: State, batch: Transition, hyper: Hyper, key: Key) -> tuple[Array, Array, _beer.Following]:
+        temperature = jnp.exp(state.log_temperature.params)
+        next_action, next_log_prob = policy.sample(state.actor.params, batch.next_observation, key)
+        next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
+        target = losses.soft_td_target(batch.reward, batch.discount, next_q, next_log_prob, hyper.discount, temperature)
+        following = _beer.Following(features, target - hyper.discount * next_q, batch.discount, hyper.discount)
+        return temperature, target, following
+
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         next_key, actor_key = jax.random.split(key)
-        temperature = jnp.exp(state.log_temperature.params)
-
-        next_action, next_log_prob = policy.sample(state.actor.params, batch.next_observation, next_key)
-        next_q = q.apply(state.target_critic, batch.next_observation, next_action)
-        target = losses.soft_td_target(batch.reward, batch.discount, next_q, next_log_prob, hyper.discount, temperature)
+        temperature, target, following = bootstrap(state, batch, hyper, next_key)
 
         def critic_loss(params):
-            values = q.apply(params, batch.observation, batch.action)
+            values, features = q.apply(params, batch.observation, batch.action, features=True)
             loss = losses.ensemble_td_error(values, target).mean()
-            return loss, {"critic_loss": loss, "q": values.mean()}
+            metrics = {"critic_loss": loss, "q": values.mean()}
+            return _beer.regularise(config.beer, loss, metrics, params, features, following)
 
         critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
 
@@ -112,4 +120,4 @@ def make(config: Config, spec: Spec) -> Agent:
             return policy.sample(state.actor.params, observation, key)[0]
         return policy.mode(state.actor.params, observation)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=_beer.measure(q, bootstrap) if config.measure_features else None)

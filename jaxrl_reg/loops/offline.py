@@ -12,7 +12,7 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Policy, PyTree, Run, Transition, policy_of
 
 # One stream of random numbers per purpose, so that a new consumer shifts no other.
-INIT, TRAIN, EVALUATE = range(3)
+INIT, TRAIN, EVALUATE, MEASURE = range(4)
 
 Sampler = Callable[[Dataset, Key, int], Transition]
 Evaluator = Callable[[Callable[[Array, Key], Array] | Policy, Key], Metrics]
@@ -73,7 +73,7 @@ def offline(
         return agent.init(jax.random.fold_in(key, INIT), hyper)
 
     def train(state: PyTree, index: Array, key: Key, hyper: PyTree, data: Dataset) -> tuple[PyTree, Metrics]:
-        key = jax.random.fold_in(jax.random.fold_in(key, TRAIN), index)
+        key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), index) for use in (TRAIN, MEASURE))
 
         def body(state, i):
             sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
@@ -82,7 +82,11 @@ def offline(
             return agent.update(state, batch, hyper, update_key, index * length + i)
 
         state, metrics = jax.lax.scan(body, state, jnp.arange(length))
-        return state, jax.tree.map(jnp.mean, metrics)
+        metrics = jax.tree.map(jnp.mean, metrics)
+        if agent.measure is not None:
+            sample_key, measure_key = jax.random.split(measure_key)
+            metrics |= agent.measure(state, draw(data, sample_key, batch_size), hyper, measure_key)
+        return state, metrics
 
     evaluation = None if evaluate is None else evaluate_agent(agent, evaluate)
     return Run(init, train, evaluation, segments, length)

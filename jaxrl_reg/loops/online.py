@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jaxrl_reg.data import buffers
 from jaxrl_reg.envs import vectorize
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.loops.offline import INIT, TRAIN, Evaluator, evaluate_agent
+from jaxrl_reg.loops.offline import INIT, MEASURE, TRAIN, Evaluator, evaluate_agent
 from jaxrl_reg.loops.rollout import Extras, rollout, uniform_actions
 from jaxrl_reg.types import Agent, Array, Env, EnvState, Key, Metrics, PyTree, Run, Transition
 
@@ -121,7 +121,7 @@ def online(
         return OnlineState(agent.init(agent_key, hyper), env_state, replay, ongoing, finished)
 
     def train(state: OnlineState, index: Array, key: Key, hyper: PyTree, _: None = None) -> tuple[OnlineState, Metrics]:
-        key = jax.random.fold_in(jax.random.fold_in(key, TRAIN), index)
+        key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), index) for use in (TRAIN, MEASURE))
 
         def iteration(i: Array, carry: tuple[OnlineState, Metrics]) -> tuple[OnlineState, Metrics]:
             state, totals = carry
@@ -155,6 +155,10 @@ def online(
         begin = jnp.where(index == 0, 0, warmup)
         state, totals = jax.lax.fori_loop(begin, warmup + iterations, iteration, (state, totals))
         metrics = jax.tree.map(lambda total: total / (iterations * updates), totals)
+        if agent.measure is not None and not on_policy:
+            sample_key, measure_key = jax.random.split(measure_key)
+            batch = buffers.sample(state.replay, sample_key, batch_size)
+            metrics |= agent.measure(state.agent, batch, hyper, measure_key)
         return state, {**metrics, "train/return": jnp.nanmean(state.finished)}
 
     def metrics_of(state: OnlineState, key: Key, hyper: PyTree) -> Metrics:

@@ -1,7 +1,7 @@
 """Networks as ``Network(init, apply)``: plain parameter dicts in, arrays out. Flax stays inside this folder."""
 
 from jaxrl_reg.networks.activations import ACTIVATIONS, activation
-from jaxrl_reg.networks.feedforward import mlp, q_network, value_network
+from jaxrl_reg.networks.feedforward import mlp, output_layer, q_network, value_network
 from jaxrl_reg.networks.sequence import SequenceModel, decision_mamba, decision_transformer
 from jaxrl_reg.networks.stacked import ensemble, members, parameter_count
 from jaxrl_reg.networks.variational import VariationalAutoencoder, action_vae
@@ -17,6 +17,7 @@ __all__ = [
     "ensemble",
     "members",
     "mlp",
+    "output_layer",
     "parameter_count",
     "q_network",
     "value_network",

@@ -162,3 +162,9 @@ def q_network(spec: Spec, hidden: Sequence[int] = (256, 256), n_critics: int = 2
     critic passes ``members(params, 1)`` and gets ``[1, ...]``. ``features=True`` also returns ``[N, ..., hidden[-1]]``.
     """
     return ensemble(_scalar(mlp((spec.observation_dim + spec.action_dim, *hidden, 1), **options)), n_critics)
+
+
+def output_layer(params) -> tuple[Array, Array]:
+    """Kernel ``[..., hidden[-1], outputs]`` and bias ``[..., outputs]`` of the last layer of :func:`mlp` and others."""
+    layer = params[f"Dense_{sum(name.startswith('Dense') for name in params) - 1}"]
+    return layer["kernel"], layer["bias"]

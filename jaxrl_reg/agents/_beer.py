@@ -1,0 +1,94 @@
+"""BEER for any critics that bootstrap from their own kind, and what is measured of critics' features.
+
+Paper: He, Zhou, Fang, Maghsudi, 2024, Adaptive Regularization of Representation Rank as an Implicit Constraint of
+Bellman Equation, https://arxiv.org/abs/2404.12754. Consecutive features of a critic, phi(s, a) and phi'(s', a'), may be
+no more alike than Bellman's equation allows; ``losses.representation`` has the bound. A critic that fits the target y
+owes the part y - gamma Q'(s', a') to something else than its bootstrap: that part stands in the bound for the reward,
+which it is for a single critic with a plain target. With the smallest of several critics, an entropy bonus or a penalty
+in y, the bound stays the one that exact values meet. Likewise the last layer's bias is counted, not ignored.
+
+Deviation: phi' comes from the target critics throughout, which the TD target has already computed; the released code
+takes the online critic's, at the online actor's action, in the bound's numerator. Its gamma is 0.99 whatever the
+agent's, ours the agent's; it keeps rows that terminate, we leave them out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg import losses, networks
+from jaxrl_reg.types import Array, Key, Metrics, Network, PyTree, Transition, setting
+
+COEFFICIENT = "weight of BEER's penalty on features more alike than Bellman's equation allows (paper 0.001); 0: off"
+MEASURED = "report rank, dormant units and likeness of the critics' features, once per segment"
+
+
+class Following(NamedTuple):
+    """The side of Bellman's equation that stands still, for ``N`` critics: no gradient goes into it."""
+
+    features: Array  # [N, B, H], phi'(s', a') of the target critics
+    reward: Array  # [N, B], y - gamma Q'_j(s', a')
+    discount: Array  # [B], 0 where the episode terminates
+    gamma: Array | float
+
+
+def coefficient() -> Any:
+    """The static setting ``beer`` of an agent's ``Config``."""
+    return setting(0.0, COEFFICIENT)
+
+
+def measured() -> Any:
+    """The static setting ``measure_features`` of an agent's ``Config``."""
+    return setting(False, MEASURED)
+
+
+def _bound(params: PyTree, features: Array, following: Following) -> Array:
+    kernel, bias = networks.output_layer(params)  # [N, H, 1], [N, 1]
+    reward = following.reward - (1.0 - following.gamma) * bias
+    squares = jnp.square(kernel).sum(axis=(-2, -1))
+    each = jax.vmap(losses.beer_bound, (0, 0, 0, 0, None))
+    return each(features, following.features, reward, squares, following.gamma)
+
+
+def regularise(
+    coefficient: float, loss: Array, metrics: Metrics, params: PyTree, features: Array, following: Following
+) -> tuple[Array, Metrics]:
+    """``loss`` plus ``coefficient`` times BEER's: the mean over the batch, summed over the critics ``params``.
+
+    ``features`` ``[N, B, H]`` are those of (s, a); the gradient goes through them alone. ``metrics`` gain
+    ``beer_loss``. With the coefficient 0, which is static, nothing is computed and nothing changes.
+    """
+    if coefficient == 0.0:
+        return loss, metrics
+    mask = jnp.broadcast_to(following.discount, following.reward.shape)
+    excess = losses.beer_loss(features, following.features, _bound(params, features, following), mask)
+    penalty = excess.mean(axis=-1).sum()
+    return loss + coefficient * penalty, {**metrics, "beer_loss": penalty}
+
+
+def measure(q: Network, bootstrap: Callable[..., tuple[Any, Any, Following]]) -> Callable[..., Metrics]:
+    """``Agent.measure`` for critics ``q``; ``bootstrap(state, batch, hyper, key)`` ends with what follows.
+
+    Means over critics of: ``feature_cosine`` of consecutive pairs, ``bellman_violation`` the share of pairs above the
+    bound, ``effective_rank`` and ``srank`` of the batch's features, ``dormant`` the share of units hardly in use (0.1).
+    """
+
+    def metrics(state: Any, batch: Transition, hyper: Any, key: Key) -> Metrics:
+        following = bootstrap(state, batch, hyper, key)[-1]
+        features = q.apply(state.critic.params, batch.observation, batch.action, features=True)[1]
+        cosine, mask = losses.feature_cosine(features, following.features), following.discount
+        bound = _bound(state.critic.params, features, following)
+        found = {
+            "feature_cosine": (cosine * mask).sum(axis=-1) / jnp.maximum(mask.sum(), 1.0),
+            "bellman_violation": jax.vmap(losses.violation_fraction, (0, 0, None))(cosine, bound, mask),
+            "effective_rank": jax.vmap(losses.effective_rank)(features),
+            "srank": jax.vmap(losses.srank)(features),
+            "dormant": jax.vmap(losses.dormant_fraction)(features),
+        }
+        return {name: values.mean() for name, values in found.items()}
+
+    return metrics

@@ -1,0 +1,127 @@
+"""BEER in critics: the penalty against NumPy, what its gradient may touch, what costs nothing, what is measured."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reg import agents, contract, loops
+from jaxrl_reg.agents import sac
+from jaxrl_reg.contract import subject
+from tests.agents import reference as ref
+from tests.loops.toy import corridor
+
+LR, GAMMA = 1e-2, 0.9
+MEASURES = {"bellman_violation", "dormant", "effective_rank", "feature_cosine", "srank"}
+
+
+def features(params, observation, action):
+    """``[B, H]`` of one critic."""
+    value, inputs = ref.forward(params, np.concatenate([observation, action], -1))
+    return value[:, 0], inputs[-1]
+
+
+def penalty(state, batch, gamma):
+    """Row by row and critic by critic: what the cosine of consecutive features exceeds the bound by."""
+    critic, target_critic = ref.as64(state.critic.params), ref.as64(state.target_critic)
+    next_action = np.tanh(ref.forward(ref.as64(state.target_actor), batch.next_observation)[0])
+    smallest = ref.q_values(target_critic, batch.next_observation, next_action).min(0)
+    target = batch.reward + gamma * batch.discount * smallest
+    total = 0.0
+    for i in range(2):
+        now = features(ref.member(critic, i), batch.observation, batch.action)[1]
+        next_q, following = features(ref.member(target_critic, i), batch.next_observation, next_action)
+        w, b = (ref.member(critic, i)["Dense_2"][part] for part in ("kernel", "bias"))
+        for row in range(ref.B):
+            x, y = now[row], following[row]
+            r = target[row] - gamma * next_q[row] - (1 - gamma) * b[0]
+            lengths = np.linalg.norm(x) * np.linalg.norm(y)
+            bound = (x @ x + gamma**2 * y @ y - r**2 / (w**2).sum()) / (2 * gamma * lengths)
+            if batch.discount[row]:
+                total += max(x @ y / lengths - bound, 0.0) / ref.B
+    return total
+
+
+def test_the_penalty_equals_numpy():
+    pair = ref.Pair("td3_bc", LR, config={"beer": 0.5}, target_noise=0.0, discount=GAMMA)
+    before, data = pair.state, ref.batch()
+    expected = penalty(before, ref.as64(data), GAMMA)
+    metrics = pair.update(data, jax.random.key(1), 0)
+    assert expected > 0.1
+    np.testing.assert_allclose(metrics["beer_loss"], expected, rtol=1e-4)
+    np.testing.assert_allclose(penalty(before, ref.as64(data), 0.99), expected, rtol=0.5)
+    assert abs(penalty(before, ref.as64(data), 0.99) - expected) > 0.01  # so the agent's discount is seen
+
+    plain = ref.Pair("td3_bc", LR, target_noise=0.0, discount=GAMMA)
+    np.testing.assert_allclose(
+        metrics["critic_loss"], plain.update(data, jax.random.key(1), 0)["critic_loss"], rtol=1e-5
+    )
+    extra = jax.tree.map(  # Adam's first moment is a tenth of the gradient
+        lambda new, old: 10 * (new - old), pair.state.critic.opt_state[0].mu, plain.state.critic.opt_state[0].mu
+    )
+    for part in ("kernel", "bias"):  # w is held in the bound, so nothing reaches the last layer
+        np.testing.assert_allclose(extra["Dense_2"][part], 0.0, atol=1e-6)
+        assert np.abs(extra["Dense_1"][part]).max() > 1e-3
+
+
+def test_rows_that_terminate_feel_nothing():
+    ends = ref.batch()
+    ends = type(ends)(**{**vars(ends), "discount": jnp.zeros(ref.B)})
+    pair = ref.Pair("td3_bc", LR, config={"beer": 0.5}, target_noise=0.0, discount=GAMMA)
+    assert pair.update(ends, jax.random.key(1), 0)["beer_loss"] == 0.0
+
+
+def updating(name, **config):
+    agent = agents.make(name, ref.SPEC, hidden=ref.HIDDEN, **config)
+    key, hyper = jax.random.key(0), agents.load(name).Hyper()
+    state = jax.eval_shape(agent.init, key, hyper)
+    return str(jax.make_jaxpr(agent.update)(state, ref.batch(), hyper, key, jnp.int32(0)))
+
+
+@pytest.mark.parametrize("name", ["td3_bc", "rebrac", "sac"])
+def test_what_is_off_costs_nothing(name):
+    plain = updating(name)
+    assert plain == updating(name, beer=0.0) == updating(name, measure_features=True)
+    assert len(updating(name, beer=0.1)) > len(plain)
+    words = ("sqrt", "relu")  # lengths and the excess over the bound: not even traced
+    assert [plain.count(word) for word in words] < [updating(name, beer=0.1).count(word) for word in words]
+
+
+@pytest.mark.parametrize("name", ["sac", "a2pr"])
+def test_an_agent_with_the_penalty_passes_the_contract(name):
+    """SAC's target has an entropy bonus, which stands with the reward; A2PR's state is wrapped."""
+    config = {"beer": 0.01, "measure_features": True}
+    if name == "a2pr":
+        config |= {"hidden": (8,)}
+    checks = ["state", "members", "finite", "learns"] if name == "sac" else ["state", "finite"]
+    for result in contract.check_agent(name, config=config, checks=checks):
+        assert result.passed, result.message
+
+
+def test_features_are_measured_once_per_segment_and_training_does_not_notice():
+    data, states, histories = subject.example_data(), [], []
+    for measured in (False, True):
+        module = agents.load("td3_bc")
+        agent = module.make(module.Config(hidden=(8,), measure_features=measured), subject.SPEC)
+        run = loops.offline(agent, batch_size=16, updates=6, segments=2)
+        state, history = jax.jit(run)(jax.random.key(0), module.Hyper(), data)
+        states.append(state)
+        histories.append(history)
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert histories[1].keys() - histories[0].keys() == MEASURES
+    found = {name: np.asarray(histories[1][name]) for name in MEASURES}
+    for name, (low, high) in {"effective_rank": (1, 8), "srank": (1, 8)}.items():
+        assert found.pop(name).shape == (2,)
+        assert (low <= histories[1][name]).all()
+        assert (histories[1][name] <= high).all()
+    assert all(((values >= 0) & (values <= 1)).all() for values in found.values())
+
+
+def test_online_agents_measure_what_they_replay():
+    env = corridor()
+    agent = sac.make(sac.Config(hidden=(8,), measure_features=True), env.spec)
+    run = loops.online(agent, env, steps=8, segments=2, batch_size=4, warmup=4)
+    history = jax.jit(run)(jax.random.key(0), sac.Hyper())[1]
+    assert history.keys() >= MEASURES
+    assert np.isfinite(history["effective_rank"]).all()
