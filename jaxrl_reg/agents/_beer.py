@@ -46,7 +46,8 @@ def measured() -> Any:
     return setting(False, MEASURED)
 
 
-def _bound(params: PyTree, features: Array, following: Following) -> Array:
+def bound(params: PyTree, features: Array, following: Following) -> Array:
+    """``losses.beer_bound`` ``[N, B]`` of the critics ``params`` with ``features`` ``[N, B, H]`` at (s, a)."""
     kernel, bias = networks.output_layer(params)  # [N, H, 1], [N, 1]
     reward = following.reward - (1.0 - following.gamma) * bias
     squares = jnp.square(kernel).sum(axis=(-2, -1))
@@ -65,7 +66,7 @@ def regularise(
     if coefficient == 0.0:
         return loss, metrics
     mask = jnp.broadcast_to(following.discount, following.reward.shape)
-    excess = losses.beer_loss(features, following.features, _bound(params, features, following), mask)
+    excess = losses.beer_loss(features, following.features, bound(params, features, following), mask)
     penalty = excess.mean(axis=-1).sum()
     return loss + coefficient * penalty, {**metrics, "beer_loss": penalty}
 
@@ -81,10 +82,10 @@ def measure(q: Network, bootstrap: Callable[..., tuple[Any, Any, Following]]) ->
         following = bootstrap(state, batch, hyper, key)[-1]
         features = q.apply(state.critic.params, batch.observation, batch.action, features=True)[1]
         cosine, mask = losses.feature_cosine(features, following.features), following.discount
-        bound = _bound(state.critic.params, features, following)
+        most = bound(state.critic.params, features, following)
         found = {
             "feature_cosine": (cosine * mask).sum(axis=-1) / jnp.maximum(mask.sum(), 1.0),
-            "bellman_violation": jax.vmap(losses.violation_fraction, (0, 0, None))(cosine, bound, mask),
+            "bellman_violation": jax.vmap(losses.violation_fraction, (0, 0, None))(cosine, most, mask),
             "effective_rank": jax.vmap(losses.effective_rank)(features),
             "srank": jax.vmap(losses.srank)(features),
             "dormant": jax.vmap(losses.dormant_fraction)(features),
