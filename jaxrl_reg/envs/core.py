@@ -210,6 +210,56 @@ def with_skills(env: Env, skills: int) -> Env:
     return env._replace(reset=reset, step=step, spec=spec)
 
 
+class Distracted(NamedTuple):
+    """``inner`` of an environment that is seen through noise; keeps what the environment itself observed."""
+
+    inner: PyTree
+    observation: Array
+    noise: Array  # [K]
+
+
+def with_noise(
+    env: Env,
+    first: Callable[[Key], Array],
+    advance: Callable[[Array, Key], Array],
+    emit: Callable[[Array, Array], Array],
+) -> Env:
+    """``env`` seen together with noise that lives by itself, whatever the actions: an exogenous block process.
+
+    ``first(key) -> noise [K]`` at each reset, ``advance(noise, key) -> noise`` at each step, both of random numbers
+    that the environment does not use; ``emit(observation [O], noise) -> [O']`` is what is seen. Fresh noise at every
+    step is ``advance=lambda noise, key: first(key)``. Goes inside :func:`vectorize`. Tasks are left out: a physics
+    vector without the noise is no state to return to.
+    """
+
+    def number(key, step):
+        # Counted down from the top, where no step of the environment itself will come.
+        return jax.random.fold_in(key, jnp.uint32(2**32 - 1) - step.astype(jnp.uint32))
+
+    def seen(state, inner, noise):
+        return dataclasses.replace(
+            state,
+            observation=as_float32(emit(state.observation, noise)),
+            final_observation=as_float32(emit(state.final_observation, noise)),
+            inner=Distracted(inner, state.observation, noise),
+        )
+
+    def reset(key):
+        state = env.reset(key)
+        return seen(state, state.inner, as_float32(first(number(state.key, jnp.int32(0)))))
+
+    def step(state, action):
+        inner, observation, noise = state.inner
+        noise = as_float32(advance(noise, number(state.key, state.step + 1)))
+        after = env.step(dataclasses.replace(state, inner=inner, observation=observation), action)
+        return seen(after, after.inner, noise)
+
+    noise = jax.eval_shape(first, jax.random.key(0))
+    out = jax.eval_shape(emit, jax.ShapeDtypeStruct((env.spec.observation_dim,), jnp.float32), noise)
+    spec = dataclasses.replace(env.spec, observation_dim=out.shape[-1])
+    return env._replace(reset=reset, step=step, spec=spec, tasks=None)
+
+
 class Vectorized(NamedTuple):
     """``inner`` of a vectorised environment; every array has the leading axis ``E``."""
 
@@ -322,7 +372,7 @@ def transform_observation(env: Env, function: Callable[[Array], Array]) -> Env:
 
 def unwrap(inner: PyTree) -> PyTree:
     """The physics itself, out of the ``inner`` of an :class:`EnvState` of any wrapped environment."""
-    while isinstance(inner, Vectorized | Transformed | Skilled):
+    while isinstance(inner, Vectorized | Transformed | Skilled | Distracted):
         inner = inner.inner
     return inner
 
