@@ -50,8 +50,19 @@ def _from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
 def _manager(directory: str | pathlib.Path, create: bool):
     import orbax.checkpoint as ocp
 
-    options = ocp.CheckpointManagerOptions(max_to_keep=2, enable_async_checkpointing=False, create=create)
-    return ocp.CheckpointManager(pathlib.Path(directory).resolve(), options=options)
+    path = pathlib.Path(directory).resolve()
+    if create:
+        path.mkdir(parents=True, exist_ok=True)
+    # Of several processes one writes and each reads for itself, so Orbax has nothing to wait for.
+    this = jax.process_index()
+    apart = ocp.options.MultiprocessingOptions(this, {this}, f"process {this}") if jax.process_count() > 1 else None
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=2,
+        enable_async_checkpointing=False,
+        create=False,
+        multiprocessing_options=apart or ocp.options.MultiprocessingOptions(),
+    )
+    return ocp.CheckpointManager(path, options=options)
 
 
 def save(directory: str | pathlib.Path, step: int, tree: PyTree, info: dict[str, Any]) -> None:

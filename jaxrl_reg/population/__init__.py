@@ -1,6 +1,6 @@
 """Seeds x hyperparameters as one compiled program: settings, placement on the hardware, training, resume."""
 
-from jaxrl_reg.population import stopping
+from jaxrl_reg.population import hosts, stopping
 from jaxrl_reg.population.evolution import Evolution, ancestry, evolve, exploit, explore
 from jaxrl_reg.population.grid import grid, setting_count, stack
 from jaxrl_reg.population.placement import Plan, megabytes, over_members
@@ -23,6 +23,7 @@ __all__ = [
     "exploit",
     "explore",
     "grid",
+    "hosts",
     "megabytes",
     "outline",
     "over_members",

@@ -103,12 +103,28 @@ def over_members(
 
 def place(members: PyTree, devices: list[Device]) -> PyTree:
     """Put leaves ``[M, ...]`` on the devices, split over the member axis."""
-    return jax.device_put(members, NamedSharding(mesh(devices), PartitionSpec(AXIS)))
+    return _put(members, NamedSharding(mesh(devices), PartitionSpec(AXIS)))
 
 
 def replicate(shared: PyTree, devices: list[Device]) -> PyTree:
     """Put one copy on every device."""
-    return jax.device_put(shared, NamedSharding(mesh(devices), PartitionSpec()))
+    return _put(shared, NamedSharding(mesh(devices), PartitionSpec()))
+
+
+def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    # Over processes: each has the whole of ``tree`` on its host and puts its own part.
+    def put(leaf: Any) -> Any:
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            return leaf
+        if isinstance(leaf, jax.Array) and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(leaf)))
+        host = np.asarray(leaf)
+        return jax.make_array_from_callback(host.shape, sharding, lambda part: host[part])
+
+    return jax.tree.map(put, tree)
 
 
 def choose(members: int, placement: str, chunk: int | None, devices: list[Device]) -> tuple[int, list[Device]]:
@@ -121,7 +137,8 @@ def choose(members: int, placement: str, chunk: int | None, devices: list[Device
         raise UserError(f"unknown placement {placement!r}; choose one of {', '.join(PLACEMENTS)}")
     if chunk is not None and chunk < 1:
         raise UserError(f"chunk={chunk} must be at least 1 member")
-    devices = devices[: min(len(devices), members)]
+    if jax.process_count() == 1:  # a process without a member would have nothing to wait for
+        devices = devices[: min(len(devices), members)]
     per_device = -(-members // len(devices))
     if placement == "auto":
         placement = "map" if devices[0].platform == "cpu" else "vmap"

@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.population import hosts, stopping
 from jaxrl_reg.population import placement as placing
-from jaxrl_reg.population import stopping
 from jaxrl_reg.population.grid import setting_count
 from jaxrl_reg.population.sweep import (
     ALIVE,
@@ -91,6 +91,8 @@ def race(
     numbers = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
     if numbers.ndim != 1 or numbers.size == 0 or np.unique(numbers).size != numbers.size:
         raise UserError(f"seeds must be a positive number or distinct integers, got {numbers.tolist()}")
+    if not hosts.alone():
+        raise UserError("early stopping moves members between devices and runs in one process only; use sweep")
     hypers = as_float32(hypers)
     settings, total = setting_count(hypers), run.segments
     count = settings * numbers.size

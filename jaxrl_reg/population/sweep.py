@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.population import hosts
 from jaxrl_reg.population import placement as placing
 from jaxrl_reg.population.grid import setting_count
 from jaxrl_reg.types import PyTree, Run, as_float32
@@ -169,7 +170,8 @@ def _compile(
     states = jax.eval_shape(init, (keys, hypers), None)
     padded = keys.shape[0]
     state_bytes, data_bytes = placing.tree_bytes(states) // padded, placing.tree_bytes(data)
-    limit = placing.memory_limit(devices[0])
+    limit = placing.memory_limit(devices[0] if hosts.alone() else jax.local_devices()[0])
+    limit = int(hosts.gather(np.float32(limit)).min())  # so that every process chooses the same chunk
 
     def one(member, shared):
         state, alive, key, hyper = member
@@ -244,7 +246,7 @@ def outline(
     """
     hypers = as_float32(hypers)
     members = setting_count(hypers) * (seeds if isinstance(seeds, int) else len(seeds))
-    chunk, placed_on = placing.choose(members, placement, chunk, list(devices or jax.local_devices()))
+    chunk, placed_on = placing.choose(members, placement, chunk, list(devices or jax.devices()))
     state = jax.eval_shape(run.init, jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], hypers))
     return placing.Plan(
         members=members,
@@ -308,7 +310,7 @@ def sweep(
       data: a pytree handed to every member's ``run.train``; never copied per member.
       placement: ``vmap`` (members side by side), ``map`` (one after the other), or ``auto``: map on CPU, else vmap.
       chunk: members side by side on one device; halved until the compiled program fits into memory.
-      devices: all local ones by default; members are split over them.
+      devices: all by default, those of other processes included (see ``hosts.join``); members are split over them.
       directory: where to keep checkpoints; none are written without it.
       save_seconds: the least time between two checkpoints; 0 saves after every segment. The last is always saved.
       resume: continue from the newest checkpoint in ``directory``; the result is bit-identical to an uninterrupted run.
@@ -327,7 +329,7 @@ def sweep(
     hypers = as_float32(hypers)
     settings = setting_count(hypers)
     count = settings * numbers.size
-    chunk, placed_on = placing.choose(count, placement, chunk, list(devices or jax.local_devices()))
+    chunk, placed_on = placing.choose(count, placement, chunk, list(devices or jax.devices()))
 
     identity = {
         "seeds": numbers.tolist(),
@@ -360,9 +362,10 @@ def sweep(
         from jaxrl_reg.io import checkpoint
 
         if directory is not None:
-            names = sorted(history)
-            tree = (jax.tree.map(lambda leaf: leaf[:count], states), [np.stack(history[name]) for name in names])
-            checkpoint.save(directory, segment, tree, {**identity, "metrics": names, "segment": segment})
+            names, fetched = sorted(history), states if hosts.alone() else hosts.fetch(states)
+            tree = (jax.tree.map(lambda leaf: leaf[:count], fetched), [np.stack(history[name]) for name in names])
+            if hosts.first():
+                checkpoint.save(directory, segment, tree, {**identity, "metrics": names, "segment": segment})
 
     def one_segment(segment: int) -> tuple[PyTree, dict[str, np.ndarray]]:
         index = placing.replicate(jnp.int32(segment), placed_on)
@@ -370,7 +373,7 @@ def sweep(
         after, metrics = programs.train(states, lives, *members, index, data)
         if programs.evaluate is not None:
             metrics = {**metrics, **programs.evaluate((after, *members), index)}
-        return after, {name: np.array(value)[:count] for name, value in jax.device_get(metrics).items()}
+        return after, {name: np.array(value)[:count] for name, value in hosts.fetch(metrics).items()}
 
     states, history, first = start(resume)
     alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
@@ -383,7 +386,7 @@ def sweep(
                 states, metrics = one_segment(segment)
             except jax.errors.JaxRuntimeError as error:
                 smaller, smaller_evaluation = -(-programs.plan.chunk // 2), -(-programs.evaluation_chunk // 2)
-                if not _out_of_memory(error):
+                if not _out_of_memory(error) or not hosts.alone():  # the others would not know of smaller chunks
                     raise
                 if programs.plan.chunk == 1 and (programs.evaluate is None or programs.evaluation_chunk == 1):
                     raise UserError(
@@ -409,8 +412,10 @@ def sweep(
                     value[alive == 0] = np.nan
                 history.setdefault(name, []).append(value)
             ran, segment, now = ran + 1, segment + 1, time.monotonic()
-            finished, stopping = segment == run.segments, stop.is_set()  # read once: what raises must have been saved
-            if finished or stopping or now - saved >= save_seconds:
+            # Read once, what raises must have been saved; and the same in every process.
+            due, stops = hosts.gather([now - saved >= save_seconds, stop.is_set()]).T
+            finished, stopping = segment == run.segments, bool(stops.any())
+            if finished or stopping or due[0]:
                 save(segment)
                 saved = time.monotonic()
             if on_segment is not None:
@@ -433,7 +438,7 @@ def sweep(
 
     return Result(
         metrics={name: by_setting(np.stack(values, axis=1)) for name, values in history.items()},
-        state=jax.tree.map(by_setting, jax.device_get(states)),
+        state=jax.tree.map(by_setting, hosts.fetch(states)),
         hypers=hypers,
         seeds=numbers,
         plan=programs.plan,

@@ -1,0 +1,78 @@
+"""A sweep over several processes that find each other with ``jax.distributed``, on CPUs."""
+
+import os
+import pathlib
+import signal
+import socket
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from jaxrl_reg import population
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.io import checkpoint
+
+from . import host
+from .toy import make_run
+
+ROOT = pathlib.Path(__file__).parents[2]
+
+
+def launch(processes, directory, out):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "JAX_NUM_CPU_DEVICES": "1", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-W", "ignore", "-m", "tests.population.host", str(port), str(processes)]
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment, "cwd": ROOT}
+    return [
+        subprocess.Popen([*command, str(process), str(directory), str(out)], **options) for process in range(processes)
+    ]
+
+
+def announced(process):
+    """Segment and number of devices of the next line that tells them."""
+    for line in process.stdout:
+        if len(words := line.split()) == 2 and all(word.isdigit() for word in words):
+            return tuple(map(int, words))
+    raise AssertionError("ended without a word")
+
+
+@pytest.mark.slow
+def test_killed_on_two_processes_and_resumed_on_four_is_what_one_process_does(tmp_path):
+    two = launch(2, tmp_path / "run", tmp_path / "two.npz")
+    assert announced(two[1]) == (1, 2)
+    assert announced(two[1]) == (2, 2)
+    two[1].send_signal(signal.SIGKILL)
+    texts = [process.communicate(timeout=120)[0] for process in two]
+    assert two[0].returncode != 0, "a process went on without the other's members"
+    assert "start all of them again with resume" in texts[0] or "heartbeat" in texts[0].lower(), texts[0]
+    assert not (tmp_path / "two.npz").exists()
+    before = checkpoint.steps(tmp_path / "run")[-1]
+    assert before < 12, "the kill came too late to test anything"
+
+    four = launch(4, tmp_path / "run", tmp_path / "four.npz")
+    assert announced(four[0]) == (before + 1, 4), "did not resume where the two had stopped"
+    texts = [process.communicate(timeout=240)[0] for process in four]
+    assert [process.returncode for process in four] == [0, 0, 0, 0], texts
+
+    alone = population.sweep(make_run(segments=12), **host.settings())
+    found = np.load(tmp_path / "four.npz")
+    np.testing.assert_array_equal(found["w"], alone.state["w"])
+    for name, values in alone.metrics.items():
+        np.testing.assert_array_equal(found[name.replace("/", "_")], values, err_msg=name)
+
+
+def test_one_process_has_nobody_to_ask():
+    tree = {"a": np.arange(3.0), "b": np.ones((2, 2))}
+    assert population.hosts.alone()
+    assert population.hosts.first()
+    np.testing.assert_array_equal(population.hosts.fetch(tree)["a"], tree["a"])
+    assert population.hosts.gather([1.0, 2.0]).shape == (1, 2)
+
+
+def test_joining_late_is_one_line():
+    with pytest.raises(UserError, match=r"did not find each other: .*before any JAX calls"):
+        population.hosts.join("127.0.0.1:1", 2, 0)
