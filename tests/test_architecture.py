@@ -32,6 +32,7 @@ MAY_IMPORT = {
     "representation": BASE | {"losses", "networks", "data"},
     "data": BASE,
     "envs": BASE,
+    "tabular": BASE | {"losses"},
     "io": BASE,
     "evaluation": BASE | {"io"},
     "loops": BASE | {"agents", "data", "envs", "evaluation", "generative", "representation", "transforms"},

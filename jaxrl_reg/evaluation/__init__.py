@@ -2,7 +2,7 @@
 
 import importlib
 
-_SUBMODULES = ("plots", "report", "returns", "statistics")
+_SUBMODULES = ("plots", "readouts", "report", "returns", "statistics")
 __all__ = list(_SUBMODULES)
 
 

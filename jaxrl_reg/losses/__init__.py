@@ -6,6 +6,7 @@ hyperparameters can be vmapped. Wrong shapes raise ``ValueError`` and are never 
 least; results have the dtype of the array arguments. Gradients are stopped only where a docstring says DETACHED.
 """
 
+from jaxrl_reg.losses.anchored import kl_regularised_value, log_barrier_cloning_loss
 from jaxrl_reg.losses.conservative import (
     conservative_penalty,
     cql_lagrange_loss,
@@ -13,6 +14,8 @@ from jaxrl_reg.losses.conservative import (
     cql_penalty,
     gradient_diversity_loss,
 )
+from jaxrl_reg.losses.contrastive import supervised_contrastive_loss
+from jaxrl_reg.losses.counterfactual import counterfactual_perturbation, personal_space_loss
 from jaxrl_reg.losses.denoising import (
     diffusion_ql_loss,
     fql_actor_loss,
@@ -37,6 +40,7 @@ from jaxrl_reg.losses.distillation import masked_mean, self_evolution_target
 from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
 from jaxrl_reg.losses.goal import goal_value_loss
+from jaxrl_reg.losses.invariance import irm_penalty, vrex_penalty
 from jaxrl_reg.losses.policy import (
     adaptive_q_scale,
     advantage_select,
@@ -49,6 +53,7 @@ from jaxrl_reg.losses.policy import (
     weighted_log_prob_loss,
 )
 from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
+from jaxrl_reg.losses.potential import hamilton_jacobi_loss, wave_loss
 from jaxrl_reg.losses.pretraining import (
     info_nce_loss,
     nt_xent_loss,
@@ -101,6 +106,7 @@ __all__ = [
     "clipped_double_q_target",
     "clipped_value_loss",
     "conservative_penalty",
+    "counterfactual_perturbation",
     "cql_lagrange_loss",
     "cql_lagrange_weight",
     "cql_penalty",
@@ -124,11 +130,15 @@ __all__ = [
     "goal_value_loss",
     "gradient_diversity_loss",
     "gumbel_loss",
+    "hamilton_jacobi_loss",
     "huber_loss",
     "implicit_reward",
     "infer_z",
     "info_nce_loss",
+    "irm_penalty",
+    "kl_regularised_value",
     "lambda_return",
+    "log_barrier_cloning_loss",
     "masked_mean",
     "mmd_loss",
     "n_step_return",
@@ -137,6 +147,7 @@ __all__ = [
     "orthonormality_loss",
     "pearson_conjugate",
     "pearson_weight",
+    "personal_space_loss",
     "policy_gradient_loss",
     "ppo_clip_loss",
     "prediction_loss",
@@ -154,12 +165,15 @@ __all__ = [
     "sparse_weight",
     "squared_td_error",
     "srank",
+    "supervised_contrastive_loss",
     "td_target",
     "temperature_loss",
     "temporal_classification_loss",
     "v_dice_losses",
     "vae_losses",
     "violation_fraction",
+    "vrex_penalty",
+    "wave_loss",
     "weighted_denoising_loss",
     "weighted_log_prob_loss",
 ]
