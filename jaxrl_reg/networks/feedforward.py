@@ -42,8 +42,8 @@ def _torch_uniform(key: Key, params: Any, final_scale: float | None) -> dict:
 def orthogonal(key: Key, params: PyTree, gain: float = 1.0) -> PyTree:
     """``params`` with every leaf named ``kernel``, ``[in, out]``, drawn anew with orthogonal rows or columns.
 
-    Those are of length ``gain``. As for ``_torch_uniform`` all come from one vector of random numbers, and kernels of
-    one shape from one decomposition.
+    Those are of length ``gain``. As for ``_torch_uniform`` all come from one vector of random numbers; kernels of one
+    shape are made together, by ``_polar``.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -54,12 +54,35 @@ def orthogonal(key: Key, params: PyTree, gain: float = 1.0) -> PyTree:
     filled, start = [leaf for _, leaf in leaves], 0
     for (rows, columns), found in by_shape.items():
         tall = (len(found), max(rows, columns), min(rows, columns))
-        q, r = jnp.linalg.qr(numbers[start : start + math.prod(tall)].reshape(tall))
-        q = gain * q * jnp.sign(jnp.diagonal(r, axis1=1, axis2=2))[:, None]  # uniform over the orthogonal matrices
+        q = gain * _polar(numbers[start : start + math.prod(tall)].reshape(tall))
         for i, kernel in zip(found, q if rows >= columns else q.mT, strict=True):
             filled[i] = kernel
         start += math.prod(tall)
     return jax.tree.unflatten(tree, filled)
+
+
+def _polar(normal: Array) -> Array:
+    """The nearest matrices with orthogonal columns to ``normal [K, n, m]``, ``n >= m``, standard normal.
+
+    They are uniform over such matrices, like those of a QR decomposition, but made of products alone (Newton and
+    Schulz): on a CPU LAPACK's threads, called from several devices at once, may wait for one another for ever.
+    """
+    _, n, m = normal.shape
+
+    def product(x: Array, y: Array) -> Array:
+        return jnp.matmul(x, y, precision="highest")
+
+    def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        x, gram, count = carry
+        x = 1.5 * x - 0.5 * product(x, gram)
+        return x, product(x.mT, x), count + 1
+
+    def unfinished(carry: tuple[Array, Array, Array]) -> Array:
+        _, gram, count = carry
+        return (jnp.abs(gram - jnp.eye(m)).max() > 1e-5) & (count < 60)
+
+    x = normal / (math.sqrt(n) + math.sqrt(m) + 4.0)  # singular values below 1; they must be below sqrt(3)
+    return jax.lax.while_loop(unfinished, step, (x, product(x.mT, x), jnp.int32(0)))[0]
 
 
 class _MLP(nn.Module):

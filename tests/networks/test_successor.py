@@ -261,3 +261,16 @@ def test_linear_layers_start_orthogonal_with_zero_biases():
                 for kernel in np.asarray(leaf).reshape(-1, *leaf.shape[-2:]):
                     gram = kernel.T @ kernel if kernel.shape[0] >= kernel.shape[1] else kernel @ kernel.T
                     np.testing.assert_allclose(gram, np.eye(len(gram)), atol=1e-4, err_msg=name + text)
+
+
+def test_orthogonal_kernels_are_uniform_and_call_no_lapack():
+    """LAPACK's threads, called from two devices of a CPU at once, wait for one another for ever."""
+    normal = np.random.default_rng(0).normal(size=(400, 3, 2)).astype(np.float32)
+    kernels = np.asarray(jax.jit(feedforward._polar)(normal))
+    np.testing.assert_allclose(kernels.mT @ kernels, np.tile(np.eye(2), (400, 1, 1)), atol=1e-4)
+    np.testing.assert_allclose(kernels.mean(axis=0), 0.0, atol=5 * 3**-0.5 / 20)
+    np.testing.assert_allclose(np.square(kernels).mean(axis=0), 1 / 3, atol=5 * 0.3 / 20)
+    square = np.asarray(feedforward._polar(np.random.default_rng(1).normal(size=(1, 64, 64)).astype(np.float32)))[0]
+    np.testing.assert_allclose(square.T @ square, np.eye(64), atol=1e-4)
+    for network in SMALL.values():
+        assert "lapack" not in jax.jit(network.init).lower(jax.random.key(0)).as_text()
