@@ -40,7 +40,7 @@ class Config:
     value: str = setting("none", "what knows the value of tasks beside F: none or expectile, a network V")
     f_regularisation: bool = setting(False, "pull F^T z to the reward that B knows by z, and the value after it")
     detach_reward: bool = setting(False, "no gradient into B through that reward")
-    ridge: float = setting(1e-6, "on the covariance of B in that reward; its mean eigenvalue is 1")
+    ridge: float = setting(1e-2, "on the covariance of B in that reward; its mean eigenvalue is 1")
     target_dropout: bool = setting(False, "dropout in the slow copies too, as in BREEZE's released code")
     conservatism: str = setting("none", "none, vc or mc")
     samples: int = setting(12, "actions in the penalty of conservatism")

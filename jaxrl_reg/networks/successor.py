@@ -152,7 +152,8 @@ class _Attention(nn.Module):
     def __call__(self, x: Array, drop: Callable[[Array], Array]) -> Array:
         width = x.shape[-1]
         for _ in range(self.blocks):
-            query, key, value = _dense(width, x), _dense(width, x), _dense(width, x)
+            # A bias of the keys would shift all scores of a query alike: no effect, and a gradient of rounding errors.
+            query, key, value = _dense(width, x), nn.Dense(width, use_bias=False)(x), _dense(width, x)
             scores = jnp.einsum("...id,...jd->...ij", query, key) * width**-0.5
             attended = jax.nn.softmax(scores, axis=-1) @ value  # no residual around it
             h = nn.RMSNorm(epsilon=1e-6)(nn.LayerNorm(epsilon=1e-5)(attended))
@@ -176,7 +177,7 @@ def forward_attention(
     """F of BREEZE: (s, z) and (s, a) become two tokens that attend to each other; linear heads on both.
 
     Attention has one head and no output projection, and no path leads around it. A head is two linear layers without
-    anything between.
+    anything between. The biases of keys, which have no effect, are left out.
 
     Returns:
       ``init(key) -> params`` and ``apply(params, observation, action, z, *, key=None) -> [heads, ..., features]``.
