@@ -233,6 +233,7 @@ def build_parser() -> argparse.ArgumentParser:
         parser = verb(name, description, examples)
         _add_config(parser, [field for field in _TRAINING if name == "sweep" or field not in _SEARCHING])
         parser.add_argument("--out", metavar="DIR", help="run directory [runs/<env>-<agent>-<time>]")
+        _add_distributed(parser)
     parser = verb(
         "compare",
         "Train every offline agent on every data set with the same budget and its own defaults; one table, one figure.",
@@ -263,10 +264,12 @@ def build_parser() -> argparse.ArgumentParser:
         ("report", "Write the report of a run again from its metrics."),
         ("resume", "Continue a run from its newest checkpoint."),
     ):
-        parser = verb(name, description, takes="RUN [options]" if name == "evaluate" else "RUN")
+        parser = verb(name, description, takes="RUN" if name == "report" else "RUN [options]")
         parser.add_argument("run", metavar="RUN", help="run directory")
         if name == "evaluate":
             parser.add_argument("--episodes", type=_whole, metavar="N", help="per member [ten times the run's own]")
+        if name == "resume":
+            _add_distributed(parser)
     parser = verb(
         "zeroshot",
         "Put tasks to an agent that was trained without rewards: infer each from labelled states of its data, roll out "
@@ -509,13 +512,40 @@ def _job(directory: pathlib.Path | None) -> Iterator[Display]:
         raise SystemExit(STOPPED)
 
 
+def _add_distributed(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT,N,I",
+        help="share the members between N processes, each started with this command: alone under SLURM, GKE, Cloud TPU "
+        "or Open MPI, else with the address of process 0, their number and that of this one",
+    )
+
+
+def _join(given: str | None) -> None:
+    """Become one of several processes, before JAX is used."""
+    if given is None:
+        return
+    from jaxrl_reg.population import hosts
+
+    if not given:
+        return hosts.join()
+    address, *numbers = given.split(",")
+    if ":" not in address or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise UserError(f"--distributed takes HOST:PORT,N,I such as 10.0.0.1:1234,2,0, not {given!r}")
+    hosts.join(address, *map(int, numbers))
+
+
 def _sweep(arguments: argparse.Namespace) -> None:
+    _join(arguments.distributed)
     config = config_of(arguments)
     directory = pathlib.Path(arguments.out) if arguments.out else jobs.default_directory(config)
     with _job(directory) as display:
         call = jobs.train if arguments.verb == "train" else jobs.sweep
         outcome = call(config, directory=directory, say=display.say, on_tick=display.tick)
-    print_table(display, outcome.table, outcome.directory)
+    if not outcome.table.empty:  # else another process has it
+        print_table(display, outcome.table, outcome.directory)
 
 
 def _compare(arguments: argparse.Namespace) -> None:
@@ -570,13 +600,15 @@ def _report(arguments: argparse.Namespace) -> None:
 
 
 def _resume(arguments: argparse.Namespace) -> None:
+    _join(arguments.distributed)
     directory = pathlib.Path(arguments.run)
     if jobs.finished(directory):
         print(f"{directory} has already finished")
         return _report(arguments)
     with _job(directory) as display:
         outcome = jobs.resume(directory, say=display.say, on_tick=display.tick)
-    print_table(display, outcome.table, outcome.directory)
+    if not outcome.table.empty:  # else another process has it
+        print_table(display, outcome.table, outcome.directory)
 
 
 def _list(arguments: argparse.Namespace) -> None:

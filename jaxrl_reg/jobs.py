@@ -435,6 +435,9 @@ def sweep(
       say: called with one line of text at each stage.
       on_tick: called while a stage makes progress.
 
+    Several processes that have joined (``population.hosts``) call this alike and share the members; the data set must
+    be there, and the run directory one that all see. Only process 0 writes files, and only it returns a table.
+
     Raises:
       UserError: for a config that cannot be run, before anything is written.
       population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
@@ -443,6 +446,7 @@ def sweep(
 
     from jaxrl_reg.evaluation import report as reporting
     from jaxrl_reg.loops import zero_shot
+    from jaxrl_reg.population import hosts
 
     config = resolve(config)
     students, cloner = learners(config.agent, config), learner(BASELINE, config, own=False)
@@ -450,13 +454,24 @@ def sweep(
     made = [student.make(student.config, env.spec) for student in students]  # wrong settings show here
     serves_tasks = made[0].zero_shot is not None
     path = pathlib.Path(directory) if directory is not None else default_directory(config)
-    if not resume:
+    # Of several processes the first writes the run directory; the others train their members and say nothing.
+    writes = hosts.first()
+    if not hosts.alone():
+        path = pathlib.Path(hosts.from_first(str(path)))
+    if not writes:
+        say, on_tick = _silent, _silent
+    if not resume and writes:
         _refuse(path)
     begun = time.perf_counter()
     source = dataset_path(config)
     data = _load(config, env) if source is None or source.is_file() else None
-    if not resume:
+    if data is None and not hosts.alone():
+        raise UserError(
+            f"{source} does not exist; make it with one process first: jaxrl-reg collect --env {config.env}"
+        )
+    if not resume and writes:
         _create(path, config, students)
+    hosts.gather(0.0)  # the run directory is there
     facts = _read_json(path / "summary.json", default={})
     facts.setdefault("wall", {})
     if data is None:
@@ -469,7 +484,8 @@ def sweep(
         say(f"judged by the mean return over {', '.join(task.name for task in tasks)}")
         data, world = zero_shot.mean_relabelled(env, data), zero_shot.mean_reward(env, tasks)
     facts["dataset"] = summarise(data, config, source, env.spec.max_episode_steps)
-    _write_json(path / "summary.json", facts)
+    if writes:
+        _write_json(path / "summary.json", facts)
     say(_data_line(facts["dataset"]))
 
     if len(students) > 1:
@@ -478,6 +494,8 @@ def sweep(
     if config.agent != BASELINE and not lean:
         baseline = _train(cloner, config, world, data, path, facts, resume, say, on_tick)
     results = [_train(student, config, env, data, path, facts, resume, say, on_tick) for student in students]
+    if not writes:
+        return Outcome(path, results, baseline, pd.DataFrame())
     if lean:
         facts["finished"] = _now()
         _write_json(path / "summary.json", facts)
@@ -1142,6 +1160,19 @@ def _train(
         on_tick(Tick(stage, 0, config.updates, 0.0, 0.0))
         say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
 
+    request: dict[str, Any] = {
+        "seeds": list(seeds_of(config)),
+        "hypers": member.hypers,
+        "data": data,
+        "placement": config.placement,
+        "chunk": config.chunk,
+        "directory": path / "checkpoints" / member.folder,
+        "resume": resume,
+        "on_plan": on_plan,
+        "on_note": lambda note: say(f"{stage}: {note}"),
+    }
+    if not population.hosts.first():
+        return population.sweep(run, **request)
     with _sinks(member, config, path) as write:
         standing: dict[tuple[int, int], Standing] = {}
 
@@ -1177,17 +1208,6 @@ def _train(
             left = (most - one.updates) / max(one.updates_per_second, 1e-9)  # if nothing else stops
             record(one.metrics, one.done - 1, each, one.updates_per_second, left)
 
-        request: dict[str, Any] = {
-            "seeds": list(seeds_of(config)),
-            "hypers": member.hypers,
-            "data": data,
-            "placement": config.placement,
-            "chunk": config.chunk,
-            "directory": path / "checkpoints" / member.folder,
-            "resume": resume,
-            "on_plan": on_plan,
-            "on_note": lambda note: say(f"{stage}: {note}"),
-        }
         begun = time.perf_counter()
         if config.early_stop is not None and member.name == config.agent:
             rule = population.stopping.named(config.early_stop)

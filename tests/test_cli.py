@@ -65,6 +65,7 @@ def test_linear_grid():
             "sweep --actor-bc-coef 1",
             "unknown flag '--actor-bc-coef'; a hyperparameter is given as --set actor_bc_coef=",
         ),
+        ("sweep --distributed 10.0.0.1,2", "--distributed takes HOST:PORT,N,I such as 10.0.0.1:1234,2,0"),
         ("train --grid alpha=1", "unknown flag '--grid' for jaxrl-reg train; it belongs to: jaxrl-reg sweep"),
         ("sweep --agent rebrc", "unknown agent 'rebrc'; did you mean 'rebrac'?"),
         ("sweep --env pendulm", "unknown environment 'pendulm'; did you mean 'pendulum'?"),
