@@ -11,14 +11,15 @@ Array = jax.Array
 
 
 @shapes(prediction="E B D", target="E B D")
-def irm_penalty(prediction: Array, target: Array, unbiased: bool = True) -> Array:
+def irm_penalty(prediction: Array, target: Array, unbiased: bool = False) -> Array:
     """Squared slope of each environment's risk along a common factor ``w`` of all predictions, at ``w = 1`` (IRMv1).
 
     With risk ``R = mean_b |w p_b - y_b|^2`` the slope is the mean of ``g_b = 2 <p_b, p_b - y_b>``. It is 0 where
     shrinking or growing the predictions would not help this environment; a predictor that leans on a feature whose
     scale differs between environments cannot have it 0 in all of them. The square of a batch's mean overestimates that
     of the mean by the variance over B; ``unbiased`` leaves out the products of an example with itself, which needs no
-    split of the batch into halves.
+    split of the batch into halves. That is for fresh batches: on one that is seen again and again, a large weight makes
+    the slopes vary rather than vanish.
 
     Args:
       prediction: ``[E, B, D]``, for E environments of B examples.
