@@ -62,6 +62,8 @@ class Plan:
 
 def megabytes(size: float) -> str:
     """A size in bytes for people."""
+    if 0 < size < 2**20 / 10:
+        return f"{size / 2**10:.1f} KiB"
     return f"{size / 2**20:.1f} MiB" if size < 2**30 else f"{size / 2**30:.2f} GiB"
 
 

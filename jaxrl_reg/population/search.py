@@ -26,13 +26,13 @@ class Range(NamedTuple):
     values: tuple[Any, ...]
 
     def at(self, u: float) -> Any:
-        """The value at quantile ``u`` in [0, 1)."""
+        """The value at quantile ``u`` in [0, 1); numbers to four digits, so that a table shows what was used."""
         if self.kind == "choice":
             return self.values[int(u * len(self.values))]
         low, high = self.values
-        # The ends are kept exactly: exp(log(high)) may be beyond high.
+        # The ends are kept exactly: rounding may lead beyond them.
         value = low + (high - low) * u if self.kind == "lin" else low * (high / low) ** u
-        return float(min(max(value, low), high))
+        return float(min(max(float(f"{value:.4g}"), low), high))
 
 
 def parse_range(name: str, text: str) -> Range:

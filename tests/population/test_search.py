@@ -46,6 +46,7 @@ def test_choices_are_drawn_once_each_where_they_repeat_themselves():
 
 def test_the_ends_of_a_range_are_never_passed():
     low, high = 0.1, 0.7
+    assert search.Range("lin", (0.0, 1.0)).at(1 / 3) == 0.3333
     for kind in ("lin", "log"):
         values = [search.Range(kind, (low, high)).at(u) for u in (0.0, np.nextafter(1.0, 0.0))]
         assert values[0] == low
