@@ -25,7 +25,7 @@ PEERS = {
     "d3rlpy": ("d3rlpy==2.8.1", "torch==2.13.0"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9"),
 }
-SECTIONS = ("members", "cores", "online", "diffusion")
+SECTIONS = ("members", "cores", "online", "diffusion", "zero_shot")
 TARGET_CPU_SECONDS = 0.5
 GEMM_GFLOP = 2 * 256**3 / 1e9
 
@@ -166,7 +166,7 @@ def measure(rounds: int, quick: bool, wanted: tuple[str, ...]) -> dict:
     ours, block = "worker_ours.py", 32
     base = {"kind": "offline", "hidden": [256, 256], "batch_size": 256, "block": block, "placement": "auto"}
     one_core = {"core": core, "devices": 1, "threads": 1}
-    record: dict = {"rounds": rounds, "block": block, "sections": {}}
+    record: dict = {"rounds": rounds, "quick": quick, "block": block, "sections": {}}
 
     def ask(name, script, options, python=sys.executable):
         return Contestant(name, python, script, options)
@@ -248,6 +248,16 @@ def measure(rounds: int, quick: bool, wanted: tuple[str, ...]) -> dict:
             for steps, sampler in sizes.items()
         ]
         record["sections"]["diffusion"] = {c.name: c for c in contest(actions, 3 if quick else rounds)}
+
+    if "zero_shot" in wanted:
+        print("zero-shot agents on one core", flush=True)
+        options = {**base, **one_core, "hidden": [32] if quick else None, "batch_size": 512, "observation": 24}
+        options["block"] = 1  # an update of BREEZE samples 512 actions in ten steps of a network of 27 million weights
+        for members in (1, 8):  # one population after the other: eight of BREEZE hold 5 GB
+            asked = [ask(f"{agent} x{members}", ours, {**options, "agent": agent, "members": members})
+                     for agent in ("fb", "breeze")]  # fmt: skip
+            found = {c.name: c for c in contest(asked, min(rounds, 3))}
+            record["sections"]["zero_shot"] = {**record["sections"].get("zero_shot", {}), **found}
     return record
 
 
@@ -371,6 +381,26 @@ def page(record: dict) -> str:
             lines.append(
                 f"- {members}: one step draws **{r['median']:.0f}x** as many actions as fifty ({r['min']:.0f} to "
                 f"{r['max']:.0f})."
+            )
+    if "zero_shot" in sections:
+        lines += ["", "## Zero-shot agents, one core", ""]
+        lines += [
+            f"The agents' default sizes, which are the papers'; batch 512, 24 observations, 6 actions, "
+            f"{min(record['rounds'], 3)} rounds."
+            if not record["quick"]
+            else "Layers of at most 32, to try the machinery.",
+            "",
+            "| population | CPU-ms per update and member (min, max) | updates per core-second, all members | compile s | "
+            "temporaries | states | peak memory |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for name, c in sections["zero_shot"].items():
+            cost = spread(c.per_unit("cpu"))
+            lines.append(
+                f"| {name} | {1e3 * cost['median']:,.1f} ({1e3 * cost['min']:,.1f}, {1e3 * cost['max']:,.1f}) | "
+                f"{1 / cost['median']:.3g} | {c.facts['compile_seconds']:.1f} | "
+                f"{c.facts['temporary_bytes'] / 2**20:,.0f} MiB | {c.facts['state_bytes'] / 2**20:,.0f} MiB | "
+                f"{max(t['peak_bytes'] for t in c.turns) / 2**20:,.0f} MiB |"
             )
     lines += [
         "",

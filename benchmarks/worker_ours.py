@@ -10,7 +10,7 @@ from worker import serve
 ROWS, OBSERVATION, ACTION = 100_000, 17, 6
 
 
-def synthetic():
+def synthetic(observation=OBSERVATION):
     """100,000 transitions of noise in 100 episodes, the same for every contestant."""
     import numpy as np
 
@@ -19,18 +19,18 @@ def synthetic():
     generator = np.random.default_rng(0)
     ends = (np.arange(ROWS) % 1000 == 999).astype(np.float32)
     return data.from_arrays(
-        generator.normal(size=(ROWS, OBSERVATION)).astype(np.float32),
+        generator.normal(size=(ROWS, observation)).astype(np.float32),
         generator.uniform(-1, 1, (ROWS, ACTION)).astype(np.float32),
         generator.normal(size=ROWS).astype(np.float32),
         np.zeros(ROWS, np.float32),
         ends,
-        generator.normal(size=(ROWS, OBSERVATION)).astype(np.float32),
+        generator.normal(size=(ROWS, observation)).astype(np.float32),
         name="synthetic",
     )
 
 
 def offline(options):
-    """One unit is ``block`` updates of every member, in one compiled call."""
+    """One unit is ``block`` updates of every member, in one compiled call; without ``hidden`` the agent's own sizes."""
     import jax
     import jax.numpy as jnp
 
@@ -40,10 +40,12 @@ def offline(options):
 
     module = agents.load(options["agent"])
     members, block = options["members"], options["block"]
-    agent = module.make(module.Config(hidden=tuple(options["hidden"])), synthetic().spec)
+    table = synthetic(options.get("observation", OBSERVATION))
+    sizes = {"hidden": tuple(options["hidden"])} if options["hidden"] else {}
+    agent = module.make(module.Config(**sizes), table.spec)
     run = loops.offline(agent, batch_size=options["batch_size"], updates=block, segments=1)
     devices = jax.devices()[: options["devices"]]
-    data = placement.replicate(synthetic(), devices)
+    data = placement.replicate(table, devices)
     chunk, devices = placement.choose(members, options["placement"], None, devices)
     keys = jax.vmap(jax.random.key)(jnp.arange(members))
     hypers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members,)), as_float32(module.Hyper()))
