@@ -1,8 +1,8 @@
 """One step from noise to action: MeanFlow on a ring of Gaussians, and whether dispersive features help a policy.
 
-The ring has radius 1 and a sample counts within four standard deviations of a mode, where a thin circle through all
-modes would already score 0.8; what is compared is how far each loss gets in the same budget, without averaged
-parameters. (The harder ring of ``toolbox_2d`` separates circles from modes.)
+The ring and the count are those of ``toolbox_2d``: a sample must lie within three standard deviations of a mode, which
+a circle through all modes does not satisfy. (On a ring of radius 1, within four, such a circle scores 0.8. There these
+networks reach 0.89 in one step with the adaptive weight, 0.71 without, and 0.00 by flow matching.)
 
 The policy's task asks for a fine distinction: 2 of 32 observed numbers say where to go, at a twentieth of the variance
 of the other 30, and there are two ways that are equally good. Whether the dispersive losses help there is reported, and
@@ -33,13 +33,12 @@ CLAIM = Claim(
     method="MeanFlow, 1 step",
     baselines=("flow matching, 1 step",),
     ablation="MeanFlow with plain squared error, 1 step",
-    metric="fraction of samples within 4 std of a mode; of actions within 0.15 of a good one",
+    metric="fraction of samples within 3 std of a mode; of actions within 0.15 of a good one",
     systems=(63,),
     margin=0.35,
 )
-RADIUS, REACH = 1.0, 4.0
 SIZES = {"small": (4_000, 256, (128, 128, 128), 2_000), "full": (4_000, 256, (128, 128, 128), 20_000)}
-TASK = {"small": (3_000, 2_000, (128, 128)), "full": (3_000, 10_000, (256, 256, 256))}  # rows, updates, widths
+TASK = {"small": (3_000, 1_500, 128, (64, 64)), "full": (3_000, 10_000, 256, (256, 256, 256))}  # rows, updates, ...
 NUISANCE, NEAR = 30, 0.15
 
 
@@ -55,10 +54,10 @@ def methods():
 def rings(seeds, scale, say):
     """Scores of every sampler, and what the first seed's networks make of one batch of noise."""
     updates, batch_size, hidden, count = SIZES[scale]
-    ring, scores, noise, drawn = g.ring(8, RADIUS, toolbox_2d.STD), {}, None, {}
+    scores, noise, drawn = {}, None, {}
     for name, (method, kept) in methods().items():
         network = denoiser_mlp(Spec(0, 2), hidden, "silu", times=method.times, time_scale=method.scale)
-        run = toolbox_2d.fitting(network, method, updates, batch_size, ring)
+        run = toolbox_2d.fitting(network, method, updates, batch_size)
         trained = population.sweep(run, seeds=list(seeds), hypers=population.stack([toolbox_2d.Hyper()]))
 
         def everything(params, key, method=method, network=network, kept=kept):
@@ -66,11 +65,11 @@ def rings(seeds, scale, say):
             return noise, {k: method.draw[k](key, lambda *x: network.apply(params, *x), noise) for k in kept}
 
         keys = jax.vmap(jax.random.key)(jnp.asarray(list(seeds)))
-        last = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), trained.state.params)
-        noise, made = jax.device_get(jax.jit(jax.vmap(everything))(last, keys))
+        average = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), trained.state.average)
+        noise, made = jax.device_get(jax.jit(jax.vmap(everything))(average, keys))
         for steps in kept:
             label = f"{name}, {steps}"
-            scores[label] = [toolbox_2d.score(points, RADIUS, REACH)[0] for points in made[steps]]
+            scores[label] = [toolbox_2d.score(points)[0] for points in made[steps]]
             drawn[label] = made[steps][0]
             say(f"{label}: {np.mean(scores[label]):.3f}")
     return scores, noise[0], drawn
@@ -92,7 +91,7 @@ def distinctions(rng, rows):
 
 def task(seeds, scale, say):
     """Share of one-step actions near a good one, without and with each dispersive loss."""
-    rows, updates, hidden = TASK[scale]
+    rows, updates, batch_size, hidden = TASK[scale]
     observation, action = distinctions(np.random.default_rng(20_240), rows)
     nothing, ends = np.zeros(rows, np.float32), np.ones(rows, np.float32)
     dataset = data.from_arrays(observation, action, nothing, nothing, ends, observation, name="distinctions")
@@ -107,7 +106,7 @@ def task(seeds, scale, say):
             dm1.Hyper(learning_rate=1e-3, dispersive_weight=weight, dispersive_scale=scale_of)
             for weight in weights.values()
         ]
-        run = loops.offline(agent, batch_size=256, updates=updates)
+        run = loops.offline(agent, batch_size=batch_size, updates=updates)
         trained = population.sweep(run, seeds=list(seeds), hypers=population.stack(hypers), data=dataset)
 
         @functools.partial(jax.jit, static_argnums=2)
@@ -130,13 +129,13 @@ def figure(noise, drawn, path: pathlib.Path) -> None:
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    target = np.asarray(g.ring(8, RADIUS, toolbox_2d.STD).sample(jax.random.key(0), 2_000))
+    target = np.asarray(g.ring(toolbox_2d.MODES, toolbox_2d.RADIUS, toolbox_2d.STD).sample(jax.random.key(0), 2_000))
     fig, axes = plt.subplots(2, len(drawn), figsize=(2.6 * len(drawn), 5.6), layout="constrained")
     for column, (name, points) in enumerate(drawn.items()):
         above, below = axes[:, column]
         for axis in (above, below):
             axis.plot(*target.T, ".", color="#cbd5e0", ms=2)
-            axis.set(xlim=(-2.2, 2.2), ylim=(-2.2, 2.2), aspect="equal", xticks=[], yticks=[])
+            axis.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), aspect="equal", xticks=[], yticks=[])
         above.plot(*points.T, ".", color="#2b6cb0", ms=1)
         method, steps = name.rsplit(", ", 1)
         above.set_title(f"{method.replace(' with plain', chr(10) + 'with plain')}\n{steps}", fontsize=8)
