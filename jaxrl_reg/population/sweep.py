@@ -139,8 +139,10 @@ def unless_failed(before: PyTree, after: PyTree, alive: jax.Array) -> tuple[PyTr
         for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
         if jnp.issubdtype(old.dtype, jnp.inexact)
     ]
-    for old, new in numbers:
-        alive = alive * jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old))
+    fine = [jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)).astype(jnp.float32) for old, new in numbers]
+    # A sort, because XLA fuses it with nothing: a product of all would be written out again for every leaf, and states
+    # of some hundred leaves would take minutes to compile.
+    alive = alive * jnp.sort(jnp.stack([jnp.float32(1.0), *fine]))[0]
     return jax.tree.map(lambda old, new: jnp.where(alive > 0, new, old), before, after), alive
 
 
