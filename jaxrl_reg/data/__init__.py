@@ -25,6 +25,7 @@ from jaxrl_reg.data.normalisation import (
 )
 from jaxrl_reg.data.samplers import (
     Sampler,
+    around,
     chunks,
     future,
     hindsight,
@@ -32,6 +33,7 @@ from jaxrl_reg.data.samplers import (
     n_step,
     returns_to_go,
     take,
+    take_around,
     take_chunks,
     take_windows,
     uniform,
@@ -43,6 +45,7 @@ __all__ = [
     "Normalizer",
     "Sampler",
     "add_returns_to_go",
+    "around",
     "buffers",
     "chunks",
     "concatenate",
@@ -70,6 +73,7 @@ __all__ = [
     "subset",
     "summary",
     "take",
+    "take_around",
     "take_chunks",
     "take_windows",
     "top_fraction",

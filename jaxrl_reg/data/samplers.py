@@ -188,6 +188,36 @@ def returns_to_go(sampler: Sampler) -> Sampler:
     return sample
 
 
+def take_around(dataset: Dataset, rows: Array, radius: int) -> tuple[Array, Array]:
+    """Observations before and after the rows' actions, ``[..., 2 radius + 2, O]``, and which of them exist.
+
+    For a row at step ``t``: the observations of steps ``t - radius`` to ``t + 1 + radius`` of its episode, the final
+    one included. Beyond either end of the episode they are zero and the mask ``[..., 2 radius + 2]`` is 0, so nothing
+    leaks from the episode before or after. ``radius`` = 0 gives what the action led from and to.
+    """
+    if radius < 0:
+        raise UserError(f"a window around an action needs a radius of at least 0, got {radius}")
+    rows = jnp.asarray(rows)[..., None]
+    at = rows + jnp.arange(-radius, radius + 2)
+    start, end = dataset.start[rows], dataset.end[rows]
+    mask = (at >= start) & (at <= end)  # an episode of n rows has n + 1 observations
+    within = dataset.observation.at[jnp.clip(at, start, end - 1)].get(mode="clip")
+    window = jnp.where((at == end)[..., None], dataset.next_observation.at[end - 1].get(mode="clip"), within)
+    return jnp.where(mask[..., None], window, 0.0), mask.astype(jnp.float32)
+
+
+def around(radius: int) -> Sampler:
+    """Uniform rows with ``extras["window"]`` and ``extras["window_mask"]`` of ``take_around``, to label actions by."""
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        rows = _rows(dataset, key, batch_size)
+        batch = take(dataset, rows)
+        batch.extras["window"], batch.extras["window_mask"] = take_around(dataset, rows, radius)
+        return batch
+
+    return sample
+
+
 def window_starts(dataset: Dataset, length: int, stride: int = 1) -> np.ndarray:
     """Rows from which a window of ``length`` fits whole into its episode, int32 ``[M]`` on the host.
 

@@ -10,7 +10,7 @@ import optax
 
 from jaxrl_reg.data.samplers import Sampler, uniform
 from jaxrl_reg.loops.offline import INIT, TRAIN, per_segment
-from jaxrl_reg.representation import Objective, StateActionVae
+from jaxrl_reg.representation import Labeller, Objective, StateActionVae
 from jaxrl_reg.types import Array, Dataset, Key, Metrics, PyTree, Run, pytree, setting
 
 
@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 
 def pretrain(
-    objective: Objective | StateActionVae,
+    objective: Objective | Labeller | StateActionVae,
     *,
     batch_size: int = 256,
     updates: int,
@@ -40,7 +40,7 @@ def pretrain(
     """A run of ``updates`` steps on ``objective``, in ``segments`` equal parts; hyperparameters are ``Hyper``.
 
     Call it as ``(key, hyper, data) -> (state, history)``, or hand it to ``population.sweep``; ``state.params`` is what
-    the objective's ``encode`` takes. Raises ``UserError`` if ``updates`` is not a multiple of ``segments``.
+    the objective's other functions take. Raises ``UserError`` if ``updates`` is not a multiple of ``segments``.
     """
     length = per_segment(updates, segments)
 

@@ -1,5 +1,6 @@
 """Encoders learnt before the task: objectives over transitions or videos, labels for videos, and what features know."""
 
+from jaxrl_reg.representation.labelling import Labeller, label, labeller
 from jaxrl_reg.representation.objectives import (
     Objective,
     augmented_contrast,
@@ -15,6 +16,7 @@ from jaxrl_reg.representation.probes import classifier_probe, linear_probe
 from jaxrl_reg.representation.variational import StateActionVae, state_action_vae
 
 __all__ = [
+    "Labeller",
     "Objective",
     "StateActionVae",
     "augmented_contrast",
@@ -24,6 +26,8 @@ __all__ = [
     "contrastive_dynamics",
     "forward_dynamics",
     "inverse_dynamics",
+    "label",
+    "labeller",
     "linear_probe",
     "state_action_vae",
     "temporal_classification",

@@ -67,7 +67,7 @@ def inverse_dynamics(
     def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
         now, then = (encoder.apply(params["encoder"], x) for x in (batch.observation, batch.next_observation))
         then = jax.lax.stop_gradient(then) if hold_next else then
-        return _action_loss(head.apply(params["head"], jnp.concatenate([now, then], -1)), batch.action, discrete)
+        return action_loss(head.apply(params["head"], jnp.concatenate([now, then], -1)), batch.action, discrete)
 
     return _objective(encoder, loss, head=head)
 
@@ -81,7 +81,7 @@ def cloning(spec: Spec, encoder: Network, hidden: Sequence[int] = (256, 256), *,
 
     def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
         features = encoder.apply(params["encoder"], batch.observation)
-        return _action_loss(head.apply(params["head"], features), batch.action, discrete)
+        return action_loss(head.apply(params["head"], features), batch.action, discrete)
 
     return _objective(encoder, loss, head=head)
 
@@ -222,7 +222,8 @@ def _width(encoder: Network, spec: Spec) -> int:
     return jax.eval_shape(encoder.apply, params, jax.ShapeDtypeStruct((1, spec.observation_dim), jnp.float32)).shape[-1]
 
 
-def _action_loss(prediction: Array, action: Array, discrete: bool) -> tuple[Array, Metrics]:
+def action_loss(prediction: Array, action: Array, discrete: bool) -> tuple[Array, Metrics]:
+    """Mean error of predicted actions ``[B, A]``: squared, or the cross-entropy of logits against one-hot ones."""
     if not discrete:
         return _named(losses.behaviour_cloning_loss(prediction, action))
     right = (prediction.argmax(-1) == action.argmax(-1)).astype(jnp.float32)
