@@ -13,6 +13,7 @@ acting and the trained policy (nats), ``clipped`` share of rows outside the clip
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -82,7 +83,16 @@ def merge(old: Statistics, observation: Array) -> Statistics:
     return Statistics(old.mean + shift * count / total, spread / total, total)
 
 
-def make(config: Config, spec: Spec) -> Agent:
+Penalty = Callable[[tuple[Array, Array], Array, Any, Array], Array]
+
+
+def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
+    """Proximal policy optimisation; ``penalty(distribution, observation [B, O], hyper, step) -> [B]`` joins the loss.
+
+    ``distribution`` is the actor's ``(mean, log_std)`` before the tanh, ``observation`` as it came. Fine-tuning that
+    keeps what a policy knew (VPT) puts a divergence from it here, in place of the entropy bonus: ``hyper.anchor *
+    hyper.decay**step * losses.gaussian_kl(*prior(observation), *distribution)``, with a ``Hyper`` of one's own.
+    """
     options: dict[str, Any] = {"activation": config.activation, "init": "orthogonal"}
     policy = gaussian.squashed(spec, config.hidden, final_scale=0.01, **options)
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
@@ -113,12 +123,12 @@ def make(config: Config, spec: Spec) -> Agent:
             batch.reward, values, next_values, batch.discount, batch.last, hyper.discount, hyper.gae_lambda
         )
         log_prob = policy.log_prob(state.actor.params, observation, batch.action)
-        table = (observation, batch.action, log_prob, values, advantage)
+        table = (observation, batch.action, log_prob, values, advantage, batch.observation)
         table = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), table)
 
         def minibatch(models, xs):
             index, key = xs
-            observation, action, old_log_prob, old_value, advantage = jax.tree.map(lambda leaf: leaf[index], table)
+            observation, action, old_log_prob, old_value, advantage, raw = jax.tree.map(lambda leaf: leaf[index], table)
             target = advantage + old_value
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
@@ -130,7 +140,11 @@ def make(config: Config, spec: Spec) -> Agent:
                 change = jnp.expm1(log_ratio)
                 metrics = {"actor_loss": loss, "entropy": entropy, "clipped": (abs(change) > hyper.clip).mean()}
                 metrics["approximate_kl"] = (change - log_ratio).mean()
-                return loss - hyper.entropy_coef * entropy, metrics
+                loss = loss - hyper.entropy_coef * entropy
+                if penalty is not None:
+                    metrics["penalty"] = penalty(policy.apply(params, observation), raw, hyper, step).mean()
+                    loss = loss + metrics["penalty"]
+                return loss, metrics
 
             def value_loss(params):
                 v, clip = value.apply(params, observation), hyper.clip if config.clip_value else jnp.inf

@@ -12,7 +12,7 @@ from jaxrl_reg.agents import ppo, sac, td3
 from jaxrl_reg.envs import Outcome, environment, probe, time_limit
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.loops.online import online
-from jaxrl_reg.types import Env, Spec, Transition, as_float32
+from jaxrl_reg.types import Env, Spec, Transition, as_float32, pytree, setting
 
 SPEC = Spec(1, 1, 5)
 HIDDEN = (16, 16)
@@ -150,6 +150,36 @@ def test_ppo_starts_from_the_policy_that_acted_and_then_takes_in_the_observation
     np.testing.assert_allclose(state.statistics.mean, seen.mean(), rtol=1e-3)
     np.testing.assert_allclose(state.statistics.variance, seen.var(), rtol=1e-2)
     np.testing.assert_allclose(state.statistics.count, 24, rtol=1e-4)
+
+
+@pytree
+class Anchored(ppo.Hyper):
+    anchor: float = setting(0.0, "weight of the divergence from the prior")
+
+
+def test_ppo_can_be_held_to_a_prior():
+    """VPT's penalty: the policy goes where the prior is, which sees raw observations, and the weight may decay."""
+
+    def prior(observation):
+        return 0.1 * observation - 0.5, jnp.full_like(observation, -1.0)
+
+    def distance(distribution, observation, hyper, step):
+        return hyper.anchor * 0.5**step * losses.gaussian_kl(*prior(observation), *distribution)
+
+    agent = ppo.make(ppo.Config(hidden=(16,), epochs=10, minibatches=2), SPEC, distance)
+    hyper = as_float32(Anchored(actor_learning_rate=1e-2, anchor=30.0, clip=10.0, max_grad_norm=100.0))
+    update, batch = jax.jit(agent.update), trajectory(jax.random.key(0), 16, 4)
+    found = {}
+    for step in (0, 40):
+        state = jax.jit(agent.init)(jax.random.key(0), hyper)
+        for i in range(25):
+            state, metrics = update(state, batch, hyper, jax.random.key(i), jnp.int32(step))
+        mode = agent.act(state, batch.observation, hyper, jax.random.key(0), False)
+        found[step] = float(jnp.abs(mode - jnp.tanh(prior(batch.observation)[0])).mean()), float(metrics["penalty"])
+    assert found[0][0] < 0.1
+    assert found[0][1] < 30 * 0.05
+    assert found[40][0] > 0.2
+    assert found[40][1] < 1e-3
 
 
 def test_ppo_refuses_rows_that_do_not_divide_and_batches_without_time():
