@@ -9,6 +9,7 @@ from jaxrl_reg import data
 from jaxrl_reg.agents import _chunks, beso, dm1
 from jaxrl_reg.contract import Subject, run_check
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.loops import zero_shot
 from jaxrl_reg.types import Spec, as_float32, policy_of
 
 SPEC = Spec(observation_dim=1, action_dim=1)
@@ -111,3 +112,25 @@ def test_goals_matter_when_asked_for_and_only_then():
     np.testing.assert_allclose(unasked, free, atol=1e-6)
     np.testing.assert_allclose(remembered, free, atol=1e-6)
     assert np.abs(asked - different).max() > 1e-3
+
+
+def test_tasks_are_served_from_memory():
+    """A task's goal is the state that pays most, and its policy carries a plan on where ``act`` would plan anew."""
+    agent = beso.make(beso.Config(hidden=(8,), chunk=2, execute=2, steps=1), SPEC)
+    labelled = zero_shot.Labelled(jnp.array([[0.0], [5.0], [9.0]]), jnp.array([[0.0, 1.0, 0.0]]))
+    first, second = jax.random.split(jax.random.key(0))
+
+    @jax.jit
+    def run():
+        state = agent.init(first, as_float32(beso.Hyper()))
+        policy = zero_shot.serve(agent, state, labelled)(0)
+        carried, memory = policy.step(policy.start(()), jnp.ones(1), jnp.zeros(()), first)
+        after, _ = policy.step(memory, jnp.ones(1), jnp.zeros(()), second)
+        goal = jnp.array([5.0])
+        acted = [agent.zero_shot.act(state, jnp.ones(1), goal, key) for key in (first, second)]
+        return carried, after, memory.plan, acted
+
+    carried, after, plan, (acted, anew) = run()
+    np.testing.assert_allclose(carried, acted, atol=1e-6)
+    np.testing.assert_allclose(after, plan[1], atol=1e-6)
+    assert not np.allclose(after, anew)
