@@ -107,11 +107,11 @@ def keep(score: Array, threshold: Array | float, rule: str = "minmax") -> Array:
     ``threshold``-quantile of all scores, so about ``1 - threshold`` of the rows stay. Equal scores all stay.
 
     Raises:
-      UserError: an unknown rule, or a threshold outside [0, 1].
+      UserError: an unknown rule, or a number outside [0, 1] as threshold.
     """
     if rule not in ("minmax", "quantile"):
         raise unknown("rule", rule, ("minmax", "quantile"))
-    if not isinstance(threshold, jax.core.Tracer) and not 0.0 <= float(threshold) <= 1.0:
+    if isinstance(threshold, float | int) and not 0.0 <= threshold <= 1.0:
         raise UserError(f"threshold={threshold}: expected a number in [0, 1]")
     if rule == "quantile":
         return score >= jnp.quantile(score, threshold)

@@ -83,4 +83,4 @@ def twins(size: int = 4, controlled: int = 0) -> tuple[Array, Array, Array]:
                     following = ((first + moves[0] - 1) % size) * size + (second + moves[1] - 1) % size
                     transition[first * size + second, action, following] += 1 / 3
     initial = np.full(size**2, 1 / size**2)
-    return tuple(jnp.asarray(x, jnp.float32) for x in (transition, np.zeros((size**2, 3)), initial))
+    return jnp.asarray(transition, jnp.float32), jnp.zeros((size**2, 3)), jnp.asarray(initial, jnp.float32)

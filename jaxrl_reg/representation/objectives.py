@@ -154,9 +154,9 @@ def temporal_contrast(spec: Spec, encoder: Network, *, temperature: float = 1.0,
     """
 
     def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-        pair = [encoder.apply(params["encoder"], x) for x in (batch.observation, batch.next_observation)]
-        pair = [_unit(x) for x in pair] if normalise else pair
-        return _named(losses.nt_xent_loss(*pair, temperature, batch.extras.get("episode")))
+        now, then = (encoder.apply(params["encoder"], x) for x in (batch.observation, batch.next_observation))
+        now, then = (_unit(now), _unit(then)) if normalise else (now, then)
+        return _named(losses.nt_xent_loss(now, then, temperature, batch.extras.get("episode")))
 
     return _objective(encoder, loss)
 
@@ -175,8 +175,8 @@ def augmented_contrast(
 
     def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
         views = (augment(batch.observation, view_key) for view_key in jax.random.split(key))
-        pair = [_unit(head.apply(params["head"], encoder.apply(params["encoder"], view))) for view in views]
-        return _named(losses.nt_xent_loss(*pair, temperature))
+        first, second = (_unit(head.apply(params["head"], encoder.apply(params["encoder"], view))) for view in views)
+        return _named(losses.nt_xent_loss(first, second, temperature))
 
     return _objective(encoder, loss, head=head)
 
