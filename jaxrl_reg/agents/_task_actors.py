@@ -30,11 +30,11 @@ class Config:
     """Of the actors."""
 
     hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first of these; papers: 256 to 1024")
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes")
+    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=4)
     actor: str = setting("deterministic", "deterministic, gaussian, diffusion or diffusion_bc")
-    steps: int = setting(10, "denoising steps; 5 for walker and Kitchen")
+    steps: int = setting(10, "denoising steps; 5 for walker and Kitchen", small=3)
     actor_dropout: float = setting(0.1, "dropout in the diffusion actor")
-    candidates: int = setting(64, "samples of it among which F^T z chooses when acting")
+    candidates: int = setting(64, "samples of it among which F^T z chooses when acting", small=4)
     train_candidates: int = setting(1, "samples of it among which F^T z chooses a'; 2 to 9 for some data")
     max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
     policy_noise: float = setting(0.2, "scale of the noise on a deterministic actor's actions while training")

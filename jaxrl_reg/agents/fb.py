@@ -1,8 +1,8 @@
 """FB: forward and backward representations of every policy's future, learnt without rewards; any reward is a task.
 
 In words. F and B as in ``_successor``. The actor is deterministic and climbs min_j F_j(s, a, z)^T z; it also makes the
-next actions of the temporal difference. Nothing keeps it near the data: where those are narrow, see ``vc_fb`` and
-``mc_fb``.
+next actions of the temporal difference. Nothing keeps it near the data: where those are narrow, see ``vc_fb``,
+``mc_fb`` and ``breeze``.
 
 Metrics: ``critic_loss``, the sum of ``fb_loss`` and the weighted ``orthonormality_loss`` of B; ``q`` mean of F^T z on
 the batch's actions; ``actor_loss``.
@@ -31,7 +31,7 @@ KIND = "offline"
 @dataclasses.dataclass(frozen=True)
 class Config:
     hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first of these; the paper's are 256 to 1024")
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes")
+    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=4)
 
 
 @pytree

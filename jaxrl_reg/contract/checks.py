@@ -21,7 +21,7 @@ from jaxrl_reg.contract.subject import BATCH, SEGMENTS, AgentError, Broken, Subj
 from jaxrl_reg.types import Paper, PyTree
 
 TOLERANCE = 1e-5  # of a member against its single run after 20 updates (on-policy 4), absolute and relative
-PROGRAM_BYTES = 1_000_000
+PROGRAM_BYTES = 1_500_000  # an agent with 160 arrays of parameters, which is a lot, has 1.3 million
 LEARNING_SEGMENTS = 10
 LOSSES = ("critic_loss", "value_loss", "actor_loss")
 CONCRETE = (
@@ -563,7 +563,7 @@ def _require_same(expected: PyTree, found: PyTree, problem: str) -> None:
 
 @_check("vmap")
 def program(subject: Subject) -> None:
-    """The text of the compiled program is below 1 MB: nothing large is written into it as a constant."""
+    """The text of the compiled program is below 1.5 MB: nothing large is written into it as a constant."""
     state = jax.eval_shape(subject.run.init, subject.key, subject.hyper)
     lowered = subject.train.lower(state, jnp.int32(0), subject.key, subject.hyper, subject.data)  # type: ignore[attr-defined]
     size = len(lowered.as_text())

@@ -155,7 +155,7 @@ def four_rows(data: Dataset) -> Dataset:
 
 
 def tiny(config_class: type, overrides: dict[str, Any]) -> Any:
-    """The default ``Config`` with every width of a hidden layer set to 8.
+    """The default ``Config`` with every width of a hidden layer set to 8, and what has one to its own ``small``.
 
     Raises ``UserError`` for an override that the agent does not have, or a default that is missing.
     """
@@ -164,6 +164,8 @@ def tiny(config_class: type, overrides: dict[str, Any]) -> Any:
         if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
             if field.name not in overrides:
                 raise UserError(f"Config.{field.name} has no default; give it one with setting(default, help)")
+        elif "small" in field.metadata:
+            values[field.name] = field.metadata["small"]
         elif "hidden" in field.name:
             values[field.name] = HIDDEN if isinstance(field.default, int) else (HIDDEN,)
     known = [field.name for field in dataclasses.fields(config_class)]
