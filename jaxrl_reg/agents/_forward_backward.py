@@ -34,8 +34,8 @@ SWITCHES = {
 class Config:
     """Of the maps and their loss."""
 
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first of these; papers: 256 to 1024")
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=4)
+    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(32,))
+    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
     representation: str = setting("mlp", "networks of F and B: mlp or attention")
     value: str = setting("none", "what knows the value of tasks beside F: none or expectile, a network V")
     f_regularisation: bool = setting(False, "pull F^T z to the reward that B knows by z, and the value after it")

@@ -29,8 +29,8 @@ Value = Callable[[Array, Array, Array], Array]
 class Config:
     """Of the actors."""
 
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first of these; papers: 256 to 1024")
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=4)
+    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(32,))
+    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
     actor: str = setting("deterministic", "deterministic, gaussian, diffusion or diffusion_bc")
     steps: int = setting(10, "denoising steps; 5 for walker and Kitchen", small=3)
     actor_dropout: float = setting(0.1, "dropout in the diffusion actor")

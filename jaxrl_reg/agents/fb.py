@@ -30,8 +30,8 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first of these; the paper's are 256 to 1024")
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=4)
+    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(32,))
+    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
 
 
 @pytree
