@@ -6,9 +6,9 @@ expert, and needs to explore only where the clone goes. One algorithm for both c
 model is a ridge regression on them, without, it counts, which is the same for one-hot features and no ridge.
 
 Source: Tiapkin et al., 2024, Demonstration-Regularized RL; the exploration follows Tiapkin et al., 2023, Fast Rates for
-Maximum Entropy Exploration. Deviations: bonuses are ``scale (H - h) width`` with one scale to choose, since those of
-the theory are far too large to be of use; the model's own expectation stands for the true one in the certificate.
-Left out: rewards from preferences.
+Maximum Entropy Exploration. Deviations: bonuses are ``scale width`` with one scale to choose, in units of value, since
+those of the theory are far too large to be of use; the model's own expectation stands for the true one in the
+certificate. Left out: rewards from preferences.
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def plan(
 
     def body(following, stage):
         transition, width, reward, reference, ceiling = stage
-        bonus = bonus_scale * ceiling * width
+        bonus = bonus_scale * width
 
         def backup(value, bonus):
             return jnp.clip(reward + _einsum("sat,t->sa", transition, value) + bonus, 0.0, ceiling)
@@ -159,7 +159,7 @@ def ucbvi_ent(
       process: what is to be learnt; only sampled from, and used to evaluate the trace.
       log_reference: ``[H, S, A]``, e.g. :func:`clone` of demonstrations.
       temperature: weight of the divergence from the reference, > 0, traced.
-      bonus_scale: of ``bonus = scale (H - h) width``, traced.
+      bonus_scale: of ``bonus = scale width``, units of value, traced.
       episodes: static.
       features: ``[S, A, D]`` for the linear case.
       ridge: of the linear case's regression.

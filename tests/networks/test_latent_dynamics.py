@@ -42,9 +42,16 @@ def test_ctrnn_by_hand():
     assert float(wide.std()) == pytest.approx(1.5 / 16, rel=0.02)
 
 
-@pytest.mark.parametrize("make", [latent_dynamics.latent_lstm, latent_dynamics.latent_ctrnn])
-def test_the_whole_window_and_its_order_matter(make):
-    network = make(2, hidden=8)
+@pytest.mark.parametrize(
+    "network",
+    [
+        latent_dynamics.latent_mlp(2, window=3, hidden=(8,)),
+        latent_dynamics.latent_lstm(2, hidden=8),
+        latent_dynamics.latent_ctrnn(2, hidden=8),
+    ],
+    ids=["mlp", "lstm", "ctrnn"],
+)
+def test_the_whole_window_and_its_order_matter(network):
     params = network.init(jax.random.key(0))
     out = network.apply(params, WINDOW)
     assert out.shape == (5, 2)
