@@ -38,7 +38,7 @@ COST = 0.3  # of the squared action, against squared position plus a tenth of th
 REPLACED = 0.3  # share of actions that are noise
 LENGTH = 30
 SIZES = {  # blocks, state size, context, batch in rows, updates, trajectories, evaluation episodes
-    "small": ((32, 32), 4, 10, 100, 2_000, 200, 64),
+    "small": ((32,), 4, 10, 100, 2_000, 100, 64),
     "full": ((64, 64, 64), 16, 20, 1_280, 20_000, 200, 512),
 }
 
