@@ -88,8 +88,9 @@ def meanflow(
     """
 
     def loss(key: Key, field: generative.AverageVelocity, action: Array):
-        shares = {"equal_fraction": equal_fraction, "power": power, "offset": offset}
-        return generative.meanflow_loss(key, field, action, features=features, **shares)
+        return generative.meanflow_loss(
+            key, field, action, equal_fraction=equal_fraction, power=power, offset=offset, features=features
+        )
 
     return _jumping(network, spec, steps, clip, loss, **({"features": True} if features else {}))
 

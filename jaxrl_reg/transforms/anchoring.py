@@ -70,7 +70,7 @@ def sgld(
     def init(params: PyTree) -> LangevinState:
         return LangevinState(key, jnp.zeros((), jnp.int32))
 
-    def update(updates: PyTree, state: LangevinState, params: PyTree = None) -> tuple[PyTree, LangevinState]:
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, LangevinState]:
         gradients, _ = pull.update(updates, optax.EmptyState(), params)
         leaves, structure = jax.tree.flatten(gradients)
         keys = jax.random.split(jax.random.fold_in(state.key, state.count), len(leaves))
