@@ -63,7 +63,8 @@ def beer_bound(
 def beer_loss(features: Array, target_next_features: Array, bound: Array, mask: Array) -> Array:
     """``mask max(cos(phi, phi') - bound, 0)``: what consecutive features are more alike than Bellman's equation allows.
 
-    Only ``features`` receive a gradient, through the cosine.
+    Only ``features`` receive a gradient, through the cosine. A bound below -1, as features near 0 have it, counts as
+    -1: the gradient is the same, and a few rows do not drown the value.
 
     Args:
       features: ``[..., D]``, ``phi(s, a)`` of the critic that is trained.
@@ -71,7 +72,7 @@ def beer_loss(features: Array, target_next_features: Array, bound: Array, mask: 
       bound: ``[...]``, from ``beer_bound``, DETACHED.
       mask: ``[...]``, 0 where the episode terminates, for which the bound says nothing; DETACHED.
     Returns:
-      ``[...]``, without unit, at least 0.
+      ``[...]`` in [0, 2] for a mask of ones.
     Raises:
       ValueError: shapes differ.
     Edges: a vector shorter than 1e-6 counts by its length over 1e-6, so zero features (all units off) have the cosine 0
@@ -80,7 +81,7 @@ def beer_loss(features: Array, target_next_features: Array, bound: Array, mask: 
       of Bellman Equation (BEER), and its code.
     """
     far, bound, mask = map(jax.lax.stop_gradient, (target_next_features, bound, mask))
-    return mask * jax.nn.relu(_cosine(features, far) - bound)
+    return mask * jax.nn.relu(_cosine(features, far) - jnp.maximum(bound, -1.0))
 
 
 @shapes(features="... D", next_features="... D")

@@ -38,7 +38,7 @@ def penalty(state, batch, gamma):
             lengths = np.linalg.norm(x) * np.linalg.norm(y)
             bound = (x @ x + gamma**2 * y @ y - r**2 / (w**2).sum()) / (2 * gamma * lengths)
             if batch.discount[row]:
-                total += max(x @ y / lengths - bound, 0.0) / ref.B
+                total += max(x @ y / lengths - max(bound, -1.0), 0.0) / ref.B
     return total
 
 

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-RANGES = {"weight_square": (0.5, 3.0), "bound": (-1.0, 1.0), "cosine": (-1.0, 1.0), "threshold": (0.0, 0.5)}
+RANGES = {"weight_square": (0.5, 3.0), "bound": (-2.0, 1.0), "cosine": (-1.0, 1.0), "threshold": (0.0, 0.5)}
 RANGES["tolerance"] = (0.01, 0.5)
 
 
@@ -27,7 +27,9 @@ def bound(a, s):
 
 
 def excess(a, s):
-    return rows(lambda x, y, u, m: m * max(cosine(x, y) - u, 0.0))(a.features, s.target_next_features, s.bound, s.mask)
+    return rows(lambda x, y, u, m: m * max(cosine(x, y) - max(u, -1.0), 0.0))(
+        a.features, s.target_next_features, s.bound, s.mask
+    )
 
 
 def violations(a, s):

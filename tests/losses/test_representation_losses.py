@@ -91,6 +91,18 @@ def test_descent_stops_at_the_bound():
     assert not slope(jnp.array([[1.0, -1.0, 0.0]])).any()  # below the bound nothing happens
 
 
+def test_a_row_that_nothing_can_satisfy_counts_as_two_at_most():
+    """Features near 0 have bounds of any depth; their gradient does not depend on how deep."""
+    features, following, mask = jnp.array([[1e-4, 0.0]]), jnp.array([[1e-4, 1e-4]]), jnp.ones(1)
+    bound = losses.beer_bound(features, following, mask, 1.0, 0.9)
+    assert bound < -1e6
+    value, slope = jax.value_and_grad(lambda x: losses.beer_loss(x, following, bound, mask).sum())(features)
+    np.testing.assert_allclose(value, 1.0 + np.sqrt(0.5), rtol=1e-5)
+    np.testing.assert_allclose(
+        slope, jax.grad(lambda x: losses.beer_loss(x, following, bound / 1e6, mask).sum())(features)
+    )
+
+
 def test_units_that_are_all_off_cost_no_nan():
     zero, one, mask = jnp.zeros((2, 4)), jnp.ones((2, 4)), jnp.ones(2)
 
