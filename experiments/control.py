@@ -78,15 +78,21 @@ class Population(NamedTuple):
     agent: Agent
     hypers: Any
 
+    def sweep(
+        self, run: Run, seeds: Sequence[int], dataset: Dataset, say: Callable[[str], None]
+    ) -> dict[str, np.ndarray]:
+        """All metrics of ``run``, ``[arms, seeds, segments]``."""
+        result = population.sweep(run, seeds=list(seeds), hypers=self.hypers, data=dataset)
+        say(f"{self.label}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
+        return result.metrics
+
     def train(
         self, run: Run, seeds: Sequence[int], dataset: Dataset, steps: int, say: Callable[[str], None]
     ) -> dict[str, list[float]]:
         """Each arm's last ``eval/return`` for every seed, per step of an episode of ``steps``."""
-        result = population.sweep(run, seeds=list(seeds), hypers=self.hypers, data=dataset)
-        say(f"{self.label}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
-        results = {}
+        metrics, results = self.sweep(run, seeds, dataset, say), {}
         for row, arm in enumerate(self.arms):
-            final = result.metrics["eval/return"][row, :, -1] / steps
+            final = metrics["eval/return"][row, :, -1] / steps
             results[arm] = np.nan_to_num(final, nan=0.0).tolist()  # a run that went NaN reaches nothing
             say(f"{arm}: {np.mean(results[arm]):.3f}")
         return results

@@ -1,0 +1,83 @@
+"""BREEZE against FB and its conservative kin where the data hold small actions only and large ones do nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import _tasks, control
+from experiments.control import Arm
+from experiments.harness import Claim
+from jaxrl_reg import envs
+from jaxrl_reg.agents import breeze
+from jaxrl_reg.envs.pointnav import STALL
+
+CLAIM = Claim(
+    statement="Trained without rewards on data of small actions, BREEZE serves four tasks given afterwards, far above "
+    "FB, whose actor leaves the data, and above VC-FB even at the weight of its penalty that suits this data best; "
+    "without weights in the actor's loss, BREEZE loses much of it",
+    paper=breeze.PAPER.url,
+    method="BREEZE",
+    baselines=("FB", "VC-FB", "VC-FB, weight tuned"),
+    ablation="BREEZE without weights",
+    metric="fraction of steps at the goal, interquartile mean over four tasks (pointnav)",
+    margin=0.1,
+    systems=(1,),
+)
+SIZES = {  # hidden widths, updates, batch size, episodes per task, rows of data
+    "small": ((32,), 2_500, 128, 32, 20_000),
+    "full": ((256,), 100_000, 512, 256, 200_000),
+}
+CHECKPOINTS = 5
+RATES = dict.fromkeys(("representation_learning_rate", "actor_learning_rate", "value_learning_rate"), 1e-3)
+COMMON = {**RATES, "discount": 0.9, "tau": 0.01, "orthonormality": 1.0}
+PENALISED = (("features", 16), ("target_penalty", None))
+DIFFUSION = (("features", 16), ("representation", "mlp"), ("steps", 5), ("candidates", 16), ("train_candidates", 1))
+WEIGHTED = {"expectile": 0.9, "f_weight": 1e-3, "actor_average_rate": 5e-3, "behaviour_ratio": 0.0}
+ARMS = {
+    "BREEZE": Arm("breeze", {**WEIGHTED, "inverse_temperature": 1.0}, DIFFUSION),
+    "BREEZE without weights": Arm("breeze", {**WEIGHTED, "inverse_temperature": 0.0}, DIFFUSION),
+    "FB": Arm("fb", config=(("features", 16),)),
+    "VC-FB": Arm("vc_fb", {"conservative_weight": 0.01}, PENALISED),
+    "VC-FB, weight tuned": Arm("vc_fb", {"conservative_weight": 1.0}, PENALISED),
+}
+
+
+def beyond(world: _tasks.World) -> _tasks.Probe:
+    """Fraction of the policy's actions, in states of the data, at which the motor stalls."""
+    states = world.labelled.observation[:128]
+
+    def probe(agent, state):
+        serve = agent.zero_shot
+        z = jax.vmap(lambda reward: serve.infer_z(state, world.labelled.observation, reward))(world.labelled.reward)
+        action = jax.vmap(lambda z: serve.act(state, states, z, jax.random.key(0)))(z)
+        return {"beyond": (jnp.linalg.norm(action, axis=-1) > STALL).mean()}
+
+    return probe
+
+
+def run(seeds, scale, say):
+    hidden, updates, batch_size, episodes, rows = SIZES[scale]
+    data = control.behaviour(jax.random.key(_tasks.SEED), rows)
+    data = dataclasses.replace(data, extras={"physics": data.observation})
+    world = _tasks.world(envs.make("pointnav", episode_length=control.EPISODE), data, say)
+    found = _tasks.train(
+        ARMS,
+        world,
+        seeds,
+        say,
+        hidden=hidden,
+        updates=updates,
+        batch_size=batch_size,
+        episodes=episodes,
+        checkpoints=CHECKPOINTS,
+        probe=beyond(world),
+        **COMMON,
+    )
+    for arm, each in found.items():
+        fallen = _tasks.fallen(each["iqm"])
+        say(f"{arm}: best to last checkpoint {np.mean(fallen):.3f}, at most {np.max(fallen):.3f}")
+    return {arm: each["iqm"][:, -1].tolist() for arm, each in found.items()}
