@@ -21,8 +21,8 @@ from jaxrl_reg.types import Key, Metrics, Policy, Spec
 
 CLAIM = Claim(
     statement="With labels refined by a past self, Decision Mamba trained on noisy actions ends closer to the clean "
-    "expert at the end of training than with labels as they are; with the present policy for the past one, which is "
-    "the released rule up to its scale, the gain is gone",
+    "expert than with labels as they are, and than with the present policy for the past one, which only rescales the "
+    "action's error, as the released code does",
     paper=decision_mamba.PAPER.url,
     method="refined by the past",
     baselines=("labels as they are",),
