@@ -28,6 +28,7 @@ from jaxrl_reg.population.sweep import (
     Interrupted,
     Result,
     _compile,
+    _like,
     _name,
     _stop_flag,
     _too_large,
@@ -113,9 +114,11 @@ def race(
     block, _ = block_of(np.arange(min(size, count)), size)
     programs = _compile(dataclasses.replace(run, evaluate=None), block, data, side_by_side, placed_on, size)
     evaluated = len(placed_on) * min(EVALUATION_CHUNK, max(1, math.ceil(count / len(placed_on) / BLOCKS)))
-    evaluate = None
+    evaluate, begun = None, time.perf_counter()
     if run.evaluate is not None:
         evaluation = run.evaluate
+        examined, _ = block_of(np.arange(min(evaluated, count)), evaluated)
+        shapes = _like(jax.eval_shape(jax.vmap(run.init), *examined), examined[0])
         evaluate = jax.jit(
             placing.over_members(
                 lambda member, index: evaluation(member[0], index, member[1], member[2]),
@@ -123,8 +126,12 @@ def race(
                 placed_on,
             )
         )
+        evaluate = evaluate.lower((shapes, *examined), placing.replicate(jnp.int32(0), placed_on)).compile()
     plan = dataclasses.replace(
-        programs.plan, members=count, compilations=programs.plan.compilations + (evaluate is not None)
+        programs.plan,
+        members=count,
+        compilations=programs.plan.compilations + (evaluate is not None),
+        compile_seconds=programs.plan.compile_seconds + time.perf_counter() - begun,
     )
     if plan.total_bytes > SAFE_FRACTION * placing.memory_limit(home):
         raise _too_large(plan, placing.memory_limit(home))
