@@ -73,16 +73,20 @@ class Model(NamedTuple):
     width: Array
 
 
-def estimate(counts: Array, features: Array | None = None, ridge: Array | float = 1.0) -> Model:
+def estimate(
+    counts: Array, features: Array | None = None, ridge: Array | float = 1.0, unseen: Array | float = 1.0
+) -> Model:
     """The model of ``counts [H, S, A, S]``.
 
-    Without features: frequencies, and a cell never seen counts as seen once, leading nowhere. With ``features
-    [S, A, D]``: ridge regression of the next state on them, and the features' norm in the inverse Gram matrix.
+    Without features: frequencies, and a cell never seen leads nowhere and is ``unseen`` wide: at 1 it counts as seen
+    once, which is enough near a reference; a huge number makes it as good as can be, the classical optimism, which
+    tries everything. With ``features [S, A, D]``: ridge regression of the next state on them, and the features' norm in
+    the inverse Gram matrix.
     """
     visits = counts.sum(-1)
     if features is None:
         seen = jnp.maximum(visits, 1.0)
-        return Model(counts / seen[..., None], seen**-0.5)
+        return Model(counts / seen[..., None], jnp.where(visits > 0, seen**-0.5, unseen))
     gram = _einsum("hsa,sad,sae->hde", visits, features, features) + ridge * jnp.eye(features.shape[-1])
     inverse = jnp.linalg.inv(gram)
     leading = _einsum("sad,hde->hsae", features, inverse)
@@ -146,13 +150,15 @@ def ucbvi_ent(
     *,
     features: Array | None = None,
     ridge: Array | float = 1.0,
+    unseen: Array | float = 1.0,
     widen: bool = True,
 ) -> Trace:
     """Identify a good policy of ``process``, whose rewards are known and whose transitions are not.
 
     Each episode follows the optimistic policy, but for one step, drawn uniformly from all and "none", at which the
-    action of widest bounds is taken (``widen=False``: never, which with a uniform reference and a tiny temperature is
-    UCBVI). What one stops with is the plan of the plain model, without bonuses: the optimistic policy still explores.
+    action of widest bounds is taken (``widen=False``: never, which with a uniform reference, a tiny temperature and a
+    huge ``unseen`` is UCBVI). What one stops with is the plan of the plain model, without bonuses: the optimistic
+    policy still explores.
 
     Args:
       key: typed; split per episode.
@@ -163,6 +169,7 @@ def ucbvi_ent(
       episodes: static.
       features: ``[S, A, D]`` for the linear case.
       ridge: of the linear case's regression.
+      unseen: width of a cell never seen, without features; see :func:`estimate`.
     Returns:
       :class:`Trace`.
     """
@@ -170,7 +177,9 @@ def ucbvi_ent(
 
     def body(counts, key):
         step_key, episode_key = jax.random.split(key)
-        chosen = plan(estimate(counts, features, ridge), process.reward, log_reference, temperature, bonus_scale)
+        chosen = plan(
+            estimate(counts, features, ridge, unseen), process.reward, log_reference, temperature, bonus_scale
+        )
         wide = jnp.argmax(chosen.upper - chosen.lower, axis=-1)
         at = jax.random.randint(step_key, (), 0, steps + 1) if widen else steps
         here = (jnp.arange(steps) == at)[:, None, None]

@@ -119,6 +119,17 @@ def test_linear_is_tabular_for_one_hot_features():
     np.testing.assert_allclose(fitted, demonstrations.clone(counts.sum(-1)), atol=1e-3)
 
 
+def test_a_cell_never_seen_is_as_wide_as_one_says():
+    counts = jnp.zeros((1, 2, 2, 2)).at[0, 0, 0, 1].set(4.0)
+    for unseen in (1.0, 1e6):
+        model = demonstrations.estimate(counts, unseen=unseen)
+        np.testing.assert_array_equal(model.width, [[[0.5, unseen], [unseen, unseen]]])
+        np.testing.assert_array_equal(model.transition.sum(-1), [[[1, 0], [0, 0]]])
+    reward, uniform = jnp.zeros((1, 2, 2)), jnp.full((1, 2, 2), jnp.log(0.5))
+    found = demonstrations.plan(model, reward, uniform, 0.1, 0.1)
+    np.testing.assert_allclose(found.upper, [[[0.05, 1], [1, 1]]], rtol=1e-5)  # cut to what one step can bring
+
+
 def test_linear_features_share_what_they_learn():
     counts = jnp.zeros((1, 2, 2, 2)).at[0, 0, 0, 1].set(50.0)
     features = jnp.ones((2, 2, 1))  # all cells are the same to them
