@@ -186,6 +186,8 @@ def test_settings_reach_config_and_hyperparameters_with_their_kinds():
     member = jobs.learner("iql", config)
     assert (member.config.hidden, member.config.n_critics, member.config.layer_norm) == ((8,), 3, "every")
     assert member.config.decay_steps == 300  # the schedule ends with the run
+    ramp = jobs.learner("decision_mamba", jobs.resolve(jobs.SweepConfig(updates=300, segments=3))).config.ramp_steps
+    assert ramp == 300
     np.testing.assert_allclose(member.hypers.tau, [0.1, 0.1])
     np.testing.assert_allclose(member.hypers.expectile, [0.5, 0.9])
     other = jobs.learner("bc", config, own=False)
