@@ -1,7 +1,7 @@
 """One step from noise to action: MeanFlow on a ring of Gaussians, and whether dispersive features help a policy.
 
 The ring and the count are those of ``toolbox_2d``: a sample must lie within three standard deviations of a mode, which
-a circle through all modes does not satisfy. (On a ring of radius 1, within four, such a circle passes for a good model.)
+a circle through all modes does not satisfy. (On a ring of radius 1, within four, it passes for good.)
 
 The policy's task asks for a fine distinction: 2 of 32 observed numbers say where to go, at a twentieth of the variance
 of the other 30, and there are two ways that are equally good. Whether the dispersive losses help there is reported, and
