@@ -30,8 +30,8 @@ from jaxrl_reg.types import Spec
 
 CLAIM = Claim(
     statement="A one-step generator that climbs a learned reward leaves its data for what the reward got wrong, and "
-    "its true reward falls to nothing. A strong anchor keeps that of the fitted generator, of whichever kind it is; a "
-    "weak one does not. No anchor gains more than a few hundredths",
+    "its true reward falls to nothing. A strong anchor of weights, outputs or the population keeps that of the fitted "
+    "generator, a weak one does not; none gains more than a few hundredths, and what the population's gains is fit",
     paper="https://arxiv.org/abs/2503.13070",
     method="energy distance 5",
     baselines=("no anchor",),
