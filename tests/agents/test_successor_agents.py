@@ -141,7 +141,7 @@ def test_representation_loss_equals_numpy():
     fb_loss = sum(off_diagonal((m - 0.9 * smaller) ** 2) / 2 - np.diag(m).mean() for m in f @ b.T)
     orthonormality = off_diagonal((b @ b.T) ** 2) - 2 * D
     q = (f * z).sum(-1)
-    reward = np.einsum("bd,de,be->b", b, np.linalg.inv(b.T @ b / B + 1e-6 * np.eye(D)), z)
+    reward = np.einsum("bd,de,be->b", b, np.linalg.inv(b.T @ b / B + 1e-2 * np.eye(D)), z)
     q_loss = 0.5 * ((q - reward - 0.9 * ahead.value) ** 2).mean(axis=1).sum()
     for name, expected in (("fb_loss", fb_loss), ("orthonormality_loss", orthonormality), ("q_loss", q_loss)):
         np.testing.assert_allclose(metrics[name], expected, rtol=2e-3)
