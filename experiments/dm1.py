@@ -32,7 +32,7 @@ CLAIM = Claim(
     method="MeanFlow, 1 step",
     baselines=("flow matching, 1 step",),
     ablation="MeanFlow with plain squared error, 1 step",
-    metric="fraction of samples near a mode, of actions near a good one",
+    metric="fraction of samples, or actions, near a mode",
     systems=(63,),
     margin=0.35,
 )
