@@ -40,7 +40,7 @@ KIND = "offline"
 @dataclasses.dataclass(frozen=True)
 class Config(_successor.Config):
     actor: str = setting("diffusion", "diffusion, diffusion_bc (no weights), gaussian or deterministic (as in FB)")
-    representation: str = setting("attention", "networks of F and B: attention or mlp")
+    representation: str = setting("attention", "networks of F and B: attention or mlp", small="mlp")
     value: str = setting("expectile", "what knows the value of tasks beside F: expectile, a network V, or none")
     f_regularisation: bool = setting(True, "pull F^T z to the reward that B knows by z, and the value after it")
     standardise: bool = setting(True, "observations, and actions of a diffusion actor, by their moments in the data")
