@@ -449,7 +449,7 @@ def member_rows(members: Sequence[jobs.Standing], most: int) -> list[list[str]]:
         rows.append([one.label, str(one.seed), f"{one.updates:,}", score, one.state])
     if len(members) > most:
         states = [one.state for one in members[most:]]
-        words = [f"{states.count(state)} {state}" for state in ("diverged", "stopped") if state in states]
+        words = [f"{states.count(state)} {state}" for state in ("diverged", "stopped", "waiting") if state in states]
         rows.append([f"and {len(members) - most:,} more" + (f", {', '.join(words)}" if words else ""), "", "", "", ""])
     return rows
 

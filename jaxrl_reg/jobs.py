@@ -40,7 +40,7 @@ PLAY_ENVS = 64  # environments side by side when finished policies are played
 EVALUATION_CHUNK = 256  # members side by side when episodes are rolled out
 PLACEMENTS = ("auto", "map", "vmap")
 DESIGNS = ("random", "sobol")
-STOPPING_RULES = ("halving", "prediction")
+STOPPING_RULES = ("asha", "halving", "prediction")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
 EXPLORED = ("rnd", "diayn")  # collected without a task
 
@@ -110,7 +110,8 @@ class SweepConfig:
     early_stop: str | None = _option(
         None,
         "stop settings that fall behind, among those of one program: halving (the best third goes on after 1, 3, 9 ... "
-        "evaluations) or prediction (of the final score, from the settings and the curves so far)",
+        "evaluations), asha (the same without waiting until all have got so far) or prediction (of the final score, "
+        "from the settings and the curves so far)",
         metavar="RULE",
     )
     settings: Mapping[str, Any] = _option({}, "fixed value of a hyperparameter or of a setting of the agent")
@@ -177,7 +178,7 @@ class Standing(NamedTuple):
     seed: int
     updates: int
     score: float
-    state: str = ""  # diverged or stopped
+    state: str = ""  # diverged, stopped or waiting (for its promotion)
 
 
 class Tick(NamedTuple):
@@ -1190,8 +1191,9 @@ def _train(
                 means = np.asarray(scored[name]).mean(axis=1)
                 score = float(np.nanmax(means)) if np.isfinite(means).any() else float("nan")
             newest = max((one.updates for one in standing.values()), default=0)
+            behind = "waiting" if config.early_stop == "asha" else "stopped"
             members = [
-                one._replace(state="stopped") if not one.state and one.updates < newest else one
+                one._replace(state=behind) if not one.state and one.updates < newest else one
                 for one in standing.values()
             ]
             members.sort(key=lambda one: (one.state != "", -one.score if one.score == one.score else 0.0))

@@ -1,4 +1,4 @@
-"""Which settings of a sweep deserve more training: successive halving, and stopping by predicted learning curves.
+"""Which settings of a sweep deserve more training: successive halving, in step or not, and predicted learning curves.
 
 A rule is a pure function from the learning curves so far to the settings that train for one more segment. It looks at
 nothing else, so a sweep that was killed and resumed takes the same decisions, and a rule can be replayed on recorded
@@ -8,14 +8,14 @@ curves. ``population.race`` executes one.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from jaxrl_reg.errors import UserError, unknown
 
-RULES = ("halving", "prediction")
+RULES = ("asha", "halving", "prediction")
 
 
 class Curves(NamedTuple):
@@ -38,8 +38,8 @@ def halving(eta: int = 3, first: int = 1) -> Rule:
     """Successive halving: of the settings that reach ``first``, ``first eta``, ``first eta^2`` ... segments, the best
     ``1 / eta`` (rounded up) go on.
 
-    All settings that are left train at the same time, so that nothing is gained by promoting before a rung is complete
-    (the asynchronous variant); the last rung is the end of training.
+    All settings that are left train at the same time; the last rung is the end of training. ``asha`` does not wait for
+    a rung to be complete.
 
     Args:
       eta: at least 2.
@@ -61,6 +61,58 @@ def halving(eta: int = 3, first: int = 1) -> Rule:
             rung *= eta
         due = min(rung, total)
         return running & (curves.done < due)
+
+    return rule
+
+
+def asha(eta: int = 3, first: int = 1, groups: int = 8) -> Rule:
+    """Asynchronous successive halving: whatever is free takes up the best job there is, and nobody waits for a rung.
+
+    A worker is here a group of settings, which trains from one rung (``first``, ``first eta``, ``first eta^2`` ...
+    segments, and the end) to the next. It is then formed anew, from the highest rung at which a setting waits that is
+    among the best ``1 / eta`` (rounded down) of those that have reached the rung so far; where there is none, from
+    settings that have not begun. So a first setting ends long before all have begun, and those that begin later are
+    promoted only past better ones; some are promoted too soon, and for that more is trained than by ``halving``. The
+    race is over when nothing can be promoted; the best that waits at the highest rung goes on if no setting has ended.
+
+    Args:
+      eta: at least 2.
+      first: segments before the first decision, at least 1.
+      groups: settings per group are this share of all (rounded up); at least 1, which is one large group.
+    Raises:
+      UserError: for values below these.
+    Source: Li et al., 2020, A System for Massively Parallel Hyperparameter Tuning, algorithm 2; with groups for
+      workers, and an end, for here settings are finitely many.
+    """
+    if eta < 2 or first < 1 or groups < 1:
+        raise UserError(f"asha needs eta={eta} of at least 2, first={first} and groups={groups} of at least 1")
+
+    def rule(curves: Curves) -> np.ndarray:
+        settings, total = curves.scores.shape
+        rungs = []
+        while first * eta ** len(rungs) < total:
+            rungs.append(first * eta ** len(rungs))
+        done, lives = curves.done, ~np.isneginf(curves.scores).any(axis=1)
+        under_way = lives & (done > 0) & (done < total) & ~np.isin(done, rungs)
+        if under_way.any():
+            return under_way
+
+        def those(chosen: Sequence[int] | np.ndarray) -> np.ndarray:
+            return np.isin(np.arange(settings), chosen)
+
+        size = -(-settings // groups)
+        ranked = {  # the settings that have reached a rung, best first
+            rung: [s for s in np.argsort(-curves.scores[:, rung - 1], kind="stable") if done[s] >= rung]
+            for rung in reversed(rungs)
+        }
+        for rung, best_first in ranked.items():
+            promoted = [s for s in best_first[: len(best_first) // eta] if lives[s] and done[s] == rung]
+            if promoted:
+                return those(promoted[:size])
+        if (done == 0).any():
+            return those(np.flatnonzero(done == 0)[:size])
+        waiting = [s for best_first in ranked.values() for s in best_first if lives[s] and done[s] < total]
+        return those([] if (lives & (done == total)).any() else waiting[:1])
 
     return rule
 
@@ -134,7 +186,7 @@ def named(name: str) -> Rule:
     """The rule of this name with its defaults. Raises ``UserError`` for an unknown one."""
     if name not in RULES:
         raise unknown("stopping rule", name, RULES)
-    return halving() if name == "halving" else prediction()
+    return {"asha": asha, "halving": halving, "prediction": prediction}[name]()
 
 
 def features(hypers: Any) -> np.ndarray:

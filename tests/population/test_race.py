@@ -48,6 +48,43 @@ def test_halving_drops_what_failed_first():
     assert done[np.isneginf(curves[:, 0])].tolist() == [1]
 
 
+def test_asha_promotes_from_the_rungs_so_far_as_worked_by_hand():
+    """Nine settings in groups of three, rungs at 1 and 3 segments, the end at 9.
+
+    0, 1, 2 come first and end the rung at .1 .5 .3: a third of three is one, so 1 goes on before 3 has begun. Of one at
+    the next rung none may go on; 3, 4, 5 follow (.9 .2 .6): the best two of six are 3 and 5. At 3 segments 1, 3, 5 have
+    .5 .7 .8: one of three, 5, trains to the end. Then 6, 7, 8 (0, .7, .4): the best three of nine are 3, 7, 5; only 7
+    still waits. With its .6 at 3 segments it is not the best of four, which 5 was.
+    """
+    curves = np.zeros((9, 9))
+    curves[:, 0] = [0.1, 0.5, 0.3, 0.9, 0.2, 0.6, 0.0, 0.7, 0.4]
+    curves[[1, 3, 5, 7], 2] = [0.5, 0.7, 0.8, 0.6]
+    rule, done, asked = stopping.asha(eta=3, groups=3), np.zeros(9, int), []
+    while True:
+        now = rule(stopping.Curves(np.where(np.arange(9) < done[:, None], curves, np.nan), done, np.zeros((9, 0))))
+        if not now.any():
+            break
+        asked.append(np.flatnonzero(now).tolist())
+        done = done + now
+    assert asked == [[0, 1, 2], [1], [1], [3, 4, 5], [3, 5], [3, 5], *[[5]] * 6, [6, 7, 8], [7], [7]]
+    assert sorted(stopping.replay(stopping.halving(), curves, np.zeros((9, 0)))) == [1] * 6 + [3] * 2 + [9]
+
+
+def test_asha_brings_one_to_the_end_and_never_promotes_what_failed():
+    curves, features = made_up(7, total=9)
+    done = stopping.replay(stopping.asha(), curves, features)  # the best of two at the second rung is no third of them
+    assert sorted(done.tolist()) == [1] * 5 + [3, 9]
+    assert curves[done == 9, 2] == curves[done > 1, 2].max()
+    best = curves[:, 0].argmax()
+    curves[best, 0:] = -np.inf
+    done = stopping.replay(stopping.asha(), curves, features)
+    assert done[best] == 1
+    assert done.max() == 9
+    late = np.where(np.arange(9) > 1, -np.inf, curves)  # all go NaN between two rungs
+    assert sorted(stopping.replay(stopping.asha(), late, features).tolist()) == [1] * 1 + [3] * 6
+    assert stopping.replay(stopping.asha(), np.full((7, 9), -np.inf), features).tolist() == [1] * 7
+
+
 def test_ridge_finds_a_line_and_says_how_far_off_it_is():
     random = np.random.default_rng(0)
     x, weights = random.normal(size=(60, 4)), np.array([1.0, -2.0, 0.5, 0.0])
@@ -102,6 +139,12 @@ def test_false_stops_are_those_above_the_best_that_was_kept():
     assert stopping.false_stops(curves, np.array([2, 2, 2, 2])) == 0.0
 
 
+def test_every_rule_has_a_name():
+    curves, features = made_up(12, noise=0.01)
+    for name in stopping.RULES:
+        assert (stopping.replay(stopping.named(name), curves, features) == 20).any(), name
+
+
 def test_features_are_standardised_and_logarithmic_where_they_span_decades():
     hypers = population.grid(Hyper(), learning_rate=[0.001, 0.01, 0.1])
     np.testing.assert_allclose(stopping.features(hypers)[:, 0], [-1.2247, 0.0, 1.2247], atol=1e-3)
@@ -112,6 +155,7 @@ def test_features_are_standardised_and_logarithmic_where_they_span_decades():
     ("call", "message"),
     [
         (lambda: stopping.halving(eta=1), "eta=1 of at least 2"),
+        (lambda: stopping.asha(groups=0), "groups=0 of at least 1"),
         (lambda: stopping.prediction(whole=2), "whole=2 of at least 3"),
         (lambda: stopping.named("halvin"), "unknown stopping rule 'halvin'; did you mean 'halving'"),
     ],
@@ -162,6 +206,24 @@ def test_the_race_does_what_the_replay_says_and_members_have_the_numbers_of_the_
     assert len(plans) == 1
     assert plans[0].members == 18
     assert len(result.frame()) == done.sum() * 2
+
+
+def test_an_asynchronous_race_does_what_the_replay_says_and_resumes(whole, tmp_path):
+    def stop(one):
+        if one.done.max() == 3:  # a setting that was promoted is ahead of some that have not begun
+            assert (one.done == 0).any()
+            raise KeyboardInterrupt
+
+    run, rule = make_run(SEGMENTS), stopping.asha(groups=3)
+    with pytest.raises(KeyboardInterrupt):
+        population.race(run, rule, directory=tmp_path, save_seconds=0, on_round=stop, **REQUEST)
+    result = population.race(run, rule, directory=tmp_path, resume=True, **REQUEST)
+    scores = whole.metrics["eval/return"].mean(axis=1)
+    done = stopping.replay(rule, scores, stopping.features(HYPERS))
+    np.testing.assert_array_equal(result.segments_trained, done)
+    assert done.max() == SEGMENTS
+    ran = np.broadcast_to(np.arange(SEGMENTS) < done[:, None, None], (9, 2, SEGMENTS))
+    np.testing.assert_allclose(result.metrics["loss"][ran], whole.metrics["loss"][ran], rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("how", [{"placement": "vmap"}, {"placement": "vmap", "chunk": 2}, {"one": True}])
