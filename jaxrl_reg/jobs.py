@@ -1172,8 +1172,10 @@ def _train(
         "on_plan": on_plan,
         "on_note": lambda note: say(f"{stage}: {note}"),
     }
+    early_stop = config.early_stop if member.name == config.agent else None
+    rule = None if early_stop is None else population.stopping.named(early_stop)
     if not population.hosts.first():
-        return population.sweep(run, **request)
+        return population.sweep(run, **request) if rule is None else population.race(run, rule, **request)
     with _sinks(member, config, path) as write:
         standing: dict[tuple[int, int], Standing] = {}
 
@@ -1211,8 +1213,7 @@ def _train(
             record(one.metrics, one.done - 1, each, one.updates_per_second, left)
 
         begun = time.perf_counter()
-        if config.early_stop is not None and member.name == config.agent:
-            rule = population.stopping.named(config.early_stop)
+        if rule is not None:
             result = population.race(run, rule, on_round=on_round, **request)
             done = result.segments_trained
             say(

@@ -2,6 +2,9 @@
 
 Those that go on are gathered into small blocks of one compiled program, so a stopped member costs nothing from then on
 and nothing is compiled again. Blocks hold members that are at the same segment: its index stays unbatched.
+
+Over several processes settings are dealt out like cards, and stay where they are: processes exchange metrics, never
+states, and the rule, which is pure, decides the same in each. The round ends when the slowest has trained its own.
 """
 
 from __future__ import annotations
@@ -17,22 +20,27 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.errors import unknown
 from jaxrl_reg.population import hosts, stopping
 from jaxrl_reg.population import placement as placing
 from jaxrl_reg.population.grid import setting_count
 from jaxrl_reg.population.sweep import (
     ALIVE,
     EVALUATION_CHUNK,
-    SAFE_FRACTION,
     Interrupted,
     Result,
+    _agreed,
     _compile,
-    _like,
-    _name,
+    _going_on,
+    _identity,
+    _numbers,
+    _Programs,
+    _same_sweep,
+    _smaller,
     _stop_flag,
-    _too_large,
     _warn,
+    _went_nan,
+    _with_evaluation,
 )
 from jaxrl_reg.types import PyTree, Run, as_float32
 
@@ -72,13 +80,17 @@ def race(
 ) -> Result:
     """``sweep`` with early stopping: the members that are trained get the numbers that ``sweep`` would give them.
 
+    A member that goes NaN, memory that runs out and other processes are dealt with as in ``sweep``; after a halving
+    of the chunk only the block that did not fit is done again.
+
     Args:
       run: made by a loop; its segments are the times at which settings can stop.
       rule: from ``stopping``; sees the mean over seeds of ``score`` for every setting. A setting with a member that
         went NaN counts as minus infinity.
-      seeds, hypers, data, placement, devices, directory, save_seconds, resume, on_plan, on_note: as for ``sweep``.
+      seeds, hypers, data, placement, directory, save_seconds, resume, on_plan, on_note: as for ``sweep``.
       score: the metric that is compared, higher is better.
-      chunk: members side by side on one device, at most.
+      chunk: members side by side on one device, at most; halved until the compiled program fits into memory.
+      devices: of this process, all of them by default.
       on_round: called after every round of segments.
 
     Returns:
@@ -89,19 +101,18 @@ def race(
       UserError: as ``sweep``, and for a metric that the run does not have.
       Interrupted: after Ctrl-C or SIGTERM, once the running round has ended and is saved.
     """
-    numbers = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
-    if numbers.ndim != 1 or numbers.size == 0 or np.unique(numbers).size != numbers.size:
-        raise UserError(f"seeds must be a positive number or distinct integers, got {numbers.tolist()}")
-    if not hosts.alone():
-        raise UserError("early stopping moves members between devices and runs in one process only; use sweep")
+    numbers = _numbers(seeds)
     hypers = as_float32(hypers)
     settings, total = setting_count(hypers), run.segments
-    count = settings * numbers.size
+    processes = jax.process_count()
+    share = -(-settings // processes)
+    mine = jax.process_index() + processes * np.repeat(np.arange(share), numbers.size)  # settings; padding past the end
+    seed_of, count = np.tile(np.arange(numbers.size), share), share * numbers.size
+    everywhere = np.minimum(mine, settings - 1) * numbers.size + seed_of  # among the members of all processes
     side_by_side, placed_on = placing.choose(count, placement, chunk, list(devices or jax.local_devices()))
     side_by_side = min(side_by_side, max(1, math.ceil(count / len(placed_on) / BLOCKS)))
-    setting_of, seed_of = np.divmod(np.arange(count), numbers.size)
     keys = jax.vmap(jax.random.key)(jnp.asarray(numbers[seed_of]))
-    members = keys, jax.tree.map(lambda leaf: leaf[setting_of], hypers)
+    members = keys, jax.tree.map(lambda leaf: leaf[mine % settings], hypers)
     data = placing.replicate(data, placed_on)
     home = placed_on[0]
 
@@ -111,32 +122,21 @@ def race(
         return placing.place(jax.tree.map(lambda leaf: leaf[padded], members), placed_on), padded
 
     size = side_by_side * len(placed_on)
-    block, _ = block_of(np.arange(min(size, count)), size)
-    programs = _compile(dataclasses.replace(run, evaluate=None), block, data, side_by_side, placed_on, size)
     evaluated = len(placed_on) * min(EVALUATION_CHUNK, max(1, math.ceil(count / len(placed_on) / BLOCKS)))
-    evaluate, begun = None, time.perf_counter()
-    if run.evaluate is not None:
-        evaluation = run.evaluate
-        examined, _ = block_of(np.arange(min(evaluated, count)), evaluated)
-        shapes = _like(jax.eval_shape(jax.vmap(run.init), *examined), examined[0])
-        evaluate = jax.jit(
-            placing.over_members(
-                lambda member, index: evaluation(member[0], index, member[1], member[2]),
-                evaluated // len(placed_on),
-                placed_on,
-            )
-        )
-        evaluate = evaluate.lower((shapes, *examined), placing.replicate(jnp.int32(0), placed_on)).compile()
-    plan = dataclasses.replace(
-        programs.plan,
-        members=count,
-        compilations=programs.plan.compilations + (evaluate is not None),
-        compile_seconds=programs.plan.compile_seconds + time.perf_counter() - begun,
-    )
-    if plan.total_bytes > SAFE_FRACTION * placing.memory_limit(home):
-        raise _too_large(plan, placing.memory_limit(home))
+
+    def compiled(chunk: int, evaluation_chunk: int) -> _Programs:
+        """For blocks of ``size`` and ``evaluated`` members, so many of each side by side."""
+        block, examined = (block_of(np.arange(min(n, count)), n)[0] for n in (size, evaluated))
+        programs = _compile(dataclasses.replace(run, evaluate=None), block, data, chunk, placed_on, count)
+        return _with_evaluation(programs, run, examined, evaluation_chunk, placed_on)
+
+    programs = compiled(side_by_side, evaluated // len(placed_on))
+    plan = dataclasses.replace(programs.plan, members=settings * numbers.size, devices=processes * len(placed_on))
     if on_plan is not None:
         on_plan(plan)
+    names = sorted(set(programs.metrics))
+    if score not in names:
+        raise unknown("metric", score, names)
 
     def blocks(index: np.ndarray, size: int) -> list[np.ndarray]:
         return [index[i : i + size] for i in range(0, index.size, size)]
@@ -158,90 +158,116 @@ def race(
         ]
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *made)
 
-    identity = {
-        "seeds": numbers.tolist(),
-        "hypers": {str(i): np.asarray(leaf).tolist() for i, leaf in enumerate(jax.tree.leaves(hypers))},
-        "segments": total,
-        "updates_per_segment": run.updates_per_segment,
-        "score": score,
-    }
-    states, history, done, rounds = None, {}, np.zeros(settings, int), 0
+    def all_states() -> PyTree:
+        """Those of all processes ``[H S, ...]``, setting by setting."""
+        if hosts.alone():
+            return states
+        dealt = np.arange(processes * count).reshape(processes, share, -1)
+        order = dealt.swapaxes(0, 1).ravel()[: settings * numbers.size]
+        return jax.tree.map(lambda leaf: leaf[order], hosts.fetch(states))
+
+    identity = _identity(run, numbers, hypers, score=score)
+    states, done, rounds = None, np.zeros(settings, int), 0
+    history = {name: np.full((settings * numbers.size, total), np.nan, np.float32) for name in names}
     if resume and directory is not None:
-        shapes = jax.eval_shape(jax.vmap(run.init), *members)
-        states, history, done, rounds = _restore(directory, identity, shapes, count, total, done)
-    if states is None:
-        states = first_states()
-    states = jax.device_put(states, home)
+        saved_states = jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct((settings * numbers.size, *leaf.shape[1:]), leaf.dtype),
+            jax.eval_shape(jax.vmap(run.init), *members),
+        )
+        kept = _restore(directory, identity, saved_states, history)
+        if kept is not None:
+            saved_states, saved_history, done, rounds = kept
+            states, history = jax.tree.map(lambda leaf: leaf[everywhere], saved_states), history | saved_history
+    states = jax.device_put(first_states() if states is None else states, home)
 
     def save() -> None:
         from jaxrl_reg.io import checkpoint
 
         if directory is not None:
-            names = sorted(history)
             info = {**identity, "metrics": names, "done": done.tolist(), "segment": rounds}
-            checkpoint.save(directory, rounds, (states, [history[name] for name in names]), info)
+            tree = all_states(), [history[name] for name in names]
+            if hosts.first():
+                checkpoint.save(directory, rounds, tree, info)
 
-    def record(index: np.ndarray, segment: int, metrics: PyTree) -> None:
-        for name, value in jax.device_get(metrics).items():
-            rows = history.setdefault(name, np.full((count, total), np.nan, np.float32))
-            rows[index, segment] = np.asarray(value)[: index.size]
+    def attempt(step: Callable[[], PyTree], segment: int) -> PyTree:
+        """What ``step`` returns, in smaller chunks where memory runs out."""
+        nonlocal programs
+        while True:
+            try:
+                return jax.block_until_ready(step())
+            except jax.errors.JaxRuntimeError as error:
+                programs = compiled(*_smaller(programs, error, count, segment + 1))
+                on_note(_going_on(programs, segment + 1))
+
+    def one_segment(chosen: np.ndarray, segment: int, found: dict[str, np.ndarray]) -> None:
+        """Train and evaluate these members of this process; their metrics go into ``found``, ``[count]`` each."""
+        nonlocal states
+        index = placing.replicate(jnp.int32(segment), placed_on)
+        alive = history[ALIVE][everywhere, segment - 1] if segment else np.ones(count, np.float32)
+
+        def record(these: np.ndarray, metrics: PyTree) -> None:
+            for name, value in jax.device_get(metrics).items():
+                found[name][these] = np.asarray(value)[: these.size]
+
+        def train(these: np.ndarray) -> PyTree:
+            block, padded = block_of(these, size)
+            lives = placing.place(alive[padded], placed_on)
+            after, metrics = programs.train(placing.place(take(states, padded), placed_on), lives, *block, index, data)
+            return jax.device_put(after, home), metrics
+
+        def evaluate(these: np.ndarray) -> PyTree:
+            assert programs.evaluate is not None
+            block, padded = block_of(these, evaluated)
+            return programs.evaluate((placing.place(take(states, padded), placed_on), *block), index)
+
+        for these in blocks(chosen, size):
+            after, metrics = attempt(lambda these=these: train(these), segment)
+            states = put(states, np.concatenate([these, np.full(size - these.size, count)]), after)
+            record(these, metrics)
+        if programs.evaluate is not None:
+            for these in blocks(chosen, evaluated):
+                record(these, attempt(lambda these=these: evaluate(these), segment))
+
+    def exchanged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """What every process has found, ``[H S]`` each."""
+        told = hosts.gather(np.stack([found[name] for name in names]))
+        told = told.reshape(processes, len(names), share, numbers.size).transpose(1, 2, 0, 3)  # as they were dealt
+        return dict(zip(names, told.reshape(len(names), -1)[:, : settings * numbers.size], strict=True))
 
     described = stopping.features(hypers)
     saved = time.monotonic()
     with _stop_flag() as stop:
         while True:
-            scores = np.full((settings, total), np.nan)
-            if history:
-                if score not in history:
-                    raise unknown("metric", score, history)
-                scores = history[score].reshape(settings, -1, total).mean(axis=1)
-                begun = np.arange(total) < done[:, None]
-                scores = np.where(begun & ~np.isfinite(scores), -np.inf, scores)
+            scores = history[score].reshape(settings, -1, total).astype(float).mean(axis=1)
+            scores = np.where((np.arange(total) < done[:, None]) & ~np.isfinite(scores), -np.inf, scores)
             asked = rule(stopping.Curves(scores, done.copy(), described)) & (done < total)
             if not asked.any():
                 break
             started = time.monotonic()
+            found = {name: np.full(count, np.nan, np.float32) for name in names}
             for segment in np.unique(done[asked]):
-                chosen = np.flatnonzero((asked & (done == segment))[setting_of])
-                index = placing.replicate(jnp.int32(segment), placed_on)
-                for these in blocks(chosen, size):
-                    before = history[ALIVE][these, segment - 1] if segment else np.ones(these.size, np.float32)
-                    block, padded = block_of(these, size)
-                    lives = placing.place(np.resize(before, size), placed_on)
-                    after, metrics = programs.train(
-                        placing.place(take(states, padded), placed_on), lives, *block, index, data
-                    )
-                    into = np.where(np.arange(size) < these.size, padded, count)
-                    states = put(states, into, jax.device_put(after, home))
-                    record(these, segment, metrics)
-                    alive = history[ALIVE][these, segment]
-                    for member in these[(alive == 0) & (before > 0)]:
-                        name = _name(member, numbers, hypers)
-                        on_note(f"{name} went NaN in segment {segment + 1} and is frozen before it")
-                if evaluate is not None:
-                    for these in blocks(chosen, evaluated):
-                        block, padded = block_of(these, evaluated)
-                        now = placing.place(take(states, padded), placed_on)
-                        record(these, segment, evaluate((now, *block), index))
-                dead = chosen[history[ALIVE][chosen, segment] == 0]
-                for name, rows in history.items():
-                    if name != ALIVE:
-                        rows[dead, segment] = np.nan
-            now, rounds = time.monotonic(), rounds + 1
-            done = done + asked
-            stopping_now = stop.is_set()
-            if stopping_now or now - saved >= save_seconds:
+                here = np.append(asked & (done == segment), np.zeros(processes, bool))[mine]
+                one_segment(np.flatnonzero(here), segment, found)
+            latest = exchanged(found)
+            trained, at = np.repeat(asked, numbers.size), np.repeat(done, numbers.size)
+            dead = trained & (latest[ALIVE] == 0)
+            for member in np.flatnonzero(dead):
+                if at[member] == 0 or history[ALIVE][member, at[member] - 1] > 0:
+                    on_note(_went_nan(member, at[member] + 1, numbers, hypers))
+            for name, values in latest.items():
+                if name != ALIVE:
+                    values[dead] = np.nan
+                history[name][trained, at[trained]] = values[trained]
+            now, rounds, done = time.monotonic(), rounds + 1, done + asked
+            due, stopping_now = _agreed(now - saved >= save_seconds, stop.is_set())
+            if stopping_now or due:
                 save()
                 saved = now
             if on_round is not None:
-                last = np.where(asked, done - 1, 0)[setting_of]
-                latest = {
-                    name: np.where(asked[setting_of], rows[np.arange(count), last], np.nan).reshape(settings, -1)
-                    for name, rows in history.items()
-                }
                 each = run.updates_per_segment * numbers.size
                 speed = int(asked.sum()) * each / max(now - started, 1e-9)
-                on_round(Round(asked, done.copy(), total, int(done.sum()) * each, speed, latest, plan))
+                metrics = {name: values.reshape(settings, -1) for name, values in latest.items()}
+                on_round(Round(asked, done.copy(), total, int(done.sum()) * each, speed, metrics, plan))
             if stopping_now:
                 raise Interrupted(f"stopped after round {rounds}")
         save()
@@ -251,7 +277,7 @@ def race(
 
     return Result(
         metrics={name: by_setting(rows) for name, rows in history.items()},
-        state=jax.tree.map(by_setting, jax.device_get(states)),
+        state=jax.tree.map(by_setting, jax.device_get(all_states())),
         hypers=hypers,
         seeds=numbers,
         plan=plan,
@@ -260,21 +286,19 @@ def race(
 
 
 def _restore(
-    directory: str | pathlib.Path, identity: dict[str, Any], states: PyTree, count: int, total: int, done: np.ndarray
-) -> tuple[PyTree, dict[str, np.ndarray], np.ndarray, int]:
+    directory: str | pathlib.Path, identity: dict[str, Any], states: PyTree, history: dict[str, np.ndarray]
+) -> tuple[PyTree, dict[str, np.ndarray], np.ndarray, int] | None:
+    """States and history of all members, finished segments of each setting and rounds; None without a checkpoint."""
     from jaxrl_reg.io import checkpoint
 
     def like(info: dict[str, Any]) -> PyTree:
-        for name, value in identity.items():
-            if info.get(name) != value:
-                raise UserError(
-                    f"the checkpoint in {directory} belongs to another sweep: {name} differ; use a new directory"
-                )
-        return states, [jax.ShapeDtypeStruct((count, total), jnp.float32) for _ in info["metrics"]]
+        _same_sweep(directory, identity, info)
+        rows = next(iter(history.values())).shape
+        return states, [jax.ShapeDtypeStruct(rows, jnp.float32) for _ in info["metrics"]]
 
     found = checkpoint.restore(directory, like)
     if found is None:
-        return None, {}, done, 0
+        return None
     _, (states, values), info = found
     history = {name: np.array(value) for name, value in zip(info["metrics"], values, strict=True)}
     return states, history, np.asarray(info["done"], int), info["segment"]

@@ -92,7 +92,7 @@ def asha(eta: int = 3, first: int = 1, groups: int = 8) -> Rule:
         rungs = []
         while first * eta ** len(rungs) < total:
             rungs.append(first * eta ** len(rungs))
-        done, lives = curves.done, ~np.isneginf(curves.scores).any(axis=1)
+        done, lives = curves.done, np.all(curves.scores != -np.inf, axis=1)
         under_way = lives & (done > 0) & (done < total) & ~np.isin(done, rungs)
         if under_way.any():
             return under_way

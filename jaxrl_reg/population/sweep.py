@@ -153,6 +153,7 @@ class _Programs:
     evaluate: Callable | None
     evaluation_chunk: int
     plan: placing.Plan
+    metrics: tuple[str, ...]  # what training and evaluation tell
 
 
 def _compile(
@@ -209,26 +210,35 @@ def _compile(
             raise _too_large(plan, limit)
         chunk = -(-chunk // 2)
 
-    evaluate = None
-    if run.evaluate is not None:
-        evaluation, start = run.evaluate, time.perf_counter()
+    programs = _Programs(init, compiled, None, evaluation_chunk, plan, tuple(lowered.out_info[1]))
+    return _with_evaluation(programs, run, members, min(plan.per_device, evaluation_chunk), devices)
 
-        def evaluate_one(member, index):
-            state, key, hyper = member
-            return evaluation(state, index, key, hyper)
 
-        evaluation_chunk = min(plan.per_device, evaluation_chunk)
-        side_by_side = placing.over_members(evaluate_one, evaluation_chunk, devices)
-        lowered = jax.jit(side_by_side).lower((_like(states, keys), keys, hypers), index)
-        traced = time.perf_counter()
-        evaluate = lowered.compile()
-        plan = dataclasses.replace(
-            plan,
-            compilations=plan.compilations + 1,
-            trace_seconds=plan.trace_seconds + traced - start,
-            compile_seconds=plan.compile_seconds + time.perf_counter() - traced,
-        )
-    return _Programs(init, compiled, evaluate, evaluation_chunk, plan)
+def _with_evaluation(
+    programs: _Programs, run: Run, members: PyTree, chunk: int, devices: list[placing.Device]
+) -> _Programs:
+    """The same with a compiled evaluation of as many members as these, if the run has one."""
+    if run.evaluate is None:
+        return programs
+    evaluation, start = run.evaluate, time.perf_counter()
+
+    def one(member, index):
+        state, key, hyper = member
+        return evaluation(state, index, key, hyper)
+
+    states = _like(jax.eval_shape(programs.init, members, None), members[0])
+    side_by_side = jax.jit(placing.over_members(one, chunk, devices))
+    lowered = side_by_side.lower((states, *members), placing.replicate(jnp.int32(0), devices))
+    traced = time.perf_counter()
+    compiled = lowered.compile()
+    plan = dataclasses.replace(
+        programs.plan,
+        compilations=programs.plan.compilations + 1,
+        trace_seconds=programs.plan.trace_seconds + traced - start,
+        compile_seconds=programs.plan.compile_seconds + time.perf_counter() - traced,
+    )
+    names = (*programs.metrics, *lowered.out_info)
+    return _Programs(programs.init, programs.train, compiled, chunk, plan, names)
 
 
 def outline(
@@ -268,8 +278,61 @@ def _too_large(plan: placing.Plan, limit: int) -> UserError:
     )
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+def _smaller(programs: _Programs, error: Exception, members: int, segment: int) -> tuple[int, int]:
+    """Chunks of training and evaluation to go on with after ``error``, which is raised if it is of another kind."""
+    out_of_memory = any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+    if not out_of_memory or not hosts.alone():  # the others would not know of smaller chunks
+        raise error
+    if programs.plan.chunk == 1 and (programs.evaluate is None or programs.evaluation_chunk == 1):
+        raise UserError(
+            f"{members} members one after the other ran out of memory in segment {segment}; take fewer seeds or a "
+            "smaller network"
+        ) from error
+    return -(-programs.plan.chunk // 2), -(-programs.evaluation_chunk // 2)
+
+
+def _going_on(programs: _Programs, segment: int) -> str:
+    return (
+        f"out of memory; going on from segment {segment} with {programs.plan.chunk} members side by side in training, "
+        f"{programs.evaluation_chunk} in evaluation"
+    )
+
+
+def _went_nan(member: Any, segment: Any, seeds: np.ndarray, hypers: Any) -> str:
+    return f"{_name(int(member), seeds, hypers)} went NaN in segment {segment} and is frozen before it"
+
+
+def _numbers(seeds: int | Sequence[int]) -> np.ndarray:
+    """The seeds, one by one. Raises ``UserError`` for none or repeated ones."""
+    numbers = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
+    if numbers.ndim != 1 or numbers.size == 0 or np.unique(numbers).size != numbers.size:
+        raise UserError(f"seeds must be a positive number or distinct integers, got {numbers.tolist()}")
+    return numbers
+
+
+def _identity(run: Run, numbers: np.ndarray, hypers: PyTree, **more: Any) -> dict[str, Any]:
+    """What a checkpoint must agree in to be continued."""
+    return {
+        "seeds": numbers.tolist(),
+        "hypers": {str(i): np.asarray(leaf).tolist() for i, leaf in enumerate(jax.tree.leaves(hypers))},
+        "segments": run.segments,
+        "updates_per_segment": run.updates_per_segment,
+        **more,
+    }
+
+
+def _same_sweep(directory: str | pathlib.Path, identity: dict[str, Any], info: dict[str, Any]) -> None:
+    for name, value in identity.items():
+        if info.get(name) != value:
+            raise UserError(
+                f"the checkpoint in {directory} belongs to another sweep: {name} differ; use a new directory"
+            )
+
+
+def _agreed(due: bool, stop: bool) -> tuple[bool, bool]:
+    """Whether to save and whether to stop, the same in every process: read once, for what raises must be saved."""
+    due_of, stop_of = hosts.gather([due, stop]).T
+    return bool(due_of[0]), bool(stop_of.any())
 
 
 def _warn(text: str) -> None:
@@ -325,20 +388,13 @@ def sweep(
         checkpoint (the one before is intact), or a checkpoint of another sweep.
       Interrupted: after Ctrl-C or SIGTERM, once the running segment has ended and is saved.
     """
-    numbers = np.arange(seeds) if isinstance(seeds, int) else np.asarray(seeds)
-    if numbers.ndim != 1 or numbers.size == 0 or np.unique(numbers).size != numbers.size:
-        raise UserError(f"seeds must be a positive number or distinct integers, got {numbers.tolist()}")
+    numbers = _numbers(seeds)
     hypers = as_float32(hypers)
     settings = setting_count(hypers)
     count = settings * numbers.size
     chunk, placed_on = placing.choose(count, placement, chunk, list(devices or jax.devices()))
 
-    identity = {
-        "seeds": numbers.tolist(),
-        "hypers": {str(i): np.asarray(leaf).tolist() for i, leaf in enumerate(jax.tree.leaves(hypers))},
-        "segments": run.segments,
-        "updates_per_segment": run.updates_per_segment,
-    }
+    identity = _identity(run, numbers, hypers)
     padded = placing.padded(count, len(placed_on), 1)
     setting_of, seed_of = np.divmod(np.arange(padded) % count, numbers.size)  # padding repeats the first members
     keys = jax.vmap(jax.random.key)(jnp.asarray(numbers[seed_of]))
@@ -387,37 +443,23 @@ def sweep(
             try:
                 states, metrics = one_segment(segment)
             except jax.errors.JaxRuntimeError as error:
-                smaller, smaller_evaluation = -(-programs.plan.chunk // 2), -(-programs.evaluation_chunk // 2)
-                if not _out_of_memory(error) or not hosts.alone():  # the others would not know of smaller chunks
-                    raise
-                if programs.plan.chunk == 1 and (programs.evaluate is None or programs.evaluation_chunk == 1):
-                    raise UserError(
-                        f"{count} members one after the other ran out of memory in segment {segment + 1}; take fewer "
-                        "seeds or a smaller network"
-                    ) from error
+                smaller, smaller_evaluation = _smaller(programs, error, count, segment + 1)
                 programs = _compile(run, members, data, smaller, placed_on, count, smaller_evaluation)
                 if any(leaf.is_deleted() for leaf in jax.tree.leaves(states)):  # donated to the call that failed
                     states, history, segment = start(segment > first or resume)
                     alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
-                on_note(
-                    f"out of memory; going on from segment {segment + 1} with {programs.plan.chunk} members side by "
-                    f"side in training, {programs.evaluation_chunk} in evaluation"
-                )
+                on_note(_going_on(programs, segment + 1))
                 continue
             for member in np.flatnonzero((metrics[ALIVE] == 0) & (alive > 0)):
-                on_note(
-                    f"{_name(int(member), numbers, hypers)} went NaN in segment {segment + 1} and is frozen before it"
-                )
+                on_note(_went_nan(member, segment + 1, numbers, hypers))
             alive = metrics[ALIVE]
             for name, value in metrics.items():
                 if name != ALIVE and np.issubdtype(value.dtype, np.floating):
                     value[alive == 0] = np.nan
                 history.setdefault(name, []).append(value)
             ran, segment, now = ran + 1, segment + 1, time.monotonic()
-            # Read once, what raises must have been saved; and the same in every process.
-            due, stops = hosts.gather([now - saved >= save_seconds, stop.is_set()]).T
-            finished, stopping = segment == run.segments, bool(stops.any())
-            if finished or stopping or due[0]:
+            due, stopping = _agreed(now - saved >= save_seconds, stop.is_set())
+            if segment == run.segments or stopping or due:
                 save(segment)
                 saved = time.monotonic()
             if on_segment is not None:
@@ -467,11 +509,7 @@ def _restore(
     states = jax.eval_shape(programs.init, members, None)
 
     def like(info: dict[str, Any]) -> PyTree:
-        for name, value in identity.items():
-            if info.get(name) != value:
-                raise UserError(
-                    f"the checkpoint in {directory} belongs to another sweep: {name} differ; use a new directory"
-                )
+        _same_sweep(directory, identity, info)
         cut = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), states)
         return cut, [jax.ShapeDtypeStruct((info["segment"], count), jnp.float32) for _ in info["metrics"]]
 

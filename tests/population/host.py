@@ -1,4 +1,4 @@
-"""One process of a sweep over several: ``python -m tests.population.host PORT PROCESSES PROCESS DIRECTORY OUT``."""
+"""One process of several: ``python -m tests.population.host PORT PROCESSES PROCESS DIRECTORY OUT {sweep,race}``."""
 
 import sys
 import time
@@ -18,7 +18,13 @@ def settings():
     }
 
 
-def main(port, processes, process, directory, out):
+def race(**more):
+    """Five settings, which two processes cannot share evenly."""
+    request = settings() | {"hypers": population.sample(Hyper(), 5, learning_rate="log:0.001:0.3")}
+    return population.race(make_run(segments=5), population.stopping.halving(eta=2), **request, **more)
+
+
+def main(port, processes, process, directory, out, what):
     if int(processes) > 1:
         population.hosts.join(f"127.0.0.1:{port}", int(processes), int(process), heartbeat_timeout_seconds=10)
 
@@ -26,10 +32,12 @@ def main(port, processes, process, directory, out):
         print(progress.segment, progress.plan.devices, flush=True)
         time.sleep(0.05)
 
-    result = population.sweep(
-        make_run(segments=12), **settings(), directory=directory, save_seconds=0, resume=True, on_segment=tell
-    )
-    assert result.state["w"].shape == (3, 3, 3)  # every process has all of the result
+    how = {"directory": directory, "save_seconds": 0, "resume": True}
+    if what == "race":
+        result = race(**how)
+    else:
+        result = population.sweep(make_run(segments=12), **settings(), on_segment=tell, **how)
+    assert result.state["w"].shape == (result.hypers.noise.size, 3, 3)  # every process has all of the result
     if population.hosts.first():
         np.savez(out, w=result.state["w"], **{name.replace("/", "_"): one for name, one in result.metrics.items()})
 

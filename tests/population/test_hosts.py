@@ -20,7 +20,7 @@ from .toy import make_run
 ROOT = pathlib.Path(__file__).parents[2]
 
 
-def launch(processes, directory, out):
+def launch(processes, directory, out, what="sweep"):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -28,7 +28,8 @@ def launch(processes, directory, out):
     command = [sys.executable, "-W", "ignore", "-m", "tests.population.host", str(port), str(processes)]
     options = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "env": environment, "cwd": ROOT}
     return [
-        subprocess.Popen([*command, str(process), str(directory), str(out)], **options) for process in range(processes)
+        subprocess.Popen([*command, str(process), str(directory), str(out), what], **options)
+        for process in range(processes)
     ]
 
 
@@ -62,6 +63,27 @@ def test_killed_on_two_processes_and_resumed_on_four_is_what_one_process_does(tm
     found = np.load(tmp_path / "four.npz")
     np.testing.assert_array_equal(found["w"], alone.state["w"])
     for name, values in alone.metrics.items():
+        np.testing.assert_array_equal(found[name.replace("/", "_")], values, err_msg=name)
+
+
+@pytest.mark.slow
+def test_a_race_goes_on_over_two_processes_and_back_with_the_same_numbers(tmp_path):
+    def stop(one):
+        if one.done.max() == 2:
+            raise KeyboardInterrupt
+
+    whole, how = host.race(), {"directory": tmp_path / "run", "save_seconds": 0}
+    assert sorted(whole.segments_trained.tolist()) == [1, 1, 2, 4, 5]
+    with pytest.raises(KeyboardInterrupt):
+        host.race(on_round=stop, **how)
+    two = launch(2, tmp_path / "run", tmp_path / "two.npz", "race")
+    texts = [process.communicate(timeout=240)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], texts
+    found = np.load(tmp_path / "two.npz")
+    after = host.race(resume=True, **how)  # nothing is left to do: these are the states that the two have saved
+    for one in (found["w"], after.state["w"]):
+        np.testing.assert_array_equal(one, whole.state["w"])
+    for name, values in whole.metrics.items():
         np.testing.assert_array_equal(found[name.replace("/", "_")], values, err_msg=name)
 
 

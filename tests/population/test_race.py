@@ -1,4 +1,5 @@
 import dataclasses
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +8,8 @@ import pytest
 
 from jaxrl_reg import population
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.population import stopping
+from jaxrl_reg.population import placement, stopping
+from jaxrl_reg.types import Run
 
 from .toy import Hyper, make_data, make_run
 
@@ -271,6 +273,57 @@ def test_a_member_that_goes_nan_is_noted_and_its_setting_stops():
         assert [("went NaN in segment 2" in note) for note in notes] == [True, True]
         np.testing.assert_array_equal(result.failed_at[best], [1, 1])
     assert np.isfinite(result.metrics["eval/return"][result.segments_trained == SEGMENTS]).all()
+
+
+def test_out_of_memory_at_run_time_does_the_block_again_in_smaller_chunks(raced, monkeypatch):
+    module, notes, chunks = sys.modules["jaxrl_reg.population.race"], [], []
+    compile_ = module._with_evaluation
+
+    def compile_small(*args):
+        programs = compile_(*args)
+        chunks.append((programs.plan.chunk, programs.evaluation_chunk))
+
+        def unless(too_large, segment, position, program):
+            def call(*arguments):
+                if too_large and int(arguments[position]) == segment:
+                    raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating 1 bytes")
+                return program(*arguments)
+
+            return call
+
+        return dataclasses.replace(
+            programs,
+            train=unless(chunks[-1][0] > 2, 1, -2, programs.train),
+            evaluate=unless(chunks[-1][1] > 1, 3, -1, programs.evaluate),
+        )
+
+    monkeypatch.setattr(module, "_with_evaluation", compile_small)
+    how = {"placement": "vmap", "devices": jax.devices()[:1], "on_note": notes.append}
+    result = population.race(make_run(SEGMENTS), stopping.halving(), **REQUEST, **how)
+    assert chunks == [(3, 3), (2, 2), (1, 1)]
+    assert [note.split(" with ")[0] for note in notes] == [f"out of memory; going on from segment {n}" for n in (2, 4)]
+    assert notes[1].endswith("with 1 members side by side in training, 1 in evaluation")
+    np.testing.assert_array_equal(result.segments_trained, raced[0].segments_trained)
+    for name in ("loss", "eval/return"):
+        np.testing.assert_allclose(result.metrics[name], raced[0].metrics[name], rtol=1e-4, atol=1e-6)
+
+
+def test_chunk_is_halved_until_the_program_fits(monkeypatch):
+    def train(state, index, key, hyper, data):  # sorting needs its 80 kB at once, for every member side by side
+        return state + jnp.sort(jax.random.normal(jax.random.fold_in(key, index), (20_000,)))[0], {"x": state}
+
+    run = Run(lambda key, hyper: jnp.zeros(()), train, None, 1, 1)
+    request = {"seeds": 32, "hypers": population.grid(Hyper()), "score": "x", "placement": "vmap"}
+    request |= {"devices": jax.devices()[:1]}
+    large = population.race(run, stopping.everyone, **request).plan
+    assert large.chunk == 4  # of eight blocks
+    monkeypatch.setattr(placement, "memory_limit", lambda device: int((large.total_bytes - 8) / 0.8))
+    small = population.race(run, stopping.everyone, **request).plan
+    assert small.chunk < 4
+    assert small.total_bytes < large.total_bytes
+    monkeypatch.setattr(placement, "memory_limit", lambda device: 100)
+    with pytest.raises(UserError, match=r"32 members need .* take fewer seeds"):
+        population.race(run, stopping.everyone, **request)
 
 
 def test_an_unknown_score_is_refused():
