@@ -4,7 +4,7 @@ Twelve columns, twelve steps, four actions of which one leads on with probabilit
 The expert is the best policy with 15% uniform noise, and rarely gets through. The run also prints values along the way,
 how the divergence of expert from clone falls with the number N of demonstrations (as 1 / N, up to a logarithm), and
 checks the theorem: a policy that is best for the return minus lam times the divergence loses at most lam KL(expert ||
-clone) to the expert.
+clone) to the expert. In one arm no reward is given: it is learnt from 2,000 comparisons of the clone's own episodes.
 
 Exploration without demonstrations is given its best settings in hindsight, among them full optimism about what was
 never seen. A first version of this experiment lacked that and asked after 150 episodes; with it UCBVI often opens
@@ -39,6 +39,7 @@ LENGTH, ACTIONS, NOISE, TWINS = 12, 4, 0.15, 4
 DEMONSTRATIONS = (5, 20, 80)
 TEMPERATURES = (0.02, 0.1)
 BONUS = 0.1
+COMPARISONS, RIDGE = 2_000, 0.01
 UCBVI_BONUSES = (0.03, 0.1, 0.3, 1.0)
 UNSEEN = (1.0, 1e6)  # width of what was never seen; the second is full optimism
 SHOWN = (50, 150, 600)
@@ -71,6 +72,22 @@ def twins(process):
 def regularised(key, reference, temperature, unseen, process, episodes):
     trace = demonstrations.ucbvi_ent(key, process, reference, temperature, BONUS, episodes, unseen=unseen)
     return trace.value
+
+
+@functools.partial(jax.jit, static_argnames="episodes")
+def preferred(key, reference, temperature, process, episodes):
+    """The same for a reward learnt from comparisons of trajectories of the reference, by a judge who sees the true one;
+    and what the best policy for that reward would bring if transitions were known."""
+    *draw_keys, judge_key, run_key = jax.random.split(key, 4)
+    draw = jax.vmap(lambda key: finite_horizon.episode(key, process, reference)[:2])
+    first, second = (draw(jax.random.split(key, COMPARISONS)) for key in draw_keys)
+    steps = jnp.arange(LENGTH)
+    gains = (process.reward[steps, states, actions].sum(-1) for states, actions in (first, second))
+    said = demonstrations.prefer(judge_key, *gains)
+    reward = demonstrations.reward_from_preferences(first, second, said, process.reward.shape[1:], RIDGE)
+    known = finite_horizon.soft_value_iteration(process._replace(reward=reward), reference, temperature)[2]
+    trace = demonstrations.ucbvi_ent(run_key, process, reference, temperature, BONUS, episodes, reward=reward)
+    return trace.value, finite_horizon.start_value(process, jnp.exp(known))
 
 
 @functools.partial(jax.jit, static_argnames="episodes")
@@ -118,6 +135,7 @@ def run(seeds, scale, say):
         seen = at[at < values.shape[1]]
         say(f"{arm}: after {SHOWN[: len(seen)]} episodes {np.round(values[:, seen].mean(0), 3)}")
         results[arm] = values[:, at[0]].tolist()
+        results[f"{arm}, after {SHOWN[1]}"] = values[:, at[1]].tolist()
 
     def best_of(arm, candidates):
         """Keep the candidate, ``{settings: values}``, that is best when it counts."""
@@ -153,7 +171,13 @@ def run(seeds, scale, say):
         by_settings[f"bonus {bonus}, unseen {unseen}"] = jax.vmap(lambda key, one=one: one(key))(run_keys)
     best_of("UCBVI", by_settings)
 
-    wide, features = twins(process)
+    for temperature in TEMPERATURES:
+        judged = functools.partial(preferred, temperature=temperature, process=process, episodes=SHOWN[1])
+        values, known = jax.vmap(judged)(run_keys, references["80 demonstrations"])
+        arm = f"80 demonstrations, reward from comparisons, lam {temperature}"
+        say(f"{arm}, transitions known: {float(known.mean()):.3f}")
+        keep(arm, values)
+
     wide, features = twins(process)
 
     def sixteen(demo_key, run_key):

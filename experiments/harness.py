@@ -148,7 +148,13 @@ def run(name: str, seeds: Sequence[int], scale: str, out: pathlib.Path) -> bool:
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     more = {"out": out} if "out" in inspect.signature(module.run).parameters else {}
-    values = module.run(list(seeds), scale, lambda text: print(f"{name}: {text}", flush=True), **more)
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        said.append(text)
+        print(f"{name}: {text}", flush=True)
+
+    values = module.run(list(seeds), scale, say, **more)
     for arm, points in values.items():
         if len(points) != len(seeds):
             raise UserError(f"arm {arm!r} has {len(points)} values for {len(seeds)} seeds")
@@ -159,6 +165,7 @@ def run(name: str, seeds: Sequence[int], scale: str, out: pathlib.Path) -> bool:
         "scale": scale,
         "seeds": [int(seed) for seed in seeds],
         "values": {arm: [float(v) for v in points] for arm, points in values.items()},
+        "said": said,
         "differences": [dataclasses.asdict(d) for d in differences],
         "holds": all(d.holds for d in differences),
         "seconds": round(time.monotonic() - started, 1),

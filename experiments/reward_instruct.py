@@ -44,12 +44,13 @@ SPEC = Spec(observation_dim=0, action_dim=2)
 MODES = jnp.array([[-1.0, 0.0], [1.0, 0.0]])
 STD, REACH, PEAK = 0.1, 3.0, jnp.array([0.0, 3.0])
 SIZES = {"small": ((64, 64), 2_000, 1_500, 128), "full": ((64, 64), 5_000, 10_000, 512)}  # widths, fit, climb, batch
+OWN = "own training loss"  # of a MeanFlow, which the other arms do not use
 COEFFICIENTS = {
     "no anchor": (0.0,),
     "weights": (0.1, 1.0, 10.0),
     "outputs": (0.3, 1.0, 3.0),
     "average": (1.0, 10.0),
-    "own training loss": (1.0, 10.0, 100.0),  # of a MeanFlow, which the other arms do not use
+    OWN: (1.0, 10.0, 100.0),
     "energy distance": (0.5, 1.0, 2.0, 5.0, 10.0),
     "energy distance, no reward": (5.0,),
     "MMD": (5.0, 20.0),
@@ -95,46 +96,56 @@ def models(hidden):
     return (student.init, plain), (network, jump)
 
 
-@functools.partial(jax.jit, static_argnames=("kind", "scale"))
-def climb(key, coefficient, *, kind, scale):
-    """Samples ``[2, 2000, 2]`` of the fitted generator and of the one that has climbed."""
-    hidden, fit, updates, batch = SIZES[scale]
-    (init, apply), (network, jump) = models(hidden)
-    if kind == "own training loss":
-        init, apply = network.init, jump
-    init_key, fit_key, climb_key, test_key, langevin_key = jax.random.split(key, 5)
-    adam = optax.adam(1e-3)
+def own_loss(network, params, key, batch, power):
+    """A MeanFlow's, ``[batch]``. Plain squared error (power 0) where it is an anchor: the adaptive weight would forgive
+    what is far away."""
+    data_key, loss_key = jax.random.split(key)
+    field, data = functools.partial(network.apply, params), behaviour(data_key, batch)
+    return generative.meanflow_loss(loss_key, field, data, equal_fraction=0.5, power=power)[0]
 
-    def own_loss(params, key, power):
-        """Plain squared error (power 0) as an anchor: the adaptive weight would forgive what is far away."""
-        data_key, loss_key = jax.random.split(key)
-        field, data = functools.partial(network.apply, params), behaviour(data_key, batch)
-        return generative.meanflow_loss(loss_key, field, data, equal_fraction=0.5, power=power)[0]
 
-    def fit_loss(params, key):
+def descend(optimiser, loss, carry, key):
+    params, moments, average = carry
+    changes, moments = optimiser.update(jax.grad(loss)(params, average, key), moments, params)
+    params = optax.apply_updates(params, changes)
+    return (params, moments, polyak(params, average, AVERAGE_RATE)), None
+
+
+@functools.partial(jax.jit, static_argnames=("meanflow", "scale"))
+def fit(key, *, meanflow, scale):
+    """Parameters of the perceptron, or of the MeanFlow, fitted to the data."""
+    hidden, updates, _, batch = SIZES[scale]
+    (init, apply), (network, _) = models(hidden)
+    init_key, fit_key = jax.random.split(key, 5)[:2]
+
+    def loss(params, average, key):
         noise_key, data_key = jax.random.split(key)
-        if kind == "own training loss":
-            return own_loss(params, key, 1.0).mean()
+        if meanflow:
+            return own_loss(network, params, key, batch, 1.0).mean()
         samples = apply(params, jax.random.normal(noise_key, (batch, 2)))
         return losses.energy_distance_loss(samples, behaviour(data_key, batch))
 
-    def descend(optimiser, loss, carry, key):
-        params, moments, average = carry
-        changes, moments = optimiser.update(jax.grad(loss)(params, average, key), moments, params)
-        params = optax.apply_updates(params, changes)
-        return (params, moments, polyak(params, average, AVERAGE_RATE)), None
-
-    params = init(init_key)
+    params = network.init(init_key) if meanflow else init(init_key)
+    adam = optax.adam(1e-3)
     start = params, adam.init(params), params
-    fitting = functools.partial(descend, adam, lambda params, average, key: fit_loss(params, key))
-    (fitted, _, _), _ = jax.lax.scan(fitting, start, jax.random.split(fit_key, fit))
+    return jax.lax.scan(functools.partial(descend, adam, loss), start, jax.random.split(fit_key, updates))[0][0]
+
+
+@functools.partial(jax.jit, static_argnames=("kind", "scale"))
+def climb(key, fitted, coefficient, *, kind, scale):
+    """Samples ``[2, 2000, 2]`` of the fitted generator and of the one that has climbed."""
+    hidden, _, updates, batch = SIZES[scale]
+    (_, apply), (network, jump) = models(hidden)
+    apply = jump if kind == OWN else apply
+    _, _, climb_key, test_key, langevin_key = jax.random.split(key, 5)
+    adam = optax.adam(1e-3)
 
     def cost(params, average, noise, samples, key):
         """The anchor of each sample, ``[batch]``."""
         if kind in ("outputs", "average"):
             return losses.behaviour_cloning_loss(samples, apply(fitted if kind == "outputs" else average, noise))
-        if kind == "own training loss":
-            return own_loss(params, key, 0.0)
+        if kind == OWN:
+            return own_loss(network, params, key, batch, 0.0)
         if kind.startswith("energy distance"):
             return jnp.broadcast_to(losses.energy_distance_loss(samples, behaviour(key, batch)), (batch,))
         if kind == "MMD":
@@ -198,10 +209,14 @@ def run(seeds, scale, say, out):
             f"on the data {float(near.mean()):.2f}, at the better mode {float((samples[..., 0] > 0).mean()):.2f}"
         )
 
+    # All arms climb from the same two generators, fitted once.
+    fitted = {
+        meanflow: jax.vmap(functools.partial(fit, meanflow=meanflow, scale=scale))(keys) for meanflow in (False, True)
+    }
     for kind, coefficients in COEFFICIENTS.items():
-        over_seeds = jax.vmap(functools.partial(climb, kind=kind, scale=scale), in_axes=(0, None))
-        made = jax.vmap(over_seeds, in_axes=(None, 0))(keys, jnp.asarray(coefficients))
-        if kind in ("no anchor", "own training loss"):
+        over_seeds = jax.vmap(functools.partial(climb, kind=kind, scale=scale), in_axes=(0, 0, None))
+        made = jax.vmap(over_seeds, in_axes=(None, None, 0))(keys, fitted[kind == OWN], jnp.asarray(coefficients))
+        if kind in ("no anchor", OWN):
             note("fitted generator" if kind == "no anchor" else "fitted MeanFlow", made[0, :, 0])
         for row, coefficient in enumerate(coefficients):
             note(kind if kind == "no anchor" else f"{kind} {coefficient:g}", made[row, :, 1])

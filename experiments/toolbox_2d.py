@@ -9,6 +9,10 @@ an average velocity jumps.
 Three settings matter as much as the method. Sampling with averaged parameters: a tenth more of DDPM's and EDM's samples
 hit a mode. The scale of the time embedding of average velocities: their loss differentiates by time, and at a scale of
 1000 instead of 10 it explodes. The budget: at a third of the learning rate no method is done.
+
+The figure has a row for each method: a picture of what it has learnt, and its samples over those of the target. In the
+first panel arrows lead a quarter of the way from a point, taken as data with noise of 1, to what one evaluation makes
+of it: the mean of what it may have been for fields of one level, a sample for those that jump.
 """
 
 from __future__ import annotations
@@ -42,6 +46,7 @@ CLAIM = Claim(
 )
 STD, RADIUS, MODES = 0.08, 2.0, 8
 REACH = 3.0  # standard deviations
+GRID = np.stack(np.meshgrid(*[np.linspace(-2.6, 2.6, 14)] * 2), axis=-1).reshape(-1, 2).astype(np.float32)
 SIGMA_DATA = 1.0
 BETAS = g.cosine_betas(100)
 LEVELS = g.karras(20, 0.02, 10.0)[:-1]  # of consistency training
@@ -58,13 +63,15 @@ class Hyper:
 
 
 class Method(NamedTuple):
-    """A network's input, its loss ``(key, field, x0) -> [B]`` and samplers by number of steps."""
+    """A network's input, its loss ``(key, field, x0) -> [B]``, samplers by number of steps, and the field as a denoiser
+    ``(x [B, 2], sigma [B]) -> x0`` of one evaluation."""
 
     times: int
     embedding: str
     scale: float
     loss: Callable[[jax.Array, Field, jax.Array], jax.Array]
     draw: dict[str, Draw]
+    denoise: Callable[[Field], g.Denoiser]
 
 
 def by_time(field: Field) -> Field:
@@ -77,7 +84,7 @@ def ddpm(key, field, noise):
 
 def edm(key, field, noise):
     sigmas = g.karras(18)
-    return g.heun(None, g.edm_denoiser(field, SIGMA_DATA), sigmas[0] * noise, sigmas)
+    return g.heun(None, edm_denoiser(field), sigmas[0] * noise, sigmas)
 
 
 def euler(steps: int) -> Draw:
@@ -92,7 +99,7 @@ def consistent(steps: int) -> Draw:
     """One evaluation at the highest level; each further one after adding back the noise of a lower level."""
 
     def draw(key, field, noise):
-        function = g.consistency_function(field, SIGMA_DATA, LEVELS[-1])
+        function = consistency(field)
         levels = LEVELS[:: LEVELS.shape[0] // steps]
         x = function(levels[0] * noise, jnp.broadcast_to(levels[0], noise.shape[:1]))
         for index in range(1, steps):
@@ -104,11 +111,29 @@ def consistent(steps: int) -> Draw:
     return draw
 
 
+def ddpm_denoiser(field: Field) -> g.Denoiser:
+    return g.vp_denoiser(g.vp_predictor(by_time(field), BETAS), BETAS)
+
+
+def edm_denoiser(field: Field) -> g.Denoiser:
+    return g.edm_denoiser(field, SIGMA_DATA)
+
+
+def jumper(field: Field) -> g.Denoiser:
+    """Of an average velocity: the whole way to the data at once."""
+    return g.flow_denoiser(lambda z, t: field(z, jnp.zeros_like(t), t))
+
+
+def consistency(field: Field) -> g.Denoiser:
+    return g.consistency_function(field, SIGMA_DATA, LEVELS[-1])
+
+
 def meanflow(power: float) -> Method:
     def loss(key, field, x):
         return g.meanflow_loss(key, field, x, equal_fraction=0.5, power=power)[0]
 
-    return Method(2, "sinusoidal", 10.0, loss, {"1 step": jump(1), "2 steps": jump(2), "5 steps": jump(5)})
+    draw = {"1 step": jump(1), "2 steps": jump(2), "5 steps": jump(5)}
+    return Method(2, "sinusoidal", 10.0, loss, draw, jumper)
 
 
 def shortcut_loss(key, field, x):
@@ -116,8 +141,7 @@ def shortcut_loss(key, field, x):
 
 
 def consistency_loss(key, field, x):
-    function = g.consistency_function(field, SIGMA_DATA, LEVELS[-1])
-    return g.consistency_loss(key, function, x, LEVELS, weight=lambda high, low: 1 / (high - low) ** 2)[0]
+    return g.consistency_loss(key, consistency(field), x, LEVELS, weight=lambda high, low: 1 / (high - low) ** 2)[0]
 
 
 METHODS: dict[str, Method] = {
@@ -129,6 +153,7 @@ METHODS: dict[str, Method] = {
         10.0,
         lambda key, field, x: g.flow_matching_loss(key, field, x)[0],
         {"1 step": euler(1), "2 steps": euler(2), "5 steps": euler(5), "50 steps": euler(50)},
+        g.flow_denoiser,
     ),
     "DDPM": Method(
         1,
@@ -136,6 +161,7 @@ METHODS: dict[str, Method] = {
         1000.0,
         lambda key, field, x: g.ddpm_loss(key, by_time(field), x, BETAS)[0],
         {"100 steps": ddpm},
+        ddpm_denoiser,
     ),
     "EDM": Method(
         1,
@@ -143,9 +169,12 @@ METHODS: dict[str, Method] = {
         1.0,
         lambda key, field, x: g.edm_loss(key, field, x, sigma_data=SIGMA_DATA)[0],
         {"18 Heun steps": edm},
+        edm_denoiser,
     ),
-    "shortcut": Method(2, "sinusoidal", 10.0, shortcut_loss, {"1 step": jump(1), "8 steps": jump(8)}),
-    "consistency": Method(1, "linear", 1.0, consistency_loss, {"1 step": consistent(1), "2 steps": consistent(2)}),
+    "shortcut": Method(2, "sinusoidal", 10.0, shortcut_loss, {"1 step": jump(1), "8 steps": jump(8)}, jumper),
+    "consistency": Method(
+        1, "linear", 1.0, consistency_loss, {"1 step": consistent(1), "2 steps": consistent(2)}, consistency
+    ),
 }
 
 
@@ -194,35 +223,37 @@ def score(samples: np.ndarray, radius: float = RADIUS, reach: float = REACH) -> 
     return float(hit.mean()), int((share >= 0.02).sum())
 
 
-def figure(drawn: dict[str, np.ndarray], path: pathlib.Path) -> None:
-    """One panel per sampler: its samples over draws of the target."""
+def figure(drawn: dict[str, dict[str, np.ndarray]], fields: dict[str, np.ndarray], path: pathlib.Path) -> None:
+    """One row a method: where it sends the points of ``GRID``, then its samplers' samples over draws of the target."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
     target = np.asarray(g.ring(MODES, RADIUS, STD).sample(jax.random.key(0), 2_000))
-    columns = 5
-    rows = -(-len(drawn) // columns)
-    fig, axes = plt.subplots(rows, columns, figsize=(2.3 * columns, 2.5 * rows), layout="constrained")
+    columns = 1 + max(map(len, drawn.values()))
+    fig, axes = plt.subplots(len(drawn), columns, figsize=(2.1 * columns, 2.3 * len(drawn)), layout="constrained")
     for axis in axes.flat:
         axis.axis("off")
-    for axis, (name, points) in zip(axes.flat, drawn.items(), strict=False):
-        axis.plot(*target.T, ".", color="#cbd5e0", ms=2)
-        axis.plot(*points.T, ".", color="#2b6cb0", ms=1)
-        method, steps = name.rsplit(", ", 1)
-        axis.set_title(
-            f"{method.replace(' without adaptive weight', ', p = 0')}\n{steps}: {score(points)[0]:.2f}", fontsize=8
-        )
-        axis.set(xlim=(-2.8, 2.8), ylim=(-2.8, 2.8), aspect="equal")
-    fig.savefig(path, dpi=110)
+    for row, (name, samples) in zip(axes, drawn.items(), strict=True):
+        for axis in row[: 1 + len(samples)]:
+            axis.plot(*target.T, ".", color="#cbd5e0", ms=2)
+            axis.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), aspect="equal")
+        way = 0.25 * (fields[name] - GRID)
+        row[0].quiver(*GRID.T, *way.T, angles="xy", scale_units="xy", scale=1, color="#4a5568", width=0.005)
+        row[0].set_title(f"{name.replace(' without adaptive weight', ', p = 0')}\nfield", fontsize=8)
+        for axis, (steps, points) in zip(row[1:], samples.items(), strict=False):
+            axis.plot(*points.T, ".", color="#2b6cb0", ms=1)
+            axis.set_title(f"{steps}: {score(points)[0]:.2f}", fontsize=8)
+    fig.savefig(path, dpi=100)
     plt.close(fig)
 
 
 def run(seeds, scale, say, out):
     updates, batch_size, hidden, count = SIZES[scale]
     results: dict[str, list[float]] = {}
-    first: dict[str, np.ndarray] = {}
+    first: dict[str, dict[str, np.ndarray]] = {}
+    fields: dict[str, np.ndarray] = {}
     for name, method in METHODS.items():
         network = denoiser_mlp(
             Spec(0, 2), hidden, "silu", times=method.times, embedding=method.embedding, time_scale=method.scale
@@ -238,10 +269,14 @@ def run(seeds, scale, say, out):
         keys = jax.vmap(jax.random.key)(jnp.asarray(list(seeds)))
         average = jax.tree.map(lambda leaf: jnp.asarray(leaf[0]), trained.state.average)
         drawn = jax.device_get(jax.jit(jax.vmap(everything))(average, keys))
+        first[name] = {steps: points[0] for steps, points in drawn.items()}
+        one = jax.tree.map(lambda leaf: leaf[0], average)
+        denoise = method.denoise(lambda *x, network=network, one=one: network.apply(one, *x))
+        fields[name] = np.asarray(denoise(jnp.asarray(GRID), jnp.ones(len(GRID))))
         for steps in method.draw:
             scores = [score(points) for points in drawn[steps]]
             label = f"{name}, {steps}"
-            results[label], first[label] = [hit for hit, _ in scores], drawn[steps][0]
+            results[label] = [hit for hit, _ in scores]
             say(f"{label}: {np.mean(results[label]):.3f}, at least {min(modes for _, modes in scores)} modes")
-    figure(first, out / "toolbox_2d_samples.png")
+    figure(first, fields, out / "toolbox_2d_samples.png")
     return results

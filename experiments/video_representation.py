@@ -2,7 +2,8 @@
 
 The walk is on a grid of 25 cells; an observation mixes the cell with 16 numbers of noise that are much larger. Noise is
 absent, fresh at every step, or moves slowly by its own dynamics. Judged is how often a perceptron reads the cell, of
-which chance gives 0.04, from six features. Inverse dynamics is told the actions; the others see videos only.
+which chance gives 0.04, from six features. Inverse dynamics is told the actions; the others see videos only. The two
+that draw observations are also tried with a quantised bottleneck: three features at a time are one of 64 codes.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ SIZES = {
     "small": (1000, 1500, (128,), 500),
     "full": (10_000, 20_000, (256, 256), 5000),
 }  # videos, updates, hidden, probe
-FEATURES = 6
+FEATURES, CODEBOOK = 6, (64, 2)  # codes, heads
 
 
 def one_hot_actions(observation, key):
@@ -65,6 +66,12 @@ def objectives(spec, hidden):
         "temporal contrast": representation.temporal_contrast(spec, encoder),
         "forward modelling": representation.forward_dynamics(spec, encoder, hidden, with_action=False),
         "autoencoding": representation.autoencoding(spec, encoder, hidden),
+        "forward modelling, quantised": representation.forward_dynamics(
+            spec, encoder, hidden, with_action=False, bottleneck=representation.vector_quantised(FEATURES, *CODEBOOK)
+        ),
+        "autoencoding, quantised": representation.autoencoding(
+            spec, encoder, hidden, bottleneck=representation.vector_quantised(FEATURES, *CODEBOOK)
+        ),
         "inverse dynamics": representation.inverse_dynamics(spec, encoder, hidden, discrete=True),
     }
 

@@ -11,7 +11,7 @@
 #
 # # Pure losses in your own JAX code
 #
-# A loss here is a function of arrays: no network, no parameters, no framework. This notebook borrows three of them and
+# A loss here is a function of arrays: no network, no parameters, no framework. This notebook borrows a few of them and
 # never touches our loops.
 
 # %%
@@ -120,6 +120,69 @@ plt.legend()
 plt.show()
 # With inverse temperature 0 the policy is the data's; the larger it is, the more it improves on the data.
 assert abs(float(right[0].mean()) - 0.3) < 0.05 and float(right[2].mean()) > float(right[0].mean()) + 0.2
+
+# %% [markdown]
+# ## A loss of generative models
+#
+# The diffusion and flow toolbox is functions too; the network is a closure of yours. A velocity (flow matching) knows
+# the mean of what a noisy point may have been, so one step from the noise ends between the modes; an average velocity
+# (MeanFlow) jumps to them. Arrows: a third of the way from a point to what one evaluation makes of it.
+
+# %%
+from jaxrl_reg import generative as g
+from jaxrl_reg.networks import denoisers
+from jaxrl_reg.types import Spec
+
+UPDATES, BATCH = (20, 32) if SMALL else (3_000, 256)
+ring = g.ring(8, 2.0, 0.08)
+
+
+def fit_flow(times, loss_of):
+    network = denoisers.denoiser_mlp(Spec(0, 2), (128, 128, 128), "silu", times=times, time_scale=10.0)
+    optimiser = optax.adam(1e-3)
+    params = network.init(jax.random.key(2))
+
+    def step(carry, key):
+        params, opt_state = carry
+        data_key, loss_key = jax.random.split(key)
+        x0 = ring.sample(data_key, BATCH)
+        slope = jax.grad(lambda p: loss_of(loss_key, lambda *x: network.apply(p, *x), x0)[0].mean())(params)
+        updates, opt_state = optimiser.update(slope, opt_state)
+        return (optax.apply_updates(params, updates), opt_state), None
+
+    keys = jax.random.split(jax.random.key(3), UPDATES)
+    (params, _), _ = jax.jit(lambda start: jax.lax.scan(step, start, keys))((params, optimiser.init(params)))
+    return lambda *x: network.apply(params, *x)
+
+
+velocity = fit_flow(1, g.flow_matching_loss)
+average = fit_flow(2, lambda key, u, x0: g.meanflow_loss(key, u, x0, equal_fraction=0.5))
+noise = jax.random.normal(jax.random.key(4), (1_000, 2))
+drawn = {
+    "flow matching, 1 step": g.integrate(velocity, noise, g.flow_times(1)),
+    "flow matching, 50 steps": g.integrate(velocity, noise, g.flow_times(50)),
+    "MeanFlow, 1 step": g.jump(average, noise, g.flow_times(1)),
+}
+half = 0.5 * jnp.stack(jnp.meshgrid(*[jnp.linspace(-2.6, 2.6, 14)] * 2), -1).reshape(-1, 2)  # z at time 1/2
+at = jnp.full(len(half), 0.5)
+fields = {"velocity": half - 0.5 * velocity(half, at), "average velocity": half - 0.5 * average(half, 0 * at, at)}
+
+figure, axes = plt.subplots(1, 5, figsize=(14, 3), layout="constrained")
+for axis, (name, ends) in zip(axes, fields.items(), strict=False):
+    axis.quiver(*2 * half.T, *(ends - 2 * half).T / 3, angles="xy", scale_units="xy", scale=1, width=0.005)
+    axis.set_title(name, fontsize=9)
+for axis, (name, points) in zip(axes[2:], drawn.items(), strict=True):
+    axis.plot(*ring.sample(jax.random.key(5), 1_000).T, ".", color="#cbd5e0", ms=2)
+    axis.plot(*points.T, ".", color="#2b6cb0", ms=1)
+    axis.set_title(name, fontsize=9)
+for axis in axes:
+    axis.set(xlim=(-2.9, 2.9), ylim=(-2.9, 2.9), aspect="equal", xticks=[], yticks=[])
+plt.show()
+
+# %% [markdown]
+# Every method of the toolbox on this ring, measured over seeds, by `python -m experiments run toolbox_2d`:
+#
+# ![fields and samples of every method](../experiments/results/toolbox_2d_samples.png)
 
 # %% [markdown]
 # Wrong shapes raise; nothing is broadcast behind your back.

@@ -57,13 +57,14 @@ def test_missing_arm_is_named():
 
 @pytest.mark.parametrize(("values", "code", "word"), [(GOOD, 0, "holds"), ({**GOOD, "ours": [1.0] * 4}, 1, "fails")])
 def test_run_writes_json_and_figure_and_ends_with_the_verdict(tmp_path, monkeypatch, capsys, values, code, word):
-    module = types.SimpleNamespace(CLAIM=CLAIM, run=lambda seeds, scale, say: values)
+    module = types.SimpleNamespace(CLAIM=CLAIM, run=lambda seeds, scale, say: say(f"at {scale}") or values)
     monkeypatch.setattr(harness, "load", lambda name: module)
     assert harness.main(["run", "toy", "--seeds", "4", "--seed-offset", "10", "--out", str(tmp_path)]) == code
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith(f"toy: {word}  ours ")
     record = json.loads((tmp_path / "toy.json").read_text())
     assert record["seeds"] == [10, 11, 12, 13]
     assert record["values"] == values
+    assert record["said"] == ["at small"]
     assert record["holds"] == (code == 0)
     assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
     assert "toy" in systems.table(tmp_path)

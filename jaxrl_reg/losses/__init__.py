@@ -37,7 +37,7 @@ from jaxrl_reg.losses.dispersive import (
     dispersive_l2_loss,
 )
 from jaxrl_reg.losses.distillation import masked_mean, self_evolution_target
-from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl
+from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl, switched_kl
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
 from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.invariance import irm_penalty, vrex_penalty
@@ -54,12 +54,14 @@ from jaxrl_reg.losses.policy import (
 )
 from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
 from jaxrl_reg.losses.potential import hamilton_jacobi_loss, wave_loss
+from jaxrl_reg.losses.preference import bradley_terry_loss
 from jaxrl_reg.losses.pretraining import (
     info_nce_loss,
     nt_xent_loss,
     prediction_loss,
     temporal_classification_loss,
 )
+from jaxrl_reg.losses.quantisation import vector_quantisation_loss
 from jaxrl_reg.losses.representation import (
     beer_bound,
     beer_loss,
@@ -102,6 +104,7 @@ __all__ = [
     "beer_loss",
     "behaviour_cloning_loss",
     "behaviour_cloning_nll",
+    "bradley_terry_loss",
     "categorical_kl",
     "clipped_double_q_target",
     "clipped_value_loss",
@@ -166,11 +169,13 @@ __all__ = [
     "squared_td_error",
     "srank",
     "supervised_contrastive_loss",
+    "switched_kl",
     "td_target",
     "temperature_loss",
     "temporal_classification_loss",
     "v_dice_losses",
     "vae_losses",
+    "vector_quantisation_loss",
     "violation_fraction",
     "vrex_penalty",
     "wave_loss",

@@ -54,6 +54,30 @@ def categorical_kl(p_logits: Array, q_logits: Array) -> Array:
     return jnp.where(possible, jnp.exp(log_p) * (log_p - log_q), 0.0).sum(-1)
 
 
+@shapes(p_logits="... A", p_inner="... K", q_logits="... A", q_inner="... K", switch="... A")
+def switched_kl(p_logits: Array, p_inner: Array, q_logits: Array, q_inner: Array, switch: Array) -> Array:
+    """``KL(p || q)`` of a choice and of a second one that is made only after some of the first.
+
+    The chain rule: ``KL`` of the choices, plus that of the second ones as often as ``p`` comes to them. The sum of both
+    without that weight, as in the released code, counts differences that never show in what is done.
+
+    Args:
+      p_logits: ``[..., A]``, of the first choice, any shift.
+      p_inner: ``[..., K]``, of the second, the same after every first that has one.
+      q_logits: ``[..., A]``.
+      q_inner: ``[..., K]``.
+      switch: ``[..., A]``, 1 for first choices after which the second is made, else 0.
+    Returns:
+      ``[...]``, nats; >= 0 up to rounding. Gradients flow into both.
+    Raises:
+      ValueError: shapes differ.
+    Edges: as those of ``categorical_kl``.
+    Source: Baker et al., 2022, Video PreTraining (VPT): keys with a switch for the camera, and its bins.
+    """
+    on = (jax.nn.softmax(p_logits, axis=-1) * switch).sum(-1)
+    return categorical_kl(p_logits, q_logits) + on * categorical_kl(p_inner, q_inner)
+
+
 def _finite_log_softmax(logits: Array, counts: Array) -> Array:
     """Log-probabilities, 0 where they do not count, so that no infinity meets a zero in a derivative."""
     return jnp.where(counts, jax.nn.log_softmax(logits, axis=-1), 0.0)

@@ -1,5 +1,6 @@
 """Encoders learnt before the task: objectives over transitions or videos, labels for videos, and what features know."""
 
+from jaxrl_reg.representation.bottlenecks import Bottleneck, gaussian, vector_quantised
 from jaxrl_reg.representation.labelling import Labeller, label, labeller
 from jaxrl_reg.representation.objectives import (
     Objective,
@@ -16,6 +17,7 @@ from jaxrl_reg.representation.probes import classifier_probe, linear_probe
 from jaxrl_reg.representation.variational import StateActionVae, state_action_vae
 
 __all__ = [
+    "Bottleneck",
     "Labeller",
     "Objective",
     "StateActionVae",
@@ -25,6 +27,7 @@ __all__ = [
     "cloning",
     "contrastive_dynamics",
     "forward_dynamics",
+    "gaussian",
     "inverse_dynamics",
     "label",
     "labeller",
@@ -32,4 +35,5 @@ __all__ = [
     "state_action_vae",
     "temporal_classification",
     "temporal_contrast",
+    "vector_quantised",
 ]

@@ -6,7 +6,8 @@ an ordinary data set, to be cloned by any agent; rows weigh by confidence, or no
 in which nothing happened (null actions) makes a clone livelier but changes how often it acts: weigh them down instead.
 
 Source: Baker et al., 2022, Video PreTraining (VPT): Learning to Act by Watching Unlabeled Online Videos. Left out:
-convolutions and attention over time (the windows are short), Minecraft's factorised actions.
+convolutions and attention over time (the windows are short). What is cloned from keys and a camera may be
+``policies.hierarchical``.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import jax.numpy as jnp
 
 from jaxrl_reg.data.samplers import take_around
 from jaxrl_reg.networks import mlp
-from jaxrl_reg.representation.objectives import action_loss
+from jaxrl_reg.representation.objectives import action_loss, factors
 from jaxrl_reg.types import Array, Dataset, Key, Metrics, PyTree, Spec, Transition
 
 
@@ -35,11 +36,19 @@ class Labeller(NamedTuple):
     radius: int
 
 
-def labeller(spec: Spec, hidden: Sequence[int] = (256, 256), *, radius: int = 1, discrete: bool = False) -> Labeller:
+def labeller(
+    spec: Spec,
+    hidden: Sequence[int] = (256, 256),
+    *,
+    radius: int = 1,
+    discrete: bool | Sequence[int] = False,
+) -> Labeller:
     """A perceptron on the ``2 radius + 2`` observations around an action, not causal. Train it by ``loops.pretrain``.
 
     ``discrete``: actions are one-hot; learnt by likelihood, labelled by the most likely one, with its probability as
-    confidence. Otherwise by squared error, clipped to [-1, 1], with confidence 1.
+    confidence. As sizes, ``(2, 2, 11)``: several one-hot factors side by side (keys, camera bins), independent given
+    the window; the confidence is the product of theirs. Otherwise by squared error, clipped to [-1, 1], with
+    confidence 1.
     """
     network = mlp(((2 * radius + 2) * (spec.observation_dim + 1), *hidden, spec.action_dim))
 
@@ -55,8 +64,10 @@ def labeller(spec: Spec, hidden: Sequence[int] = (256, 256), *, radius: int = 1,
         prediction = guess(params, window, mask)
         if not discrete:
             return jnp.clip(prediction, -1.0, 1.0), jnp.ones(prediction.shape[:-1])
-        probability = jax.nn.softmax(prediction)
-        return jax.nn.one_hot(prediction.argmax(-1), spec.action_dim), probability.max(-1)
+        parts = factors(prediction, discrete)
+        best = [jax.nn.one_hot(part.argmax(-1), part.shape[-1]) for part in parts]
+        sure = jnp.stack([jax.nn.softmax(part).max(-1) for part in parts]).prod(0)
+        return jnp.concatenate(best, -1), sure
 
     return Labeller(network.init, loss, predict, radius)
 

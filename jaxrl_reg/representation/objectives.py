@@ -21,8 +21,8 @@ ignores what ``B`` never moves. And no objective over videos alone can tell what
 itself; see ``envs.exogenous``.
 
 Sources: Brandfonbrener et al., 2023, Inverse Dynamics Pretraining Learns Good Representations for Multitask Imitation;
-Misra et al., 2024, Towards Principled Representation Learning from Videos for Reinforcement Learning. Left out: vector
-quantised bottlenecks, convolutions (bring an encoder), dropout.
+Misra et al., 2024, Towards Principled Representation Learning from Videos for Reinforcement Learning. Left out:
+convolutions (bring an encoder), dropout.
 """
 
 from __future__ import annotations
@@ -32,9 +32,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_reg import losses
+from jaxrl_reg.errors import UserError
 from jaxrl_reg.networks import mlp
+from jaxrl_reg.representation.bottlenecks import Bottleneck
 from jaxrl_reg.types import Array, Key, Metrics, Network, PyTree, Spec, Transition
 
 
@@ -53,14 +56,16 @@ def inverse_dynamics(
     encoder: Network,
     hidden: Sequence[int] = (256, 256),
     *,
-    discrete: bool = False,
+    discrete: bool | Sequence[int] = False,
     hold_next: bool = False,
 ) -> Objective:
     """Which action led from one observation to the next? ``f(phi(o), phi(o'))`` against ``a``.
 
-    Squared error, or with ``discrete`` the cross-entropy of logits against actions that are one-hot. ``hold_next``
-    stops the gradient through ``phi(o')``. The k-step variant predicts the first of ``k`` actions from the observation
-    after the last: sample with ``samplers.n_step(k, 1.0)``; it sees what takes several actions to move.
+    Squared error, or with ``discrete`` the cross-entropy of logits against actions that are one-hot; with the sizes of
+    several factors, ``discrete=(2, 2, 11)``, against one-hot numbers side by side, factors being independent given the
+    observations. ``hold_next`` stops the gradient through ``phi(o')``. The k-step variant predicts the first of ``k``
+    actions from the observation after the last: sample with ``samplers.n_step(k, 1.0)``; it sees what takes several
+    actions to move.
     """
     head = mlp((2 * _width(encoder, spec), *hidden, spec.action_dim))
 
@@ -72,7 +77,9 @@ def inverse_dynamics(
     return _objective(encoder, loss, head=head)
 
 
-def cloning(spec: Spec, encoder: Network, hidden: Sequence[int] = (256, 256), *, discrete: bool = False) -> Objective:
+def cloning(
+    spec: Spec, encoder: Network, hidden: Sequence[int] = (256, 256), *, discrete: bool | Sequence[int] = False
+) -> Objective:
     """Which action does the data take? ``pi(phi(o))`` against ``a``; losses as in ``inverse_dynamics``.
 
     The minimiser is the mean over everybody who might be acting: where their intentions cancel, it knows nothing.
@@ -86,21 +93,30 @@ def cloning(spec: Spec, encoder: Network, hidden: Sequence[int] = (256, 256), *,
     return _objective(encoder, loss, head=head)
 
 
-def autoencoding(spec: Spec, encoder: Network, hidden: Sequence[int] = (256, 256)) -> Objective:
-    """The observation back from its features, by squared error."""
+def autoencoding(
+    spec: Spec, encoder: Network, hidden: Sequence[int] = (256, 256), *, bottleneck: Bottleneck | None = None
+) -> Objective:
+    """The observation back from its features, by squared error; from what passes the ``bottleneck`` if there is one."""
     head = mlp((_width(encoder, spec), *hidden, spec.observation_dim))
 
     def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-        features = encoder.apply(params["encoder"], batch.observation)
-        return _named(losses.prediction_loss(head.apply(params["head"], features), batch.observation))
+        features, cost, metrics = _through(bottleneck, params, encoder.apply(params["encoder"], batch.observation), key)
+        error = losses.prediction_loss(head.apply(params["head"], features), batch.observation)
+        return _named(error + cost, metrics)
 
-    return _objective(encoder, loss, head=head)
+    return _objective(encoder, loss, bottleneck, head=head)
 
 
 def forward_dynamics(
-    spec: Spec, encoder: Network, hidden: Sequence[int] = (256, 256), *, with_action: bool = True, reach: int = 1
+    spec: Spec,
+    encoder: Network,
+    hidden: Sequence[int] = (256, 256),
+    *,
+    with_action: bool = True,
+    reach: int = 1,
+    bottleneck: Bottleneck | None = None,
 ) -> Objective:
-    """A later observation from the features of an earlier one, by squared error.
+    """A later observation from the features of an earlier one, or what passes the ``bottleneck``, by squared error.
 
     With ``with_action`` the decoder is told the action; without, this is forward modelling of videos. ``reach`` > 1:
     batches from ``samplers.future(reach)``, the decoder being told how many steps lie between.
@@ -109,14 +125,14 @@ def forward_dynamics(
     head = mlp((width, *hidden, spec.observation_dim))
 
     def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
-        parts = [encoder.apply(params["encoder"], batch.observation)]
+        features, cost, metrics = _through(bottleneck, params, encoder.apply(params["encoder"], batch.observation), key)
+        parts = [features]
         parts += [batch.action] if with_action else []
         parts += [_steps(batch, reach)] if reach > 1 else []
-        return _named(
-            losses.prediction_loss(head.apply(params["head"], jnp.concatenate(parts, -1)), batch.next_observation)
-        )
+        seen = head.apply(params["head"], jnp.concatenate(parts, -1))
+        return _named(losses.prediction_loss(seen, batch.next_observation) + cost, metrics)
 
-    return _objective(encoder, loss, head=head)
+    return _objective(encoder, loss, bottleneck, head=head)
 
 
 def contrastive_dynamics(
@@ -206,14 +222,25 @@ def temporal_classification(
     return _objective(encoder, loss, head=head)
 
 
-def _objective(encoder: Network, loss: Callable, **heads: Network) -> Objective:
-    networks = {"encoder": encoder, **heads}
+def _objective(encoder: Network, loss: Callable, bottleneck: Bottleneck | None = None, **heads: Network) -> Objective:
+    networks = {"encoder": encoder, **heads, **({} if bottleneck is None else {"bottleneck": bottleneck})}
 
     def init(key: Key) -> PyTree:
         keys = jax.random.split(key, len(networks))
         return {name: network.init(key) for (name, network), key in zip(networks.items(), keys, strict=True)}
 
-    return Objective(init, loss, lambda params, observation: encoder.apply(params["encoder"], observation))
+    def encode(params: PyTree, observation: Array) -> Array:
+        features = encoder.apply(params["encoder"], observation)
+        return features if bottleneck is None else bottleneck.read(params["bottleneck"], features)
+
+    return Objective(init, loss, encode)
+
+
+def _through(bottleneck: Bottleneck | None, params: PyTree, features: Array, key: Key) -> tuple[Array, Array, Metrics]:
+    """What passes, what that costs ``[B]``, and the bottleneck's metrics."""
+    if bottleneck is None:
+        return features, jnp.zeros(features.shape[0]), {}
+    return bottleneck.apply(params["bottleneck"], features, key)
 
 
 def _width(encoder: Network, spec: Spec) -> int:
@@ -222,17 +249,30 @@ def _width(encoder: Network, spec: Spec) -> int:
     return jax.eval_shape(encoder.apply, params, jax.ShapeDtypeStruct((1, spec.observation_dim), jnp.float32)).shape[-1]
 
 
-def action_loss(prediction: Array, action: Array, discrete: bool) -> tuple[Array, Metrics]:
-    """Mean error of predicted actions ``[B, A]``: squared, or the cross-entropy of logits against one-hot ones."""
+def action_loss(prediction: Array, action: Array, discrete: bool | Sequence[int]) -> tuple[Array, Metrics]:
+    """Mean error of predicted actions ``[B, A]``: squared, or the cross-entropy of logits against one-hot ones, summed
+    over the factors if ``discrete`` gives their sizes. ``accuracy`` counts actions of which every factor is right."""
     if not discrete:
         return _named(losses.behaviour_cloning_loss(prediction, action))
-    right = (prediction.argmax(-1) == action.argmax(-1)).astype(jnp.float32)
-    loss, metrics = _named(losses.cross_entropy_loss(prediction, action))
+    pairs = list(zip(factors(prediction, discrete), factors(action, discrete), strict=True))
+    right = jnp.stack([guess.argmax(-1) == taken.argmax(-1) for guess, taken in pairs]).all(0).astype(jnp.float32)
+    loss, metrics = _named(jnp.stack([losses.cross_entropy_loss(guess, taken) for guess, taken in pairs]).sum(0))
     return loss, {**metrics, "accuracy": right.mean()}
 
 
-def _named(error: Array) -> tuple[Array, Metrics]:
-    return error.mean(), {"loss": error.mean()}
+def factors(action: Array, discrete: bool | Sequence[int]) -> list[Array]:
+    """The factors ``[..., size]`` of actions, or of their logits, ``[..., A]``; one if ``discrete`` is True.
+
+    Raises ``UserError`` if the sizes do not add up to ``A``.
+    """
+    sizes = [action.shape[-1]] if isinstance(discrete, bool) else list(discrete)
+    if sum(sizes) != action.shape[-1]:
+        raise UserError(f"discrete={sizes} makes {sum(sizes)} numbers, actions have {action.shape[-1]}")
+    return jnp.split(action, np.cumsum(sizes)[:-1].tolist(), axis=-1)
+
+
+def _named(error: Array, metrics: Metrics | None = None) -> tuple[Array, Metrics]:
+    return error.mean(), {**(metrics or {}), "loss": error.mean()}
 
 
 def _steps(batch: Transition, reach: int) -> Array:

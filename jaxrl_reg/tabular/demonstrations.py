@@ -8,7 +8,7 @@ model is a ridge regression on them, without, it counts, which is the same for o
 Source: Tiapkin et al., 2024, Demonstration-Regularized RL; the exploration follows Tiapkin et al., 2023, Fast Rates for
 Maximum Entropy Exploration. Deviations: bonuses are ``scale width`` with one scale to choose, in units of value, since
 those of the theory are far too large to be of use; the model's own expectation stands for the true one in the
-certificate. Left out: rewards from preferences.
+certificate.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.losses import kl_regularised_value, log_barrier_cloning_loss
+from jaxrl_reg.losses import bradley_terry_loss, kl_regularised_value, log_barrier_cloning_loss
 from jaxrl_reg.tabular import finite_horizon
 from jaxrl_reg.tabular.finite_horizon import Process
 from jaxrl_reg.types import Array, Key
@@ -64,6 +64,54 @@ def clone_linear(
         return jax.nn.log_softmax(features @ theta)
 
     return jax.vmap(fit)(counts)
+
+
+def prefer(key: Key, first: Array, second: Array) -> Array:
+    """What a judge says who prefers the first of two returns ``[N]`` with probability ``sigma(first - second)``: 1 or 0
+    for each pair, float32 ``[N]``."""
+    return jax.random.bernoulli(key, jax.nn.sigmoid(first - second)).astype(jnp.float32)
+
+
+def reward_from_preferences(
+    first: tuple[Array, Array],
+    second: tuple[Array, Array],
+    preference: Array,
+    sizes: tuple[int, int],
+    ridge: Array | float = 1e-3,
+    iterations: int = 500,
+) -> Array:
+    """The reward ``[H, S, A]`` within [0, 1] under which the comparisons of trajectories are likeliest.
+
+    Bradley-Terry likelihood, mean over pairs, less ``ridge / 2`` times the square of the reward: what no comparison
+    speaks of stays worth nothing. Convex; solved by accelerated projected gradient. Only differences of returns
+    matter, so a step's reward is known up to what all trajectories share. No pessimism: whoever plans for it should
+    stay near the policy that the trajectories came from, where errors average out.
+
+    Args:
+      first: states and actions int ``[N, H]`` each, of one trajectory of each pair.
+      second: those of the other.
+      preference: ``[N]``, 1 where the first was preferred; :func:`prefer`.
+      sizes: ``(S, A)``.
+      ridge: >= 0, nats per squared reward.
+      iterations: static.
+    """
+    steps = jnp.arange(first[0].shape[1])
+    reward = jnp.zeros((len(steps), *sizes))
+
+    def objective(reward):
+        gains = (reward[steps, states, actions].sum(-1) for states, actions in (first, second))
+        return bradley_terry_loss(*gains, preference).mean() + 0.5 * ridge * jnp.square(reward).sum()
+
+    # A pair's return difference has at most 2 H entries of 1, and the logistic loss a curvature of at most 1/4.
+    rate = 1.0 / (0.5 * len(steps) + ridge)
+
+    def body(carry, index):
+        reward, ahead = carry
+        following = jnp.clip(ahead - rate * jax.grad(objective)(ahead), 0.0, 1.0)
+        return (following, following + index / (index + 3.0) * (following - reward)), None
+
+    (reward, _), _ = jax.lax.scan(body, (reward, reward), jnp.arange(iterations, dtype=reward.dtype))
+    return reward
 
 
 class Model(NamedTuple):
@@ -152,6 +200,7 @@ def ucbvi_ent(
     ridge: Array | float = 1.0,
     unseen: Array | float = 1.0,
     widen: bool = True,
+    reward: Array | None = None,
 ) -> Trace:
     """Identify a good policy of ``process``, whose rewards are known and whose transitions are not.
 
@@ -170,16 +219,17 @@ def ucbvi_ent(
       features: ``[S, A, D]`` for the linear case.
       ridge: of the linear case's regression.
       unseen: width of a cell never seen, without features; see :func:`estimate`.
+      reward: ``[H, S, A]`` within [0, 1], what is planned for where the process's own is not known, e.g.
+        :func:`reward_from_preferences`; the trace's values are those of the process's own.
     Returns:
       :class:`Trace`.
     """
     steps, _, actions = process.reward.shape
+    wanted = process.reward if reward is None else reward
 
     def body(counts, key):
         step_key, episode_key = jax.random.split(key)
-        chosen = plan(
-            estimate(counts, features, ridge, unseen), process.reward, log_reference, temperature, bonus_scale
-        )
+        chosen = plan(estimate(counts, features, ridge, unseen), wanted, log_reference, temperature, bonus_scale)
         wide = jnp.argmax(chosen.upper - chosen.lower, axis=-1)
         at = jax.random.randint(step_key, (), 0, steps + 1) if widen else steps
         here = (jnp.arange(steps) == at)[:, None, None]
@@ -187,7 +237,7 @@ def ucbvi_ent(
         states, taken, following = finite_horizon.episode(episode_key, process, log_policy)
         counts = counts.at[jnp.arange(steps), states, taken, following].add(1.0)
 
-        model = process._replace(transition=estimate(counts, features, ridge).transition)
+        model = process._replace(transition=estimate(counts, features, ridge).transition, reward=wanted)
         final = finite_horizon.soft_value_iteration(model, log_reference, temperature)[2]
         value = finite_horizon.start_value(process, jnp.exp(final))
         return counts, Trace(value, process.initial @ chosen.certificate[0])

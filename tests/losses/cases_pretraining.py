@@ -3,7 +3,7 @@
 import numpy as np
 
 SIZES = {"O": 3}
-RANGES = {"p_log_std": (-1.0, 1.0), "q_log_std": (-1.0, 1.0)}
+RANGES = {"switch": (0.0, 1.0), "p_log_std": (-1.0, 1.0), "q_log_std": (-1.0, 1.0)}
 
 
 def log_softmax(x):
@@ -39,6 +39,21 @@ def kl(a, s):
     return sum(np.exp(p[..., i]) * (p[..., i] - q[..., i]) for i in range(p.shape[-1]))
 
 
+def switched_kl(a, s):
+    """Every way to act, with its probabilities: the first choice alone, or the first and a second."""
+    p, q, p_inner, q_inner = (np.exp(log_softmax(x)) for x in (a.p_logits, a.q_logits, a.p_inner, a.q_inner))
+    total = 0.0
+    for i in range(a.switch.shape[-1]):
+        second = a.switch[..., i]
+        only = p[..., i] * np.log(p[..., i] / q[..., i])
+        both = sum(
+            p[..., i] * p_inner[..., k] * np.log(p[..., i] * p_inner[..., k] / (q[..., i] * q_inner[..., k]))
+            for k in range(p_inner.shape[-1])
+        )
+        total = total + (1 - second) * only + second * both
+    return total
+
+
 def normal_kl(a, s):
     p, q = np.exp(a.p_log_std), np.exp(a.q_log_std)
     return (np.log(q / p) + (p**2 + (a.p_mean - a.q_mean) ** 2) / (2 * q**2) - 0.5).sum(-1)
@@ -50,6 +65,7 @@ CASES = {
     "gaussian_kl": normal_kl,
     "info_nce_loss": info_nce,
     "nt_xent_loss": nt_xent,
+    "switched_kl": switched_kl,
     "prediction_loss": lambda a, s: ((a.prediction - s.target) ** 2).sum(-1) / a.prediction.shape[-1],
     "temporal_classification_loss": lambda a, s: (np.logaddexp(0, -a.real) + np.logaddexp(0, a.other)) / 2,
 }

@@ -67,3 +67,25 @@ def test_continuous_labels_stay_in_bounds():
     found = representation.label(walks(LENGTHS), model, jax.tree.map(lambda x: 50 * x, model.init(jax.random.key(0))))
     assert jnp.abs(found.action).max() == 1.0
     assert (found.extras["confidence"] == 1.0).all()
+
+
+def test_factors_are_labelled_one_by_one():
+    """Two factors, the sign of either axis; the confidence is the product of what each gives its best."""
+    rng = np.random.default_rng(0)
+    step = rng.choice([-1.0, 1.0], size=(200, 2))
+    action = np.concatenate([np.eye(2)[(step[:, k] > 0).astype(int)] for k in range(2)], 1)
+    seen, last = rng.normal(size=(200, 2)), np.ones(200)
+    rows = data.from_arrays(seen, action, 0 * last, 0 * last, last, seen + step, name="signs")
+    model = representation.labeller(Spec(2, 4), (), radius=0, discrete=(2, 2))
+    run = pretrain(model, batch_size=100, updates=300, sample=data.around(0))
+    state, _ = jax.jit(run)(jax.random.key(0), Hyper(learning_rate=3e-2), rows)
+    found = representation.label(rows, model, state.params)
+    np.testing.assert_array_equal(found.action, action)
+    logits = model.loss(jax.tree.map(jnp.zeros_like, state.params), data.around(0)(rows, jax.random.key(1), 8), None)
+    np.testing.assert_allclose(logits[0], 2 * np.log(2), rtol=1e-6)  # a sum over factors
+    even = model.predict(jax.tree.map(jnp.zeros_like, state.params), jnp.zeros((3, 2, 2)), jnp.ones((3, 2)))
+    np.testing.assert_allclose(even[1], 0.25)
+    with pytest.raises(UserError, match="makes 5 numbers"):
+        representation.labeller(Spec(2, 4), (), radius=0, discrete=(2, 3)).loss(
+            state.params, data.around(0)(rows, jax.random.key(1), 8), None
+        )

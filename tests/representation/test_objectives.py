@@ -24,17 +24,21 @@ def noisy(x, key):
 
 OBJECTIVES = {
     "autoencoding": representation.autoencoding(SPEC, ENCODER, (8,)),
+    "autoencoding_noisy": representation.autoencoding(SPEC, ENCODER, (8,), bottleneck=representation.gaussian(3)),
     "augmented": representation.augmented_contrast(SPEC, ENCODER, noisy, (8,)),
     "classification": representation.temporal_classification(SPEC, ENCODER, (8,), reach=2),
     "cloning": representation.cloning(SPEC, ENCODER, (8,)),
     "contrastive": representation.contrastive_dynamics(SPEC, ENCODER, (8,), projection=4),
+    "forward_quantised": representation.forward_dynamics(
+        SPEC, ENCODER, (8,), with_action=False, bottleneck=representation.vector_quantised(3, 16, 1)
+    ),
     "forward": representation.forward_dynamics(SPEC, ENCODER, (8,), reach=2),
     "inverse": representation.inverse_dynamics(SPEC, ENCODER, (8,)),
     "inverse_discrete": representation.inverse_dynamics(SPEC, ENCODER, (8,), discrete=True),
     "temporal": representation.temporal_contrast(SPEC, ENCODER),
 }
 NEED_ACTIONS = {"cloning", "contrastive", "forward", "inverse", "inverse_discrete"}
-NEED_NEXT = set(OBJECTIVES) - {"autoencoding", "augmented", "cloning"}
+NEED_NEXT = set(OBJECTIVES) - {"autoencoding", "autoencoding_noisy", "augmented", "cloning"}
 
 
 @pytest.fixture(scope="module")

@@ -202,6 +202,48 @@ def fallen():
     return float(visits[-1, 0])
 
 
+def test_a_reward_is_learnt_from_comparisons():
+    """Its differences of returns are those of the judge's own, and nothing is known of what was never compared."""
+    rng = np.random.default_rng(3)
+    reward = jnp.zeros((H, S, A)).at[2, 1, 0].set(1.0).at[0, 0, 1].set(0.8)
+    pairs = [
+        (jnp.asarray(rng.integers(S - 1, size=(20_000, H))), jnp.asarray(rng.integers(A, size=(20_000, H))))
+        for _ in "ab"
+    ]
+    gains = [reward[jnp.arange(H), states, actions].sum(-1) for states, actions in pairs]
+    said = demonstrations.prefer(jax.random.key(0), *gains)
+    assert abs(float(said[gains[0] == gains[1]].mean()) - 0.5) < 0.02
+    assert abs(float(said[gains[0] - gains[1] == 1.0].mean()) - 1 / (1 + np.exp(-1))) < 0.03
+    learn = jax.jit(lambda said, ridge: demonstrations.reward_from_preferences(*pairs, said, (S, A), ridge))
+    found = learn(said, 1e-4)
+    assert (found[:, S - 1] == 0).all()
+    assert ((found >= 0) & (found <= 1)).all()
+    other = jnp.asarray(rng.integers(S - 1, size=(500, H))), jnp.asarray(rng.integers(A, size=(500, H)))
+    true, learnt = (np.asarray(r[jnp.arange(H), other[0], other[1]].sum(-1)) for r in (reward, found))
+    np.testing.assert_allclose(learnt - learnt.mean(), true - true.mean(), atol=0.15)
+    assert np.abs(learn(said, 10.0)).max() < 0.05
+    # Where the judge says the opposite, so does the reward.
+    assert learn(1.0 - said, 1e-4)[2, 1, 0] < found[2, 1, 0] - 0.5
+
+
+def test_the_solution_is_the_constrained_minimum():
+    rng = np.random.default_rng(4)
+    pairs = [(jnp.asarray(rng.integers(2, size=(60, 2))), jnp.asarray(rng.integers(2, size=(60, 2)))) for _ in "ab"]
+    said, ridge = jnp.asarray(rng.integers(2, size=60), jnp.float32), 0.05
+    found = demonstrations.reward_from_preferences(*pairs, said, (2, 2), ridge)
+
+    def objective(reward):
+        gains = [reward[jnp.arange(2), states, actions].sum(-1) for states, actions in pairs]
+        return losses.bradley_terry_loss(*gains, said).mean() + 0.5 * ridge * jnp.square(reward).sum()
+
+    slope = jax.grad(objective)(found)
+    # Interior: no slope; at a bound: the slope points outwards.
+    inside = (found > 0) & (found < 1)
+    assert inside.any()
+    np.testing.assert_allclose(jnp.where(inside, slope, 0.0), 0.0, atol=1e-4)
+    assert (jnp.where(found == 0, slope, 0.0) >= -1e-6).all()
+
+
 def test_exploration_near_a_clone_finds_what_undirected_exploration_does_not():
     process = finite_horizon.lock(6)
     _, q = finite_horizon.value_iteration(process)
