@@ -117,22 +117,23 @@ def asha(eta: int = 3, first: int = 1, groups: int = 8) -> Rule:
     return rule
 
 
-def prediction(whole: int = 8, probability: float = 0.95, first: int = 2) -> Rule:
+def prediction(whole: int = 8, probability: float = 0.9, first: int = 1) -> Rule:
     """Stop a setting once its predicted final score is unlikely to beat the best.
 
-    ``whole`` settings, chosen at random, train to the end; regressions on their curves and settings then predict
-    the final scores of the others after every segment from ``first`` on. The best is the best of those that have
-    finished, or the one of those under way that is predicted to end highest.
+    All train for ``first`` segments. Then ``whole`` of them train to the end: the best half so far, which are likely to
+    be needed anyway and tell what becomes of the good ones, and others drawn at random. Regressions on their curves and
+    settings predict the final scores of the rest after every segment. The best is the best of those that have finished,
+    or the one of those under way that is predicted to end highest.
 
     Args:
-      whole: settings that are never stopped, at least 3.
+      whole: settings that train to the end, at least 3.
       probability: a setting stops if the chance that it ends below either is at least this, in [0.5, 1).
       first: segments before the first decision, at least 1.
     Raises:
       UserError: for values outside of these.
     Source: Baker, Gupta, Raskar and Naik, 2017, Accelerating Neural Architecture Search using Performance Prediction;
-      with ridge regression for their support vectors, the spread of left-out errors for that of the prediction, and the
-      second best, since here settings train side by side.
+      with ridge regression for their support vectors, the spread of left-out errors for that of the prediction, half of
+      the burn-in chosen, and the second best, since here settings train side by side.
     """
     if whole < 3 or not 0.5 <= probability < 1 or first < 1:
         raise UserError(
@@ -142,44 +143,45 @@ def prediction(whole: int = 8, probability: float = 0.95, first: int = 2) -> Rul
 
     def rule(curves: Curves) -> np.ndarray:
         settings, total = curves.scores.shape
-        taught = np.zeros(settings, bool)
-        taught[teachers_of(settings, whole)] = True
-        if (curves.done[taught] < total).any():
-            return taught & (curves.done < total)
+        done, lives = curves.done, np.all(curves.scores != -np.inf, axis=1)
+        begin = min(first, total)
+        if (lives & (done < begin)).any():
+            return lives & (done < begin)
+        taught = teachers_of(curves.scores[:, begin - 1], whole)
+        if (taught & lives & (done < total)).any():
+            return taught & lives & (done < total)
         # All others train side by side: one that was passed over once has fewer segments, and never comes back.
-        front = curves.done[~taught].max(initial=0)
-        going_on = ~taught & (curves.done == front) & (front < total)
+        front = done[~taught].max(initial=0)
+        going_on = ~taught & lives & (done == front) & (front < total)
         finals = curves.scores[:, -1]
-        complete = curves.done == total
-        best = finals[complete].max()
-        teachers = complete & np.isfinite(curves.scores).all(axis=1)
-        if front < first or teachers.sum() < 3 or not going_on.any():
+        complete = lives & (done == total)
+        if complete.sum() < 3 or not going_on.any():
             return going_on
         partial = curves.scores[going_on, :front]
-        failed = ~np.isfinite(partial).all(axis=1)
-        partial = np.nan_to_num(partial, neginf=0.0)
         # Of what is still to come: where little is known, a setting then keeps its place and gains what others gained.
         gain, spread = predict(
-            describe(curves.scores[teachers, :front], curves.features[teachers]),
-            finals[teachers] - curves.scores[teachers, front - 1],
+            describe(curves.scores[complete, :front], curves.features[complete]),
+            finals[complete] - curves.scores[complete, front - 1],
             describe(partial, curves.features[going_on]),
         )
         mean = partial[:, -1] + gain
-        chance = _normal_cdf((best - mean) / np.maximum(spread, 1e-12))
-        leader = np.where(
-            failed, -np.inf, mean
-        ).argmax()  # all of these train at once, so the best of them counts before it has finished
+        chance = _normal_cdf((finals[complete].max() - mean) / np.maximum(spread, 1e-12))
+        leader = mean.argmax()  # all of these train at once, so the best of them counts before it has finished
         behind = (mean[leader] - mean) / np.maximum(np.hypot(spread, spread[leader]), 1e-12)
-        chance = np.maximum(chance, _normal_cdf(behind))
-        going_on[going_on] = (chance < probability) & ~failed
+        going_on[going_on] = np.maximum(chance, _normal_cdf(behind)) < probability
         return going_on
 
     return rule
 
 
-def teachers_of(settings: int, whole: int) -> np.ndarray:
-    """Which settings train to the end, whatever happens; the same ones every time."""
-    return np.sort(np.random.default_rng(0).permutation(settings)[:whole])  # grids and Sobol points have periods
+def teachers_of(scores: np.ndarray, whole: int) -> np.ndarray:
+    """bool ``[H]``: the ``whole`` settings that train to the end, from the scores after the burn-in ``[H]``; half of
+    them the best, half drawn at random, the same ones every time. None that has failed."""
+    drawn = np.random.default_rng(0).permutation(len(scores))  # grids and Sobol points have periods
+    best_first = np.argsort(-scores, kind="stable")[: whole // 2]
+    others = drawn[~np.isin(drawn, best_first)]
+    order = [setting for setting in (*best_first, *others) if scores[setting] > -np.inf]
+    return np.isin(np.arange(len(scores)), order[:whole])
 
 
 def named(name: str) -> Rule:

@@ -104,12 +104,23 @@ def test_ridge_finds_a_line_and_says_how_far_off_it_is():
     assert (spread > 1.0).all()
 
 
+def test_teachers_are_the_best_so_far_and_others_drawn_but_none_that_failed():
+    scores = np.arange(20.0)
+    scores[[3, 19]] = -np.inf
+    taught = stopping.teachers_of(scores, 7)
+    assert taught.sum() == 7
+    assert taught[[18, 17, 16]].all()
+    assert not taught[[3, 19]].any()
+    assert stopping.teachers_of(np.full(20, -np.inf), 7).sum() == 0
+    assert (taught[:16].sum(), taught[:8].any()) == (4, True)  # not just the next best
+
+
 def test_prediction_finds_the_best_for_few_updates_and_teachers_train_to_the_end():
     shares, lost = [], []
     for seed in range(20):
         curves, features = made_up(40, noise=0.01, seed=seed)
-        done = stopping.replay(stopping.prediction(whole=5, probability=0.9), curves, features)
-        assert (done[stopping.teachers_of(40, 5)] == 20).all()
+        done = stopping.replay(stopping.prediction(whole=5, probability=0.9, first=2), curves, features)
+        assert (done[stopping.teachers_of(curves[:, 1], 5)] == 20).all()
         assert done.min() >= 2
         shares.append(done.sum() / curves.size)
         lost.append(curves[:, -1].max() - curves[done == 20, -1].max())
@@ -119,7 +130,7 @@ def test_prediction_finds_the_best_for_few_updates_and_teachers_train_to_the_end
 
 def test_a_stopped_setting_never_comes_back():
     curves, features = made_up(30, noise=0.05, seed=3)
-    for rule in (stopping.halving(), stopping.prediction(whole=5, probability=0.7)):
+    for rule in (stopping.halving(), stopping.prediction(whole=5, probability=0.7, first=2)):
         done, out = np.zeros(30, int), np.zeros(30, bool)
         taught = np.zeros(30, bool)
         while True:
@@ -128,7 +139,7 @@ def test_a_stopped_setting_never_comes_back():
             if not asked.any():
                 break
             assert not (asked & out).any()
-            waiting = done == 0  # those that prediction has not begun yet
+            waiting = (done == 2) & (done.max() < 20)  # those that prediction lets wait for the teachers
             out |= ~asked & ~waiting & (done < 20)
             taught |= asked
             done = done + asked
