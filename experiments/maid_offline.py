@@ -13,7 +13,7 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.optimize import minimize
+import optax
 
 from experiments.harness import Claim
 from experiments.maid import HIGHEST, LOWEST, Problem, line_search, random_search
@@ -39,6 +39,7 @@ NOISE = 2.0  # of rewards
 GRID, LINE = np.linspace(-2.0, 2.0, 3), np.linspace(LOWEST, HIGHEST, 13)
 SHARE = 3  # MAID gets one in so many of the grid's iterations
 STEP = 10.0
+EXACT_STEPS = 1_000
 
 
 def offline(key, size, dimensions, rows, held_out):
@@ -110,9 +111,18 @@ def offline(key, size, dimensions, rows, held_out):
         apart = solution(theta) - right
         return -jnp.vdot(apart, jnp.square(spread)[:, None] * apart)
 
-    starts = 2.0 * jax.random.normal(keys[4], (8, len(OFF))).at[0].set(0.0)
-    ends = jax.vmap(lambda start: minimize(lambda x: 100.0 * objective(x), start, method="BFGS").x)(starts)
-    ends = jnp.clip(jnp.where(jnp.isfinite(ends), ends, 0.0), -20.0, 20.0)
+    def descended(start):
+        """Where Adam ends on the exact objective, with steps that fade."""
+        optimiser = optax.adam(optax.cosine_decay_schedule(0.1, EXACT_STEPS))
+
+        def step(carry, _):
+            theta, state = carry
+            updates, state = optimiser.update(jax.grad(objective)(theta), state)
+            return (optax.apply_updates(theta, updates), state), None
+
+        return jax.lax.scan(step, (start, optimiser.init(start)), length=EXACT_STEPS)[0][0]
+
+    ends = jax.vmap(descended)(2.0 * jax.random.normal(keys[4], (8, len(OFF))).at[0].set(0.0))
     best = ends[jax.vmap(objective)(ends).argmin()]
     return Problem(upper, lower, constants, objective, jnp.zeros_like(right), best), value
 
