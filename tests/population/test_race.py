@@ -70,6 +70,10 @@ def test_asha_promotes_from_the_rungs_so_far_as_worked_by_hand():
         done = done + now
     assert asked == [[0, 1, 2], [1], [1], [3, 4, 5], [3, 5], [3, 5], *[[5]] * 6, [6, 7, 8], [7], [7]]
     assert sorted(stopping.replay(stopping.halving(), curves, np.zeros((9, 0)))) == [1] * 6 + [3] * 2 + [9]
+    done = np.array([3, 3, 3, 1, 1, 1, 0, 0, 0])  # the highest rung is served first: 1 before 3 and 5, those before 6
+    curves[:6, 0], curves[:3, 2] = [0.1, 0.2, 0.3, 0.9, 0.4, 0.8], [0.5, 0.6, 0.4]
+    seen = np.where(np.arange(9) < done[:, None], curves, np.nan)
+    assert np.flatnonzero(rule(stopping.Curves(seen, done, np.zeros((9, 0))))).tolist() == [1]
 
 
 def test_asha_brings_one_to_the_end_and_never_promotes_what_failed():
