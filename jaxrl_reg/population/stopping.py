@@ -142,7 +142,7 @@ def prediction(whole: int = 8, probability: float = 0.9, first: int = 1) -> Rule
         )
 
     def rule(curves: Curves) -> np.ndarray:
-        settings, total = curves.scores.shape
+        total = curves.scores.shape[1]
         done, lives = curves.done, np.all(curves.scores != -np.inf, axis=1)
         begin = min(first, total)
         if (lives & (done < begin)).any():
