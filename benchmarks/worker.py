@@ -23,6 +23,7 @@ def serve(prepare) -> None:
     """``prepare(options) -> (run, facts)`` with ``run(n)`` doing ``n`` units and waiting for the result.
 
     ``facts["unit"]`` says how much one unit is, in the workload's own unit (updates of all members, env steps, GEMMs).
+    ``run`` may return a dictionary: ``peak_bytes`` of its device, ``others_cpu`` seconds of processes that it directs.
     """
     options = json.loads(sys.argv[1])
     pin(options.get("core"))
@@ -32,19 +33,22 @@ def serve(prepare) -> None:
     def say(message: dict) -> None:
         os.write(out, (json.dumps(message) + "\n").encode())
 
+    def timed(count: int) -> dict:
+        wall, cpu = time.perf_counter(), time.process_time()
+        more = run(count) or {}
+        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+        return {"wall": wall, "cpu": cpu + more.pop("others_cpu", 0.0), "peak_bytes": peak, **more}
+
     started, cpu = time.perf_counter(), time.process_time()
     run, facts = prepare(options)
-    run(1)
+    first = timed(1)
     facts = {
         **facts,
+        "first": first,
         "prepare_seconds": time.perf_counter() - started,
         "prepare_cpu_seconds": time.process_time() - cpu,
     }
     say({"ready": facts})
     for line in sys.stdin:
-        count = json.loads(line)["run"]
-        wall, cpu = time.perf_counter(), time.process_time()
-        run(count)
-        wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
-        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
-        say({"wall": wall, "cpu": cpu, "peak_bytes": peak})
+        say(timed(json.loads(line)["run"]))

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+import atexit
+import json
 import os
+import socket
+import subprocess
+import sys
 import time
 
 from worker import serve
@@ -166,12 +171,18 @@ def diffusion(options):
 
 
 def gemm(options):
-    """One unit is 120 products of 256 x 256 float32 matrices in one compiled scan: forward form, or a training mix."""
+    """One unit is ``members`` chains of 120 products of 256 x 256 float32 matrices: forward form, or a training mix.
+
+    The chains are split over ``devices`` and run side by side on each: one is the limit of a core, an accelerator
+    wants many.
+    """
     import jax
     import jax.numpy as jnp
 
-    size, length = 256, 120
-    w = jax.random.normal(jax.random.key(0), (size, size)) / size**0.5
+    from jaxrl_reg import population
+    from jaxrl_reg.population import placement
+
+    size, length, members = 256, 120, options.get("members", 1)
     forms = {
         "forward": lambda x, w: x @ w,
         "input gradient": lambda x, w: jnp.einsum("ij,kj->ik", x, w),
@@ -179,34 +190,85 @@ def gemm(options):
     }
     chosen = [forms["forward"]] if options["form"] == "forward" else list(forms.values())
 
-    @jax.jit
-    def chain(x, w):
+    def chain(member, _):
         def body(x, _):
             for form in chosen:
-                x = form(x, w)
+                x = form(x, member[1])
             return x, None
 
-        return jax.lax.scan(body, x, None, length=length // len(chosen))[0]
+        return jax.lax.scan(body, member[0], None, length=length // len(chosen))[0]
+
+    devices = jax.devices()[: options.get("devices", 1)]
+    w = placement.place(jax.random.normal(jax.random.key(0), (members, size, size)) / size**0.5, devices)
+    run = jax.jit(lambda x, w: population.over_members(chain, members // len(devices), devices)((x, w), None))
 
     def go(count):
         x = w
         for _ in range(count):
-            x = chain(x, w)
+            x = run(x, w)
         jax.block_until_ready(x)
 
-    return go, {"unit": length, "version": jax.__version__}
+    return go, {"unit": members * length, "version": jax.__version__}
 
 
 KINDS = {"offline": offline, "online": online, "diffusion": diffusion, "gemm": gemm}
 
 
+def joined(options):
+    """The same with ``processes`` of them, each with its share of the members; this one directs the others.
+
+    Without ``processes``, or in a process that was started by another, only what is needed of that.
+    """
+    count, process = options.get("processes", 1), options.get("process", 0)
+    if count == 1:
+        return KINDS[options["kind"]](options)
+    if process == 0:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            options = {**options, "port": free.getsockname()[1]}
+    others = [
+        subprocess.Popen(
+            [sys.executable, __file__, json.dumps({**options, "process": i})],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        )
+        for i in range(1, count if process == 0 else 0)
+    ]  # fmt: skip
+    from jaxrl_reg.population import hosts
+
+    hosts.join(f"127.0.0.1:{options['port']}", count, process)
+    # Registered after JAX's own farewell and so called before it, which waits for all processes.
+    atexit.register(lambda: [other.stdin.close() for other in others])
+    run, facts = KINDS[options["kind"]](options)
+    for other in others:
+        other.stdout.readline()  # ready
+
+    def go(times):
+        for other in others:
+            other.stdin.write(json.dumps({"run": times}) + "\n")
+            other.stdin.flush()
+        more = run(times) or {}
+        replies = [json.loads(other.stdout.readline()) for other in others]
+        return {**more, "others_cpu": sum(reply["cpu"] for reply in replies)}
+
+    return go, facts
+
+
 def prepare(options):
-    os.environ.setdefault("JAX_PLATFORMS", options.get("platform", "cpu"))
+    if options.get("platform", "cpu") == "cpu":
+        os.environ.setdefault("JAX_PLATFORMS", "cpu")
     flags = os.environ.get("XLA_FLAGS", "")
     os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
-    if options.get("devices", 1) > 1:
-        os.environ["JAX_NUM_CPU_DEVICES"] = str(options["devices"])
-    return KINDS[options["kind"]](options)
+    os.environ["JAX_NUM_CPU_DEVICES"] = str(options.get("devices", 1) // options.get("processes", 1))
+    run, facts = joined(options)
+
+    def go(count):
+        import jax
+
+        more = run(count) or {}
+        stats = jax.local_devices()[0].memory_stats() or {}  # none on a CPU
+        return {**more, **({"peak_bytes": stats["peak_bytes_in_use"]} if "peak_bytes_in_use" in stats else {})}
+
+    return go, facts
 
 
 if __name__ == "__main__":
