@@ -31,11 +31,25 @@ SWITCHES = {
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    """Of the maps and their loss."""
+class Sizes:
+    """Of the networks of F and B."""
 
     hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(32,))
     features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
+    preprocessor: tuple[int, ...] = setting(
+        (1024, 1024, 512),
+        "of an mlp for F: what (s, a) and (s, z) pass before its heads; empty: nothing",
+        small=(32,),
+    )
+    backward_hidden: tuple[int, ...] = setting(
+        (256, 256, 256), "of an mlp for B; fewer layers make a smoother B", small=(32,)
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(Sizes):
+    """Of the maps and their loss."""
+
     representation: str = setting("mlp", "networks of F and B: mlp or attention")
     value: str = setting("none", "what knows the value of tasks beside F: none or expectile, a network V")
     f_regularisation: bool = setting(False, "pull F^T z to the reward that B knows by z, and the value after it")
@@ -93,7 +107,8 @@ def make(config: Config, spec: Spec) -> Maps:
             raise unknown(name, getattr(config, name), known)
     limit, size = config.hidden[0], config.features
     if config.representation == "mlp":
-        f, b = successor.forward_mlp(spec, size, limit=limit), successor.backward_mlp(spec, size, limit=limit)
+        f = successor.forward_mlp(spec, size, preprocessor=config.preprocessor, limit=limit)
+        b = successor.backward_mlp(spec, size, config.backward_hidden, limit=limit)
     else:
         f = successor.forward_attention(spec, size, limit=limit)
         b = successor.backward_transformer(spec, size, limit=limit)

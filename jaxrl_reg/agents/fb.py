@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxrl_reg.agents import _successor
+from jaxrl_reg.agents import _forward_backward, _successor
 from jaxrl_reg.agents._successor import State, mix_z, sample_z
 from jaxrl_reg.types import Agent, Paper, Spec, pytree, setting
 
@@ -29,9 +29,8 @@ KIND = "offline"
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(32,))
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
+class Config(_forward_backward.Sizes):
+    """The sizes of F and B bound the actor's too."""
 
 
 @pytree

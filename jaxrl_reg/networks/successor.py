@@ -55,12 +55,21 @@ def forward_mlp(
 ) -> Network:
     """F of FB and its conservative kin: (s, a) and (s, z) pass a network each, which all heads share.
 
-    The first layer of every network is ``tanh(LayerNorm(.))``. Heads of 1024 are those of the FB and VC-FB papers, 256
-    those of their code in BREEZE's comparison.
+    With an empty ``preprocessor`` the heads see (s, a, z) side by side and share nothing. The first layer of every
+    network is ``tanh(LayerNorm(.))``. Heads of 1024 are those of the FB and VC-FB papers, 256 those of their code in
+    BREEZE's comparison.
 
     Returns:
       ``init(key) -> params`` and ``apply(params, observation, action, z, *, key=None) -> [heads, ..., features]``.
     """
+    if not preprocessor:
+        whole = (spec.observation_dim + spec.action_dim + features, *_capped(head, limit), features)
+        plain = ensemble(_unit_mlp(whole, layer_norm="first_tanh"), heads)
+
+        def direct(params: PyTree, observation: Array, action: Array, z: Array, *, key: Key | None = None) -> Array:
+            return plain.apply(params, _joined(observation, action, z))
+
+        return Network(plain.init, direct)
     preprocessor = _capped(preprocessor, limit)
     of_action = _preprocessor(spec.observation_dim + spec.action_dim, preprocessor, "first_tanh")
     of_task = _preprocessor(spec.observation_dim + features, preprocessor, "first_tanh")

@@ -17,12 +17,13 @@ RNG = np.random.default_rng(0)
 S, A, Z = (RNG.normal(size=(4, n)).astype(np.float32) for n in (3, 2, D))
 SMALL = {
     "forward_mlp": successor.forward_mlp(SPEC, D, limit=LIMIT),
+    "forward_direct": successor.forward_mlp(SPEC, D, preprocessor=(), limit=LIMIT),
     "forward_attention": successor.forward_attention(SPEC, D, limit=LIMIT, dropout=0.5),
     "backward_mlp": successor.backward_mlp(SPEC, D, limit=LIMIT),
     "backward_transformer": successor.backward_transformer(SPEC, D, limit=LIMIT, dropout=0.5),
     "task_actor": successor.task_actor(SPEC, D, limit=LIMIT),
 }
-INPUTS = {"forward_mlp": (S, A, Z), "forward_attention": (S, A, Z), "task_actor": (S, Z)}
+INPUTS = {"forward_mlp": (S, A, Z), "forward_direct": (S, A, Z), "forward_attention": (S, A, Z), "task_actor": (S, Z)}
 
 
 def count(network):
@@ -115,6 +116,10 @@ def numpy_forward_mlp(p):
     return np.stack([perceptron(member(p["heads"], j), side(acted, asked), 3) for j in range(2)])
 
 
+def numpy_forward_direct(p):
+    return np.stack([perceptron(member(p, j), side(S, A, Z), 3) for j in range(2)])
+
+
 def numpy_task_actor(p):
     seen, asked = perceptron(p["state"], S, 3, end=relu), perceptron(p["task"], side(S, Z), 3, end=relu)
     return perceptron(p["body"], side(seen, asked), 3, end=np.tanh)
@@ -175,6 +180,7 @@ def numpy_backward_transformer(p):
 
 NUMPY = {
     "forward_mlp": numpy_forward_mlp,
+    "forward_direct": numpy_forward_direct,
     "forward_attention": numpy_forward_attention,
     "backward_mlp": lambda p: perceptron(p, S, 4),
     "backward_transformer": numpy_backward_transformer,
