@@ -100,6 +100,7 @@ def test_page_is_well_formed_and_asks_for_nothing_outside_itself(written):
     text = (directory / "report.html").read_text()
     page = Page(text)
     assert len(page.addresses) == 8
+    assert "Expected score of the best of k policies" in text
     assert all(address.startswith("data:image/svg+xml;base64,") for address in page.addresses)
     assert not re.search(r"""(src|href|srcset)\s*=\s*["']?(https?:)?//|@import|url\(""", text)
     assert 'srcdoc="&lt;svg' in text  # a recording that needs nothing else is inside
@@ -192,6 +193,17 @@ def test_a_data_set_without_references_is_judged_by_returns(tmp_path):
     assert "minus bc" not in text
     assert 'href="rollout.html"' in text  # linked; nothing that asks elsewhere is embedded
     assert "cdn.example.com" not in text
+
+
+def test_the_tuning_budget_goes_from_a_blind_pick_to_the_best_of_all_policies(written):
+    frame, about = synthetic.make_frame(), synthetic.make_about()
+    ours, baseline = report.lines(report.analyse(frame, about, "rebrac", ["actor_bc_coef"])).tuning
+    scores = np.concatenate([scores_of(frame, "rebrac", setting, 4000) for setting in range(3)])
+    np.testing.assert_array_equal(ours.x, np.arange(1, scores.size + 1))
+    pairs = np.maximum.outer(scores, scores)[~np.eye(scores.size, dtype=bool)]
+    np.testing.assert_allclose(ours.y[[0, 1, -1]], [scores.mean(), pairs.mean(), scores.max()], rtol=1e-5)
+    assert baseline.baseline
+    assert len(baseline.x) == len(scores_of(frame, "bc", 0, 4000))
 
 
 def test_verdict_names_setting_numbers_and_that_the_best_was_chosen(written):
