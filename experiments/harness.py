@@ -38,14 +38,15 @@ class Claim:
     """What must come out, stated before anything runs. ``margin`` is in the metric's unit.
 
     The claim holds if, for every baseline and for the ablation, the confidence interval of the paired difference
-    (method minus rival over the same seeds; reversed if lower is better) lies above ``margin``.
+    (method minus rival over the same seeds; reversed if lower is better) lies above ``margin``. ``ablation`` is None
+    where a baseline is the method without what is claimed.
     """
 
     statement: str
     paper: str
     method: str
     baselines: tuple[str, ...]
-    ablation: str
+    ablation: str | None
     metric: str
     systems: tuple[int, ...] = ()  # rows of the table of systems that this is evidence for
     higher_is_better: bool = True
@@ -53,7 +54,7 @@ class Claim:
 
     @property
     def rivals(self) -> tuple[str, ...]:
-        return (*self.baselines, self.ablation)
+        return self.baselines if self.ablation is None else (*self.baselines, self.ablation)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,7 +145,8 @@ def run(name: str, seeds: Sequence[int], scale: str, out: pathlib.Path) -> bool:
     module = load(name)
     claim: Claim = module.CLAIM
     print(f"{name}: {claim.statement}")
-    print(f"{name}: {claim.method} against {', '.join(claim.baselines)}; ablation: {claim.ablation}; {claim.metric}")
+    ablation = "" if claim.ablation is None else f" ablation: {claim.ablation};"
+    print(f"{name}: {claim.method} against {', '.join(claim.baselines)};{ablation} {claim.metric}")
     started = time.monotonic()
     out.mkdir(parents=True, exist_ok=True)
     more = {"out": out} if "out" in inspect.signature(module.run).parameters else {}

@@ -1,5 +1,6 @@
 """The harness: verdicts, files, errors; and that SYSTEMS.md is what the committed results say."""
 
+import dataclasses
 import json
 import types
 
@@ -48,6 +49,11 @@ def test_lower_is_better_reverses_the_sign():
         True,
         True,
     ]
+
+
+def test_a_claim_may_have_no_ablation_of_its_own():
+    claim = dataclasses.replace(CLAIM, ablation=None)
+    assert [d.rival for d in harness.judge(claim, GOOD)] == ["theirs"]
 
 
 def test_missing_arm_is_named():
