@@ -7,6 +7,12 @@ so a forecaster that sees one scene has to guess. A modular one learns in phases
 decoder), a description of style by which scenes of one environment know each other (contrastive), modulators of the
 decoder, and all of these together. In a test it is told the mean style of 64 scenes of the environment that are known
 to their end. The plain forecaster is the same encoder and decoder, trained for as many updates.
+
+What the record says besides: where the style comes from hardly matters, since the phase that moves everything but the
+encoder learns it as well without the contrastive one. An invariance penalty has nothing to do here and costs a little.
+Three steps of refinement, as published, gain about one per cent; thirty larger ones satisfy the style and lose the
+scene. And whoever may take gradients on the 64 scenes needs no modules: the plain forecaster, tuned on them, comes near
+the modular one. With eight scenes it does not, and the modular one is told eight about as well as 64.
 """
 
 from __future__ import annotations
