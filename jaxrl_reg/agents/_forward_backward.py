@@ -39,10 +39,9 @@ class Sizes:
     preprocessor: tuple[int, ...] = setting(
         (1024, 1024, 512),
         "of an mlp for F: what (s, a) and (s, z) pass before its heads; empty: nothing",
-        small=(32,),
     )
     backward_hidden: tuple[int, ...] = setting(
-        (256, 256, 256), "of an mlp for B; fewer layers make a smoother B", small=(32,)
+        (256, 256, 256), "of an mlp for B; fewer layers make a smoother B", small=(32, 32, 32)
     )
 
 
