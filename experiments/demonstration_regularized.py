@@ -138,11 +138,16 @@ def run(seeds, scale, say):
         results[arm] = values[:, at[0]].tolist()
         results[f"{arm}, after {SHOWN[1]}"] = values[:, at[1]].tolist()
 
-    def best_of(arm, candidates, when=0):
-        """Keep the candidate, ``{settings: values}``, that is best when it counts."""
-        chosen = max(candidates, key=lambda settings: np.asarray(candidates[settings])[:, at[when]].mean())
-        say(f"{arm}, best settings: {chosen}")
-        keep(arm, candidates[chosen])
+    def best_of(arm, candidates):
+        """For either number of episodes, keep the candidate, ``{settings: values}``, that is best by then."""
+        for after, place in zip(SHOWN[:2], at[:2], strict=True):
+            chosen = max(
+                candidates, key=lambda settings, place=place: np.asarray(candidates[settings])[:, place].mean()
+            )
+            values = np.asarray(candidates[chosen])
+            means = np.round(values[:, at].mean(0), 3)
+            say(f"{arm}, best settings for {after} episodes: {chosen}: after {SHOWN} {means}")
+            results[arm if after == SHOWN[0] else f"{arm}, after {after}"] = values[:, place].tolist()
 
     references = {}
     for number in DEMONSTRATIONS:
@@ -172,7 +177,7 @@ def run(seeds, scale, say):
         by_settings[f"bonus {bonus}, unseen {unseen}"] = jax.vmap(lambda key, one=one: one(key))(run_keys)
     best_of("UCBVI", by_settings)
     modest = {settings: values for settings, values in by_settings.items() if settings.endswith(f"unseen {UNSEEN[0]}")}
-    best_of("UCBVI, no full optimism", modest, when=1)
+    best_of("UCBVI, no full optimism", modest)
 
     judged = functools.partial(preferred, temperature=COMPARED, process=process, episodes=SHOWN[1])
     values, known = jax.vmap(judged)(run_keys, references["80 demonstrations"])

@@ -240,6 +240,7 @@ def test_the_solution_is_the_constrained_minimum():
     # Interior: no slope; at a bound: the slope points outwards.
     inside = (found > 0) & (found < 1)
     assert inside.any()
+    assert ((found >= 0) & (found <= 1)).all()
     np.testing.assert_allclose(jnp.where(inside, slope, 0.0), 0.0, atol=1e-4)
     assert (jnp.where(found == 0, slope, 0.0) >= -1e-6).all()
 
