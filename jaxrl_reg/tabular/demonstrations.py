@@ -99,8 +99,8 @@ def reward_from_preferences(
     reward = jnp.zeros((len(steps), *sizes))
 
     def objective(reward):
-        gains = (reward[steps, states, actions].sum(-1) for states, actions in (first, second))
-        return bradley_terry_loss(*gains, preference).mean() + 0.5 * ridge * jnp.square(reward).sum()
+        one, other = (reward[steps, states, actions].sum(-1) for states, actions in (first, second))
+        return bradley_terry_loss(one, other, preference).mean() + 0.5 * ridge * jnp.square(reward).sum()
 
     # A pair's return difference has at most 2 H entries of 1, and the logistic loss a curvature of at most 1/4.
     rate = 1.0 / (0.5 * len(steps) + ridge)
