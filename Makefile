@@ -69,7 +69,7 @@ format: install
 	$(BIN)/ruff format .
 
 types: install
-	$(BIN)/pyright
+	$(BIN)/pyright --pythonpath $(BIN)/python
 
 bench: install
 	$(BIN)/python -m benchmarks

@@ -116,7 +116,11 @@ def make(config: Config, spec: Spec) -> Agent:
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         return core.act(state.td3, observation, hyper, key, explore)
 
-    def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
-        return core.measure(state.td3, batch, hyper, key)
+    of_critics = core.measure
+    if of_critics is None:
+        return Agent(init, update, act)
 
-    return Agent(init, update, act, measure=measure if core.measure else None)
+    def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
+        return of_critics(state.td3, batch, hyper, key)
+
+    return Agent(init, update, act, measure=measure)

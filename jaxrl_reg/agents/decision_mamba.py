@@ -14,7 +14,7 @@ Metrics: ``actor_loss`` against the refined action, ``action_error`` against the
 from __future__ import annotations
 
 import dataclasses
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import jax.numpy as jnp
 
@@ -80,10 +80,11 @@ def make(config: Config, spec: Spec) -> Agent:
 
         def loss(params):
             found = model.apply(params, *inputs, key=key if config.dropout > 0 else None)
+            next_observation, predicted_return = cast(tuple[Array, Array], (found.next_observation, found.next_return))
             parts = {
                 "actor_loss": losses.behaviour_cloning_loss(found.action, label),
-                "observation_loss": losses.huber_loss(found.next_observation, batch.next_observation, 1.0).mean(-1),
-                "return_loss": losses.huber_loss(found.next_return, next_return, 1.0),
+                "observation_loss": losses.huber_loss(next_observation, batch.next_observation, 1.0).mean(-1),
+                "return_loss": losses.huber_loss(predicted_return, next_return, 1.0),
                 "action_error": losses.behaviour_cloning_loss(found.action, batch.action),
             }
             parts = {name: losses.masked_mean(part, mask) for name, part in parts.items()}

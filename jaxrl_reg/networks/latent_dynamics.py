@@ -35,7 +35,8 @@ def latent_lstm(latent: int, hidden: int = 1024) -> Network:
         return {"cell": cell.init(cell_key, start(()), jnp.zeros(latent)), "readout": readout.init(out_key)}
 
     def step(params: PyTree, carry: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
-        return cell.apply(params["cell"], carry, x)
+        carry, out = cell.apply(params["cell"], carry, x)
+        return carry, jnp.asarray(out)
 
     return _over_window(init, start, step, readout)
 

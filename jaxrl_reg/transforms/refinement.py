@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TypeVar
+from typing import Any, TypeVar, cast
 
 import jax
 import optax
@@ -35,8 +35,8 @@ def refine(
     def body(carry, _):
         latent, state = carry
         value, gradient = jax.value_and_grad(loss)(latent)
-        change, state = optimiser.update(gradient, state, latent)
-        return (optax.apply_updates(latent, change), state), value
+        change, state = optimiser.update(gradient, state, cast(Any, latent))
+        return (optax.apply_updates(cast(Any, latent), change), state), value
 
-    (latent, _), values = jax.lax.scan(body, (latent, optimiser.init(latent)), None, steps)
-    return latent, values
+    (refined, _), values = jax.lax.scan(body, (latent, optimiser.init(cast(Any, latent))), None, steps)
+    return cast(T, refined), values
