@@ -38,7 +38,7 @@ class Config:
     """Settings of all."""
 
     hidden: tuple[int, ...] = setting((512, 512), "widths of the hidden layers")
-    features: int = setting(50, "D, the dimension of phi, psi and z")
+    features: int = setting(50, "D, the dimension of phi, psi and z", small=8)
     q_loss: bool = setting(False, "fit psi^T z only, instead of every feature")
 
 

@@ -34,14 +34,15 @@ SWITCHES = {
 class Sizes:
     """Of the networks of F and B."""
 
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(32,))
+    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(16,))
     features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
     preprocessor: tuple[int, ...] = setting(
         (1024, 1024, 512),
         "of an mlp for F: what (s, a) and (s, z) pass before its heads; empty: nothing",
+        small=(16,),
     )
     backward_hidden: tuple[int, ...] = setting(
-        (256, 256, 256), "of an mlp for B; fewer layers make a smoother B", small=(32, 32, 32)
+        (256, 256, 256), "of an mlp for B; fewer layers make a smoother B", small=(16, 16)
     )
 
 
@@ -56,7 +57,7 @@ class Config(Sizes):
     ridge: float = setting(1e-2, "on the covariance of B in that reward; its mean eigenvalue is 1")
     target_dropout: bool = setting(False, "dropout in the slow copies too, as in BREEZE's released code")
     conservatism: str = setting("none", "none, vc or mc")
-    samples: int = setting(12, "actions in the penalty of conservatism")
+    samples: int = setting(12, "actions in the penalty of conservatism", small=6)
     uniform_share: float = setting(0.5, "fraction of them that is uniform; a third of the others is of each other kind")
     target_penalty: float | None = setting(None, "a multiplier holds the penalty there; None: its weight is fixed")
     conservative_weight: float = setting(1.0, "weight of the penalty, times the multiplier")

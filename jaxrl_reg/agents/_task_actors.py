@@ -29,10 +29,11 @@ Value = Callable[[Array, Array, Array], Array]
 class Config:
     """Of the actors."""
 
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(32,))
+    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(16,))
     features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
     actor: str = setting("deterministic", "deterministic, gaussian, diffusion or diffusion_bc")
     steps: int = setting(10, "denoising steps; 5 for walker and Kitchen", small=3)
+    time_width: int = setting(128, "width of the noise level's embedding in the diffusion actor", small=8)
     actor_dropout: float = setting(0.1, "dropout in the diffusion actor")
     candidates: int = setting(64, "samples of it among which F^T z chooses when acting", small=4)
     train_candidates: int = setting(1, "samples of it among which F^T z chooses a'; 2 to 9 for some data")
@@ -107,7 +108,7 @@ def diffusing(config: Config, spec: Spec, *, weighted: bool) -> TaskActor:
     """
     features, steps, dropout = config.features, config.steps, config.actor_dropout
     options = {"dropout": dropout, "time_scale": float(steps), "film_width": features, "film": "multiplicative"}
-    network = denoiser_resnet(spec, min(1024, config.hidden[0]), **options)
+    network = denoiser_resnet(spec, min(1024, config.hidden[0]), time_width=config.time_width, **options)
     joint = dataclasses.replace(spec, observation_dim=spec.observation_dim + features)
 
     def apply(params: PyTree, x: Array, time: Array, asked: Array, key: Key | None = None) -> Array:

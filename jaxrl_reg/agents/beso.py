@@ -63,7 +63,7 @@ class Config:
     hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers of mlp")
     network: str = setting("mlp", "denoiser: mlp, or gpt over tokens of states and actions")
     gpt_hidden: int = setting(240, "width of gpt; a multiple of its heads")
-    gpt_layers: int = setting(4, "blocks of gpt")
+    gpt_layers: int = setting(4, "blocks of gpt", small=1)
     gpt_heads: int = setting(4, "attention heads of gpt")
     gpt_dropout: float = setting(0.05, "attention dropout of gpt")
     history: int = setting(1, "states that a plan is made from, the present one included")

@@ -49,7 +49,7 @@ class Config:
     n_critics: int = setting(2, "number of critics, at least 2; the target takes their minimum")
     steps: int = setting(5, "denoising steps")
     estimate: str = setting("chain", "the action in the actor's value term: chain, or one_step (EDP)")
-    candidates: int = setting(50, "samples among which the critics choose when acting")
+    candidates: int = setting(50, "samples among which the critics choose when acting", small=4)
     backup_candidates: int = setting(1, "samples over which the target takes the largest value; 10 for AntMaze")
     average_every: int = setting(5, "updates per step of the actor's average")
 

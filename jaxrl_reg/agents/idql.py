@@ -41,10 +41,11 @@ class Config:
     hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers of critics and value")
     n_critics: int = setting(2, "number of critics; their minimum is used")
     actor_hidden: int = setting(256, "width of the actor's residual blocks")
-    blocks: int = setting(3, "residual blocks of the actor")
+    blocks: int = setting(3, "residual blocks of the actor", small=1)
+    time_width: int = setting(128, "width of the noise level's embedding in the actor", small=8)
     actor_dropout: float = setting(0.1, "dropout in the actor")
     steps: int = setting(5, "denoising steps")
-    candidates: int = setting(64, "samples among which the critics choose when acting; 16 to 256")
+    candidates: int = setting(64, "samples among which the critics choose when acting; 16 to 256", small=4)
     max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
     decay_steps: int = setting(3_000_000, "updates over which the actor's learning rate falls to 0; 0: constant")
 
@@ -71,7 +72,9 @@ class State(NamedTuple):
 
 
 def make(config: Config, spec: Spec) -> Agent:
-    network = denoiser_resnet(spec, config.actor_hidden, config.blocks, dropout=config.actor_dropout)
+    network = denoiser_resnet(
+        spec, config.actor_hidden, config.blocks, time_width=config.time_width, dropout=config.actor_dropout
+    )
     q = networks.q_network(spec, config.hidden, config.n_critics)
     v = networks.value_network(spec, config.hidden)
 

@@ -30,7 +30,7 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(fb.Config):
-    samples: int = setting(12, "actions in the penalty")
+    samples: int = setting(12, "actions in the penalty", small=6)
     uniform_share: float = setting(0.5, "fraction of them that is uniform; a third of the others is of each other kind")
     target_penalty: float | None = setting(50.0, "the multiplier holds the penalty there; None: no multiplier")
 

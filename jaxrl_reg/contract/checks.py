@@ -132,16 +132,16 @@ def state(subject: Subject) -> None:
 def purity(subject: Subject) -> None:
     """Tracing twice gives the same program, and no tracer survives: nothing is read or kept outside the arguments."""
     functions, initial = subject.functions(), subject.traces["init"].out
-    known = len(_subject.live_tracers())
-    again = {label: _subject.trace(f, *subject.arguments(name, initial)) for label, (name, f) in functions.items()}
-    if (total := len(_subject.live_tracers())) > known:
-        for label, (name, function) in functions.items():
-            _subject.trace(function, *subject.arguments(name, initial))
-            if len(_subject.live_tracers()) > total:
-                raise Broken(
-                    f"{label}: a traced value is kept after the call (in a global, a closure, an attribute); return it "
-                    "instead"
-                )
+    with _subject.new_tracers() as kept:
+        again = {label: _subject.trace(f, *subject.arguments(name, initial)) for label, (name, f) in functions.items()}
+        if total := kept():
+            for label, (name, function) in functions.items():
+                _subject.trace(function, *subject.arguments(name, initial))
+                if kept() > total:
+                    raise Broken(
+                        f"{label}: a traced value is kept after the call (in a global, a closure, an attribute); "
+                        "return it instead"
+                    )
     for label, once in subject.traces.items():
         same_text = _text(once.jaxpr) == _text(again[label].jaxpr)
         if not same_text or not _equal_constants(once.jaxpr.consts, again[label].jaxpr.consts):
@@ -181,9 +181,9 @@ def vmap(subject: Subject) -> None:
 def branches(subject: Subject) -> None:
     """Delayed updates stay branches in a population, because they look at ``step``, which is not batched."""
     keys, hypers = subject.stacked
-    index = jnp.int32(0)
+    index, member = jnp.int32(0), jax.eval_shape(lane, (subject.initial, keys, hypers), 0)
     all_of_them = subject.train_all.trace(subject.initial, index, keys, hypers, subject.data)  # type: ignore[attr-defined]
-    alone = subject.train.trace(lane(subject.initial, 0), index, keys[0], lane(hypers, 0), subject.data)  # type: ignore[attr-defined]
+    alone = subject.train.trace(member[0], index, *member[1:], subject.data)  # type: ignore[attr-defined]
     found, kept = (_subject.equations(traced.jaxpr.jaxpr, "cond") for traced in (alone, all_of_them))
     if kept < found:
         raise Broken(
@@ -195,21 +195,21 @@ def branches(subject: Subject) -> None:
 @_check("vmap")
 def members(subject: Subject) -> None:
     """A member of a population equals its single run to 1e-5, absolute and relative, after 20 updates (on-policy 4)."""
-    states, metrics = subject.history[0]
+    initial, (states, metrics) = on_host(subject.initial), map(on_host, subject.history[0])
     for index, member in enumerate(subject.members[:4]):
         key = jax.random.key(member.seed)
         alone = subject.start(key, member.hyper)
-        _compare(alone, lane(subject.initial, index), f"init of {member.label}")
+        _compare(alone, initial, index, f"init of {member.label}")
         alone, alone_metrics = subject.train(alone, jnp.int32(0), key, member.hyper, subject.data)
-        _compare(alone, lane(states, index), f"{subject.updates} updates of {member.label}")
-        _compare(alone_metrics, lane(metrics, index), f"metrics of {member.label}")
+        _compare(alone, states, index, f"{subject.updates} updates of {member.label}")
+        _compare(alone_metrics, metrics, index, f"metrics of {member.label}")
 
 
-def _compare(single: PyTree, member: PyTree, label: str) -> None:
-    single, member = on_host(single), on_host(member)
-    for path, expected in single.items():
-        if not np.allclose(member[path], expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
-            gap = np.max(np.abs(member[path].astype(np.float64) - expected))
+def _compare(single: PyTree, members: dict[str, np.ndarray], index: int, label: str) -> None:
+    for path, expected in on_host(single).items():
+        found = members[path][index]
+        if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            gap = np.max(np.abs(found.astype(np.float64) - expected))
             raise Broken(
                 f"{label}: {path} differs by {gap:.2g} between a member of a population and the same run alone; "
                 "look for state outside the arguments, or an operation that mixes members"
@@ -239,8 +239,8 @@ def hypers(subject: Subject) -> None:
     keys, stacked = subject.stacked
     states = on_host(subject.history[-1][0])
     # The same trained agent and key in every lane, so that only the setting differs.
-    trained = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), subject.history[-1][0])
-    actions = np.asarray(subject.act_all(trained, stacked, jnp.broadcast_to(keys[:1], keys.shape))[1])
+    trained, same_key = _first_everywhere((subject.history[-1][0], keys))
+    actions = np.asarray(subject.act_all(trained, stacked, same_key)[1])
     noise = max(_distance(states, 0, 4), 1e-7)  # lane 4 repeats lane 0
     count = SEGMENTS * subject.updates
     for name in subject.hyper_names:
@@ -252,6 +252,11 @@ def hypers(subject: Subject) -> None:
                 f"Hyper.{name} does nothing: {low:g} and {high:g} give the state and the actions of "
                 f"{float(getattr(subject.hyper, name)):g} after {count} updates; use it or remove it"
             )
+
+
+@jax.jit
+def _first_everywhere(tree: PyTree) -> PyTree:
+    return jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), tree)
 
 
 def _distance(states: dict[str, np.ndarray], first: int, second: int) -> float:
@@ -518,9 +523,11 @@ def _check_step(subject: Subject, shape: tuple[int, ...], explore: bool, state: 
             _subject.trace(step, *arguments)
     except jax.errors.KeyReuseError as error:
         raise Broken(f"{label}: a random key is used twice{_subject.where(error, subject.module)}") from error
-    once, again = (_subject.trace(step, *arguments) for _ in range(2))
-    if _text(once.jaxpr) != _text(again.jaxpr) or not _equal_constants(once.jaxpr.consts, again.jaxpr.consts):
-        raise Broken(f"{label}: two traces of a step give two programs; keep what is remembered in the carry")
+    once = _subject.trace(step, *arguments)
+    if not shape:  # once is enough: the number of episodes changes nothing here
+        again = _subject.trace(step, *arguments)
+        if _text(once.jaxpr) != _text(again.jaxpr) or not _equal_constants(once.jaxpr.consts, again.jaxpr.consts):
+            raise Broken(f"{label}: two traces of a step give two programs; keep what is remembered in the carry")
     action, after = once.out
     if action.shape != (*shape, subject.spec.action_dim) or action.dtype != jnp.float32:
         raise Broken(f"{label}: episodes {list(shape)} give actions {action.dtype}{list(action.shape)}")

@@ -5,6 +5,7 @@ A check runs little and compiles much, so the programs are compiled once per age
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import gc
@@ -228,8 +229,9 @@ class Subject:
 
     @functools.cached_property
     def run(self):
+        agent = self.agent._replace(update=jax.jit(self.agent.update))  # traced once for one member and for all
         return loops.offline(
-            self.agent, batch_size=BATCH, updates=SEGMENTS * self.updates, segments=SEGMENTS, sample=self.sample
+            agent, batch_size=BATCH, updates=SEGMENTS * self.updates, segments=SEGMENTS, sample=self.sample
         )
 
     @functools.cached_property
@@ -408,10 +410,19 @@ class Subject:
         return jax.device_get(self.act_all(self.history[-1][0], hypers, keys))
 
 
-def live_tracers() -> list[Any]:
-    """Every tracer that something still refers to; outside of a trace there should be none."""
-    gc.collect()
-    return [item for item in gc.get_objects() if issubclass(type(item), Tracer)]
+@contextlib.contextmanager
+def new_tracers() -> Iterator[Callable[[], int]]:
+    """Counts the tracers made since that something still refers to; outside of a trace there should be none."""
+
+    def count() -> int:
+        gc.collect()
+        return sum(issubclass(type(item), Tracer) for item in gc.get_objects())
+
+    gc.freeze()  # what is there already is neither collected nor listed, which would take most of the time
+    try:
+        yield count
+    finally:
+        gc.unfreeze()
 
 
 # Reading trees.
@@ -436,6 +447,7 @@ def on_host(tree: PyTree) -> dict[str, np.ndarray]:
     return {path: np.asarray(leaf) for path, leaf in jax.device_get(named(tree)).items()}
 
 
+@jax.jit
 def lane(tree: PyTree, index: int) -> PyTree:
     """One member of a population."""
     return jax.tree.map(lambda leaf: leaf[index], tree)
