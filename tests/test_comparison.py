@@ -137,6 +137,14 @@ def test_every_offline_agent_that_sees_rewards_is_found(monkeypatch):
     assert jobs.compared_agents() == ["a"]
 
 
+def test_an_actor_with_blocks_of_one_width_is_as_wide_as_the_others():
+    """Compared with 64-wide networks, IDQL's own 256 would take longer than all the others together."""
+    config = jobs.SweepConfig(hidden=(32, 64))
+    assert jobs.learner("idql", config).config.actor_hidden == 64
+    assert jobs.learner("idql", jobs.dataclasses.replace(config, settings={"actor_hidden": 8})).config.actor_hidden == 8
+    assert jobs.learner("odice", config).config.actor_hidden == ()  # as hidden
+
+
 def entry(agent, task, scores, normalised=True):
     return comparison.Entry(agent, task, np.asarray(scores, float), normalised, 5.0, 1.0, {})
 
@@ -162,7 +170,7 @@ def test_tasks_are_pooled_only_for_agents_that_ran_on_all():
 def test_the_command_line_says_its_own_numbers(capsys):
     assert cli.main(["compare", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "gradient updates per member [small: 2_000; full: 200_000]" in text
+    assert "gradient updates per member [small: 2_500; full: 200_000]" in text
     assert "environments [small: brax/hopper; full: brax/hopper,brax/halfcheetah]" in text
     assert cli.main(["compare", "--agents", "td3bc", "--datasets", "medium"]) == 2
     assert "unknown agent 'td3bc'" in capsys.readouterr().err

@@ -40,7 +40,7 @@ KIND = "offline"
 class Config:
     hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers of critics and value")
     n_critics: int = setting(2, "number of critics; their minimum is used")
-    actor_hidden: int = setting(256, "width of the actor's residual blocks")
+    actor_hidden: int = setting(256, "width of the actor's residual blocks; a job's --hidden sets it too")
     blocks: int = setting(3, "residual blocks of the actor", small=1)
     time_width: int = setting(128, "width of the noise level's embedding in the actor", small=8)
     actor_dropout: float = setting(0.1, "dropout in the actor")
