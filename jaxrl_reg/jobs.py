@@ -66,8 +66,8 @@ SCALES: dict[str, dict[str, Any]] = {
 }
 
 # What a comparison of all agents takes instead, so that the small one ends within 40 minutes on two cores: half of it
-# goes into compiling 42 programs. An even number of seeds keeps both cores busy. Batches of 128 cost half of those of 256
-# and learn as fast (TD3+BC comes to 60 on medium-replay in 2,000 updates of either).
+# goes into compiling 42 programs. An even number of seeds keeps both cores busy. A batch of 128 costs half of 256 and
+# teaches as much (TD3+BC comes to 60 on medium-replay in 2,000 updates of either).
 COMPARISONS: dict[str, dict[str, Any]] = {
     "small": {
         "envs": ("brax/hopper",),

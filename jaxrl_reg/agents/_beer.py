@@ -9,7 +9,9 @@ in y, the bound stays the one that exact values meet. Likewise the last layer's 
 
 Deviation: phi' comes from the target critics throughout, which the TD target has already computed; the released code
 takes the online critic's, at the online actor's action, in the bound's numerator. Its gamma is 0.99 whatever the
-agent's, ours the agent's; it keeps rows that terminate, we leave them out.
+agent's, ours the agent's; it keeps rows that terminate, we leave them out. Critics that bootstrap from a value of
+states (IQL and its kin) have no a' of their own: there it is the data's next action. The bound holds for any.
+ODICE's values fit no Bellman target, so they have no such bound.
 """
 
 from __future__ import annotations
@@ -36,6 +38,12 @@ class Following(NamedTuple):
     gamma: Array | float
 
 
+def following(features: Array, next_q: Array, target: Array, batch: Transition, gamma: Array | float) -> Following:
+    """What follows ``batch``: ``features`` ``[N, B, H]`` and ``next_q`` ``[N, B]`` of the target critics at (s', a'),
+    and the ``target`` ``[B]`` that all critics fit."""
+    return Following(features, target - gamma * next_q, batch.discount, gamma)
+
+
 def coefficient() -> Any:
     """The static setting ``beer`` of an agent's ``Config``."""
     return setting(0.0, COEFFICIENT)
@@ -56,23 +64,25 @@ def bound(params: PyTree, features: Array, following: Following) -> Array:
 
 
 def regularise(
-    coefficient: float, loss: Array, metrics: Metrics, params: PyTree, features: Array, following: Following
+    coefficient: float, loss: Array, metrics: Metrics, params: PyTree, features: Array, following: Following | None
 ) -> tuple[Array, Metrics]:
     """``loss`` plus ``coefficient`` times BEER's: the mean over the batch, summed over the critics ``params``.
 
     ``features`` ``[N, B, H]`` are those of (s, a); the gradient goes through them alone. ``metrics`` gain
-    ``beer_loss``. With the coefficient 0, which is static, nothing is computed and nothing changes.
+    ``beer_loss``. With the coefficient 0, which is static, nothing is computed and nothing changes; ``following`` may
+    then be None.
     """
     if coefficient == 0.0:
         return loss, metrics
+    assert following is not None
     mask = jnp.broadcast_to(following.discount, following.reward.shape)
     excess = losses.beer_loss(features, following.features, bound(params, features, following), mask)
     penalty = excess.mean(axis=-1).sum()
     return loss + coefficient * penalty, {**metrics, "beer_loss": penalty}
 
 
-def measure(q: Network, bootstrap: Callable[..., tuple[Any, Any, Following]]) -> Callable[..., Metrics]:
-    """``Agent.measure`` for critics ``q``; ``bootstrap(state, batch, hyper, key)`` ends with what follows.
+def measure(wanted: bool, q: Network, bootstrap: Callable[..., tuple]) -> Callable[..., Metrics] | None:
+    """``Agent.measure`` for critics ``q``, if wanted; ``bootstrap(state, batch, hyper, key)`` ends with what follows.
 
     Means over critics of: ``feature_cosine`` of consecutive pairs, ``bellman_violation`` the share of pairs above the
     bound, ``effective_rank`` and ``srank`` of the batch's features, ``dormant`` the share of units hardly in use (0.1).
@@ -92,4 +102,4 @@ def measure(q: Network, bootstrap: Callable[..., tuple[Any, Any, Following]]) ->
         }
         return {name: values.mean() for name, values in found.items()}
 
-    return metrics
+    return metrics if wanted else None

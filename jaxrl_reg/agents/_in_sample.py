@@ -6,7 +6,8 @@ fit y = r + gamma d V(s'), the actor maximises the weighted log-density of the d
 copy of the critics. Order: value, critics, targets, actor.
 
 Metrics: ``value_loss``, ``critic_loss``, ``actor_loss``; ``v`` and ``q`` mean values on the batch; ``advantage`` mean
-of Q' - V; ``weight`` mean actor weight; ``active`` fraction of rows with a weight above 0.
+of Q' - V; ``weight`` mean actor weight; ``active`` fraction of rows with a weight above 0; with ``beer`` also
+``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, Transition, pytree, setting
@@ -40,6 +41,8 @@ class Config:
     actor_dropout: float = setting(0.0, "dropout in the actor; 0.1 for Kitchen and Adroit")
     max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
     decay_steps: int = setting(1_000_000, "updates over which the actor's learning rate falls to 0; 0: constant")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -62,6 +65,26 @@ class State(NamedTuple):
     target_critic: PyTree
 
 
+def following(
+    q: Network, target_critic: PyTree, target: Array, batch: Transition, gamma: Array | float
+) -> _beer.Following:
+    """What BEER compares a row with: the data's own next action, so that the critics are asked about no other."""
+    next_action = _common.present(batch.next_action, "beer", "next_action")
+    next_q, features = q.apply(target_critic, batch.next_observation, next_action, features=True)
+    return _beer.following(features, next_q, target, batch, gamma)
+
+
+def measure(wanted: bool, q: Network, v: Network) -> Callable[..., Metrics] | None:
+    """``_beer.measure`` for critics that bootstrap from ``v``."""
+
+    def bootstrap(state: Any, batch: Transition, hyper: Any, key: Key) -> tuple[_beer.Following]:
+        next_value = v.apply(state.value.params, batch.next_observation)
+        target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
+        return (following(q, state.target_critic, target, batch, hyper.discount),)
+
+    return _beer.measure(wanted, q, bootstrap)
+
+
 def learn_values(
     models: tuple[_common.Trainable, _common.Trainable, PyTree],
     q: Network,
@@ -70,6 +93,7 @@ def learn_values(
     hyper: Any,
     value_loss: Callable[[Array, Array, Any], Array],
     td_error: Callable[[Array, Array, Any], Array] | None = None,
+    beer: float = 0.0,
 ) -> tuple[tuple[_common.Trainable, _common.Trainable, PyTree], Array, Metrics]:
     """One step of ``models = (critic, value, target_critic)`` in the order value, critics, targets; see ``make``.
 
@@ -87,10 +111,13 @@ def learn_values(
     next_value = v.apply(value.params, batch.next_observation)
     target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
 
+    next_features = following(q, target_critic, target, batch, hyper.discount) if beer else None
+
     def critic_loss(params):
-        values = q.apply(params, batch.observation, batch.action)
+        values, features = q.apply(params, batch.observation, batch.action, features=True)
         errors = losses.ensemble_td_error(values, target) if td_error is None else td_error(values, target, hyper)
-        return errors.mean(), {"critic_loss": errors.mean(), "q": values.mean()}
+        metrics = {"critic_loss": errors.mean(), "q": values.mean()}
+        return _beer.regularise(beer, errors.mean(), metrics, params, features, next_features)
 
     critic, critic_metrics = _common.descend(critic_loss, critic, adam(hyper.critic_learning_rate))
     target_critic = polyak(critic.params, target_critic, hyper.tau)
@@ -126,7 +153,7 @@ def make(
 
     def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
         models = state.critic, state.value, state.target_critic
-        models, advantage, metrics = learn_values(models, q, v, batch, hyper, value_loss, td_error)
+        models, advantage, metrics = learn_values(models, q, v, batch, hyper, value_loss, td_error, config.beer)
         weights = weight(advantage, hyper)
         metrics |= {"weight": weights.mean(), "active": (weights > 0).mean()}
 
@@ -146,4 +173,4 @@ def make(
         return jnp.clip(policy.sample(state.actor.params, observation, key)[0], -1.0, 1.0)
 
     update.__module__ = value_loss.__module__  # whose it is: loops look up the KIND there
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=measure(config.measure_features, q, v))

@@ -133,7 +133,7 @@ def core(
         next_action = deterministic.smoothed(next_action, key, hyper.target_noise, hyper.noise_clip)
         next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
         y = target(batch, next_q, next_action, hyper)
-        return next_action, y, _beer.Following(features, y - hyper.discount * next_q, batch.discount, hyper.discount)
+        return next_action, y, _beer.following(features, next_q, y, batch, hyper.discount)
 
     def critics(state: State, batch: Transition, hyper: Any, key: Key):
         next_action, y, following = bootstrap(state, batch, hyper, key)
@@ -179,7 +179,7 @@ def core(
         action = actor_network.apply(state.actor.params, observation)
         return deterministic.explore(action, key, config.exploration_noise) if explore else action
 
-    return Core(init, critics, actor, value, act, q, _beer.measure(q, bootstrap) if config.measure_features else None)
+    return Core(init, critics, actor, value, act, q, _beer.measure(config.measure_features, q, bootstrap))
 
 
 def make(

@@ -5,7 +5,7 @@ of the data's actions weighted by exp(A / temperature), cut at ``max_weight``, w
 Q_j(s, a_pi) with one sampled action as the baseline. Order: critics, actor, targets.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of data actions;
-``actor_loss``; ``advantage`` mean of A; ``weight`` mean actor weight.
+``actor_loss``; ``advantage`` mean of A; ``weight`` mean actor weight; with ``beer`` also ``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
@@ -37,6 +37,8 @@ class Config:
     hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers")
     n_critics: int = setting(2, "number of critics; their minimum is used")
     max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -70,16 +72,21 @@ def make(config: Config, spec: Spec) -> Agent:
     def sample(params: PyTree, observation: Array, key: Key) -> Array:
         return jnp.clip(policy.sample(params, observation, key)[0], -1.0, 1.0)
 
+    def bootstrap(state: State, batch: Transition, hyper: Hyper, key: Key) -> tuple[Array, _beer.Following]:
+        next_action = sample(state.actor.params, batch.next_observation, key)
+        next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
+        target = losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+        return target, _beer.following(features, next_q, target, batch, hyper.discount)
+
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         next_key, baseline_key = jax.random.split(key)
-        next_action = sample(state.actor.params, batch.next_observation, next_key)
-        next_q = q.apply(state.target_critic, batch.next_observation, next_action)
-        target = losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+        target, following = bootstrap(state, batch, hyper, next_key)
 
         def critic_loss(params):
-            values = q.apply(params, batch.observation, batch.action)
+            values, features = q.apply(params, batch.observation, batch.action, features=True)
             loss = losses.ensemble_td_error(values, target).mean()
-            return loss, {"critic_loss": loss, "q": values.mean()}
+            metrics = {"critic_loss": loss, "q": values.mean()}
+            return _beer.regularise(config.beer, loss, metrics, params, features, following)
 
         critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
 
@@ -103,4 +110,4 @@ def make(config: Config, spec: Spec) -> Agent:
             return sample(state.actor.params, observation, key)
         return policy.mode(state.actor.params, observation)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap))

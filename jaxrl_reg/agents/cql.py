@@ -8,7 +8,7 @@ step. With ``target_gap`` the penalty is held at that gap by a Lagrange multipli
 
 Metrics: ``critic_loss`` the whole loss; ``td_loss`` sum over critics of the mean squared TD error; ``cql_penalty`` mean
 of the log-sum-exp term; ``q`` mean value of data actions; ``actor_loss``; ``entropy`` sampled, in nats; ``temperature``
-alpha; ``lagrange`` the multiplier, 1 when it is not learned.
+alpha; ``lagrange`` the multiplier, 1 when it is not learned; with ``beer`` also ``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
@@ -44,6 +44,8 @@ class Config:
     n_samples: int = setting(10, "sampled actions per row and proposal")
     target_entropy: float | None = setting(None, "in nats; None: minus the number of action dimensions")
     target_gap: float | None = setting(None, "Lagrange form: the penalty's target; None: a fixed coefficient")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -81,6 +83,16 @@ def make(config: Config, spec: Spec) -> Agent:
             _common.copy(critic),
         )
 
+    def bootstrap(
+        state: State, batch: Transition, hyper: Hyper, key: Key, draws: int = 1
+    ) -> tuple[tuple[Array, Array], Array, _beer.Following]:
+        """The policy's ``draws`` actions at s' with their log-densities, and the target made of the first of them."""
+        next_actions, next_log_probs = policy.sample(state.actor.params, batch.next_observation, key, (draws,))
+        next_q, features = q.apply(state.target_critic, batch.next_observation, next_actions[0], features=True)
+        target = losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+        following = _beer.following(features, next_q, target, batch, hyper.discount)
+        return (next_actions, next_log_probs), target, following
+
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         uniform_key, here_key, next_key, actor_key = jax.random.split(key, 4)
         params, critic_optimiser = state.actor.params, adam(hyper.critic_learning_rate)
@@ -102,9 +114,7 @@ def make(config: Config, spec: Spec) -> Agent:
         )
 
         # One pass at s' serves the target (the first sample) and the penalty (the others).
-        next_actions, next_log_probs = policy.sample(params, batch.next_observation, next_key, (n + 1,))
-        next_q = q.apply(state.target_critic, batch.next_observation, next_actions[0])
-        target = losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+        (next_actions, next_log_probs), target, following = bootstrap(state, batch, hyper, next_key, n + 1)
 
         actions, log_probs = policy.sample(params, batch.observation, here_key, (n,))
         uniform = jax.random.uniform(uniform_key, actions.shape, minval=-1.0, maxval=1.0)
@@ -117,12 +127,14 @@ def make(config: Config, spec: Spec) -> Agent:
             lagrange = losses.cql_lagrange_weight(log_lagrange.params)
 
         def critic_loss(params):
-            values = q.apply(params, observations, actions)  # [N, 1 + 3 n, B], the data's action first
+            # [N, 1 + 3 n, B], the data's action first
+            values, features = q.apply(params, observations, actions, features=True)
             of_data, of_samples = values[:, 0], values[:, 1:]
             td_loss = losses.ensemble_td_error(of_data, target).mean()
             penalty = jax.vmap(losses.cql_penalty, (0, None, 0))(of_samples, log_probs, of_data)  # [N, B]
             loss = td_loss + lagrange * hyper.cql_coef * (penalty - gap).mean(axis=-1).sum()
             metrics = {"critic_loss": loss, "td_loss": td_loss, "cql_penalty": penalty.mean(), "q": of_data.mean()}
+            loss, metrics = _beer.regularise(config.beer, loss, metrics, params, features[:, 0], following)
             return loss, (penalty, metrics)
 
         critic, (penalty, metrics) = _common.descend(critic_loss, state.critic, critic_optimiser)
@@ -143,4 +155,4 @@ def make(config: Config, spec: Spec) -> Agent:
             return policy.sample(state.actor.params, observation, key)[0]
         return policy.mode(state.actor.params, observation)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap))

@@ -9,7 +9,8 @@ Order: critics, actor, averaged actor, target critics. Acting: ``candidates`` sa
 is taken; when exploring, one in proportion to exp(min_j Q'_j / ``temperature``).
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of data actions; ``target``
-mean TD target; ``actor_loss``; ``bc_loss`` the denoising error; ``q_policy`` mean Q_i of a0.
+mean TD target; ``actor_loss``; ``bc_loss`` the denoising error; ``q_policy`` mean Q_i of a0;
+with ``beer`` also ``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_reg import generative, losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.denoisers import denoiser_mlp
 from jaxrl_reg.policies import diffusion
@@ -52,6 +53,8 @@ class Config:
     candidates: int = setting(50, "samples among which the critics choose when acting", small=4)
     backup_candidates: int = setting(1, "samples over which the target takes the largest value; 10 for AntMaze")
     average_every: int = setting(5, "updates per step of the actor's average")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -91,18 +94,26 @@ def make(config: Config, spec: Spec) -> Agent:
             _common.copy(critic),
         )
 
+    def bootstrap(state: State, batch: Transition, hyper: Hyper, key: Key) -> tuple[Array, _beer.Following]:
+        shape = (config.backup_candidates,)
+        next_action = policy.sample(state.target_actor, batch.next_observation, key, shape)
+        next_observation = jnp.broadcast_to(batch.next_observation, (*shape, *batch.next_observation.shape))
+        every_q, features = q.apply(state.target_critic, next_observation, next_action, features=True)  # [N, C, B, ...]
+        next_q = every_q.max(axis=1)  # of each critic on its own
+        target = losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+        best = every_q.argmax(axis=1)[:, None, :, None]
+        features = jnp.take_along_axis(features, best, axis=1)[:, 0]
+        return target, _beer.following(features, next_q, target, batch, hyper.discount)
+
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         next_key, loss_key, chain_key, pair_key = jax.random.split(key, 4)
-        shape = (config.backup_candidates,)
-        next_action = policy.sample(state.target_actor, batch.next_observation, next_key, shape)
-        next_observation = jnp.broadcast_to(batch.next_observation, (*shape, *batch.next_observation.shape))
-        next_q = q.apply(state.target_critic, next_observation, next_action).max(axis=1)  # of each critic on its own
-        target = losses.clipped_double_q_target(batch.reward, batch.discount, next_q, hyper.discount)
+        target, following = bootstrap(state, batch, hyper, next_key)
 
         def critic_loss(params):
-            values = q.apply(params, batch.observation, batch.action)
+            values, features = q.apply(params, batch.observation, batch.action, features=True)
             loss = losses.ensemble_td_error(values, target).mean()
-            return loss, {"critic_loss": loss, "q": values.mean(), "target": target.mean()}
+            metrics = {"critic_loss": loss, "q": values.mean(), "target": target.mean()}
+            return _beer.regularise(config.beer, loss, metrics, params, features, following)
 
         critic, metrics = _common.descend(critic_loss, state.critic, optimiser(hyper.critic_learning_rate, hyper))
         pair = jax.random.permutation(pair_key, config.n_critics)[:2]
@@ -134,4 +145,4 @@ def make(config: Config, spec: Spec) -> Agent:
         how = {"method": "softmax", "temperature": hyper.temperature} if explore else {"method": "argmax"}
         return diffusion.best_of_k(policy, state.target_actor, observation, key, critic, config.candidates, **how)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap))

@@ -8,7 +8,7 @@ policy together, targets. Acting: mu(s, n) clipped, exploring or not.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of data actions; ``target``
 mean TD target; ``actor_loss`` the sum of all terms; ``flow_loss``; ``distillation_loss`` the mean squared distance
-above; ``q_policy`` mean value of the one-step policy's actions.
+above; ``q_policy`` mean value of the one-step policy's actions; with ``beer`` also ``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.denoisers import denoiser_mlp
 from jaxrl_reg.policies import flow
@@ -47,6 +47,8 @@ class Config:
     layer_norm: str = setting("every", "LayerNorm in the critics: none, every or first_tanh")
     steps: int = setting(10, "Euler steps of the flow")
     normalise_q: bool = setting(False, "divide the value term by the mean |Q|; alpha then is 0.03 to 10")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -82,17 +84,22 @@ def make(config: Config, spec: Spec) -> Agent:
             _common.copy(critic),
         )
 
-    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
-        next_key, flow_key, noise_key = jax.random.split(key, 3)
-        next_action = student.sample(state.actor.params["one_step"], batch.next_observation, next_key)
-        next_q = q.apply(state.target_critic, batch.next_observation, next_action)
+    def bootstrap(state: State, batch: Transition, hyper: Hyper, key: Key) -> tuple[Array, _beer.Following]:
+        next_action = student.sample(state.actor.params["one_step"], batch.next_observation, key)
+        next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
         next_value = AGGREGATES[config.aggregate](next_q, axis=0)
         target = losses.td_target(batch.reward, batch.discount, next_value, hyper.discount)
+        return target, _beer.following(features, next_q, target, batch, hyper.discount)
+
+    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
+        next_key, flow_key, noise_key = jax.random.split(key, 3)
+        target, following = bootstrap(state, batch, hyper, next_key)
 
         def critic_loss(params):
-            values = q.apply(params, batch.observation, batch.action)
+            values, features = q.apply(params, batch.observation, batch.action, features=True)
             loss = losses.ensemble_td_error(values, target).mean()
-            return loss, {"critic_loss": loss, "q": values.mean(), "target": target.mean()}
+            metrics = {"critic_loss": loss, "q": values.mean(), "target": target.mean()}
+            return _beer.regularise(config.beer, loss, metrics, params, features, following)
 
         critic, metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
         noise = student.noise(batch.observation, noise_key)
@@ -115,4 +122,4 @@ def make(config: Config, spec: Spec) -> Agent:
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         return student.sample(state.actor.params["one_step"], observation, key)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap))

@@ -7,7 +7,7 @@ samples, of which the one of the largest min_j Q'_j is taken; when exploring, on
 |expectile - 1[Q' < V]|, the implicit policy of the expectile.
 
 Metrics: ``value_loss``, ``critic_loss``, ``v``, ``q`` and ``advantage`` as in IQL; ``actor_loss`` the weighted
-denoising error; ``weight`` mean actor weight.
+denoising error; ``weight`` mean actor weight; with ``beer`` also ``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax
 import optax
 
 from jaxrl_reg import generative, losses, networks
-from jaxrl_reg.agents import _common, _in_sample
+from jaxrl_reg.agents import _beer, _common, _in_sample
 from jaxrl_reg.networks.denoisers import denoiser_resnet
 from jaxrl_reg.policies import diffusion
 from jaxrl_reg.transforms import adam, polyak
@@ -48,6 +48,8 @@ class Config:
     candidates: int = setting(64, "samples among which the critics choose when acting; 16 to 256", small=4)
     max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
     decay_steps: int = setting(3_000_000, "updates over which the actor's learning rate falls to 0; 0: constant")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -104,7 +106,7 @@ def make(config: Config, spec: Spec) -> Agent:
             return losses.expectile_loss(target_q - values, hyper.expectile)
 
         models = state.critic, state.value, state.target_critic
-        models, advantage, metrics = _in_sample.learn_values(models, q, v, batch, hyper, value_loss)
+        models, advantage, metrics = _in_sample.learn_values(models, q, v, batch, hyper, value_loss, beer=config.beer)
         weight = losses.awr_weight(advantage, hyper.inverse_temperature, config.max_weight)
 
         def actor_loss(params):
@@ -128,4 +130,4 @@ def make(config: Config, spec: Spec) -> Agent:
             how = {"method": "expectile", "expectile": hyper.expectile, "baseline": baseline}
         return diffusion.best_of_k(policy(), state.average_actor, observation, key, critic, config.candidates, **how)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=_in_sample.measure(config.measure_features, q, v))

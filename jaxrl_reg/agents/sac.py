@@ -82,8 +82,7 @@ def make(config: Config, spec: Spec) -> Agent:
         next_action, next_log_prob = policy.sample(state.actor.params, batch.next_observation, key)
         next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
         target = losses.soft_td_target(batch.reward, batch.discount, next_q, next_log_prob, hyper.discount, temperature)
-        following = _beer.Following(features, target - hyper.discount * next_q, batch.discount, hyper.discount)
-        return temperature, target, following
+        return temperature, target, _beer.following(features, next_q, target, batch, hyper.discount)
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         next_key, actor_key = jax.random.split(key)
@@ -120,4 +119,4 @@ def make(config: Config, spec: Spec) -> Agent:
             return policy.sample(state.actor.params, observation, key)[0]
         return policy.mode(state.actor.params, observation)
 
-    return Agent(init, update, act, measure=_beer.measure(q, bootstrap) if config.measure_features else None)
+    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap))

@@ -6,7 +6,7 @@ sampled from the policy. Order: temperature, actor, critics, targets; each uses 
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error, with any added penalty; ``q`` mean value of data
 actions; ``q_std`` mean over rows of the critics' standard deviation; ``actor_loss``; ``entropy`` sampled, in nats;
-``temperature`` alpha.
+``temperature`` alpha; with ``beer`` also ``beer_loss``, see ``_beer``.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, Paper, PyTree, Spec, Transition, pytree, setting
@@ -40,6 +40,8 @@ class Config:
     hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers")
     n_critics: int = setting(10, "number of critics; the paper: 10 halfcheetah, 20 walker2d, 200 to 500 hopper")
     target_entropy: float | None = setting(None, "in nats; None: minus the number of action dimensions")
+    beer: float = _beer.coefficient()
+    measure_features: bool = _beer.measured()
 
 
 @pytree
@@ -78,6 +80,13 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
             _common.copy(critic),
         )
 
+    def bootstrap(state: State, batch: Transition, hyper: Hyper, key: Key) -> tuple[Array, _beer.Following]:
+        temperature = jnp.exp(state.log_temperature.params)
+        next_action, next_log_prob = policy.sample(state.actor.params, batch.next_observation, key)
+        next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
+        target = losses.soft_td_target(batch.reward, batch.discount, next_q, next_log_prob, hyper.discount, temperature)
+        return target, _beer.following(features, next_q, target, batch, hyper.discount)
+
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         temperature_key, actor_key, critic_key = jax.random.split(key, 3)
         log_prob = policy.sample(state.actor.params, batch.observation, temperature_key)[1]
@@ -97,17 +106,17 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
 
         actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
 
-        next_action, next_log_prob = policy.sample(actor.params, batch.next_observation, critic_key)
-        next_q = q.apply(state.target_critic, batch.next_observation, next_action)
-        target = losses.soft_td_target(batch.reward, batch.discount, next_q, next_log_prob, hyper.discount, temperature)
+        learnt = state._replace(actor=actor, log_temperature=log_temperature)
+        target, following = bootstrap(learnt, batch, hyper, critic_key)
 
         def critic_loss(params):
-            values = q.apply(params, batch.observation, batch.action)
+            values, features = q.apply(params, batch.observation, batch.action, features=True)
             loss, metrics = losses.ensemble_td_error(values, target).mean(), {}
             if critic_penalty is not None:
                 penalty, metrics = critic_penalty(q, params, batch, hyper)
                 loss = loss + penalty
-            return loss, {"critic_loss": loss, "q": values.mean(), "q_std": values.std(axis=0).mean(), **metrics}
+            metrics = {"critic_loss": loss, "q": values.mean(), "q_std": values.std(axis=0).mean(), **metrics}
+            return _beer.regularise(config.beer, loss, metrics, params, features, following)
 
         critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
         target_critic = polyak(critic.params, state.target_critic, hyper.tau)
@@ -118,4 +127,4 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
             return policy.sample(state.actor.params, observation, key)[0]
         return policy.mode(state.actor.params, observation)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap))

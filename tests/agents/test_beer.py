@@ -6,12 +6,21 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import agents, contract, loops
-from jaxrl_reg.agents import sac
+from jaxrl_reg.agents import _beer, sac
 from jaxrl_reg.contract import subject
 from tests.agents import reference as ref
 from tests.loops.toy import corridor
 
-LR, GAMMA = 1e-2, 0.9
+LR, GAMMA, BETA = 1e-2, 0.9, 0.5
+# One of each that has critics of its own; EDAC, IDQL, XQL, SQL and EQL share them.
+SMALL = {
+    "sac_n": {"n_critics": 2},
+    "cql": {"n_samples": 2},
+    "awac": {},
+    "iql": {},
+    "diffusion_ql": {"steps": 2, "backup_candidates": 2},
+    "fql": {"steps": 2, "layer_norm": "none"},
+}
 MEASURES = {"bellman_violation", "dormant", "effective_rank", "feature_cosine", "srank"}
 
 
@@ -71,20 +80,82 @@ def test_rows_that_terminate_feel_nothing():
     assert pair.update(ends, jax.random.key(1), 0)["beer_loss"] == 0.0
 
 
-def updating(name, **config):
-    agent = agents.make(name, ref.SPEC, hidden=ref.HIDDEN, **config)
+def made(name, **config):
+    """The agent, with what its functions take."""
+    agent = agents.make(name, ref.SPEC, hidden=ref.HIDDEN, **SMALL.get(name, {}), **config)
     key, hyper = jax.random.key(0), agents.load(name).Hyper()
-    state = jax.eval_shape(agent.init, key, hyper)
-    return str(jax.make_jaxpr(agent.update)(state, ref.batch(), hyper, key, jnp.int32(0)))
+    return agent, (jax.eval_shape(agent.init, key, hyper), ref.batch(), hyper, key)
 
 
-@pytest.mark.parametrize("name", ["td3_bc", "rebrac", "sac"])
+@pytest.mark.parametrize("name", ["td3_bc", "sac", *SMALL, "idql"])
 def test_what_is_off_costs_nothing(name):
-    plain = updating(name)
-    assert plain == updating(name, beer=0.0) == updating(name, measure_features=True)
-    assert len(updating(name, beer=0.1)) > len(plain)
-    words = ("sqrt", "relu")  # lengths and the excess over the bound: not even traced
-    assert [plain.count(word) for word in words] < [updating(name, beer=0.1).count(word) for word in words]
+    programs = []
+    for beer in (0.0, 0.1):
+        agent, given = made(name, beer=beer)
+        assert agent.measure is None
+        programs.append(str(jax.make_jaxpr(agent.update)(*given, jnp.int32(0))))
+    for word in ("sqrt", "relu"):  # lengths and the excess over the bound: not even traced
+        assert programs[0].count(word) < programs[1].count(word)
+    agent, given = made(name, measure_features=True)
+    assert jax.eval_shape(agent.measure, *given).keys() == MEASURES
+
+
+def apply(params, observation, action, activation):
+    """``([N, B], [N, B, H])``, values and last hidden layer of both critics ``params``."""
+    x = jnp.broadcast_to(jnp.concatenate([observation, action], -1), (2, ref.B, 5))
+    for i in range(3):
+        hidden, layer = x, params[f"Dense_{i}"]
+        x = x @ layer["kernel"] + layer["bias"][:, None]
+        x = activation(x) if i < 2 else x
+    return x[..., 0], hidden
+
+
+def length(x):
+    return jnp.sqrt(jnp.square(x).sum(-1) + 1e-12)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_critics_learn_from_their_error_and_the_coefficient_times_the_loss(name, monkeypatch):
+    """What the agent says follows a row is checked by itself; from it both losses are worked out anew."""
+    activation = {"diffusion_ql": jax.nn.mish, "fql": jax.nn.gelu}.get(name, jax.nn.relu)
+    agent, (_, data, _, key) = made(name, beer=BETA)
+    changes = {"cql": {"cql_coef": 0.0}, "diffusion_ql": {"gradient_clip": 1e9}}.get(name, {})
+    hyper, seen = agents.load(name).Hyper(discount=GAMMA, **changes), []
+
+    def follow(*arguments, follow=_beer.following):
+        seen.append(arguments[:3])
+        return follow(*arguments)
+
+    @jax.jit
+    def updated(key):
+        state = agent.init(key, hyper)
+        return state, agent.update(state, data, hyper, key, jnp.int32(0)), seen[-1]
+
+    monkeypatch.setattr(_beer, "following", follow)
+    state, (after, metrics), (following, next_q, target) = updated(key)
+    last, own = state.target_critic["Dense_2"], (data.next_observation, data.next_action, activation)
+    np.testing.assert_allclose((following @ last["kernel"] + last["bias"][:, None])[..., 0], next_q, atol=1e-5)
+    if name == "iql":  # asks about the data's actions only
+        np.testing.assert_allclose(following, apply(state.target_critic, *own)[1], atol=1e-5)
+
+    def losses(params):
+        values, features = apply(params, data.observation, data.action, activation)
+        w, b = (jax.lax.stop_gradient(params["Dense_2"][part]) for part in ("kernel", "bias"))
+        owed = target - GAMMA * next_q - (1 - GAMMA) * b
+        lengths = length(features) * length(following)
+        bound = length(features) ** 2 + GAMMA**2 * length(following) ** 2 - owed**2 / jnp.square(w).sum((1, 2))[:, None]
+        bound = jax.lax.stop_gradient(jnp.maximum(bound / (2 * GAMMA * lengths), -1.0))
+        excess = jnp.maximum((features * following).sum(-1) / lengths - bound, 0.0)
+        penalty, error = (data.discount * excess).mean(-1).sum(), jnp.square(values - target).mean(-1).sum()
+        return error + BETA * penalty, (error, penalty)
+
+    (_, (error, penalty)), gradient = jax.jit(jax.value_and_grad(losses, has_aux=True))(state.critic.params)
+    assert penalty > 0.01
+    np.testing.assert_allclose(metrics["critic_loss"], error, rtol=1e-4)
+    np.testing.assert_allclose(metrics["beer_loss"], penalty, rtol=1e-4)
+    parts = jax.tree.leaves(after.critic.opt_state, is_leaf=lambda part: hasattr(part, "mu"))
+    moment = next(part.mu for part in parts if hasattr(part, "mu"))  # of Adam, a tenth of the first gradient
+    ref.assert_tree_close(jax.tree.map(lambda leaf: 10.0 * leaf, moment), gradient, 1e-4)
 
 
 @pytest.mark.parametrize("name", ["sac", "a2pr"])
