@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "population": BASE | {"io", "loops"},
 }
 # These stand above the rest and may import everything: what they offer is called by people.
-TOP = {"__init__.py", "__main__.py", "cli.py", "demo.py", "jobs.py", "contract", "evaluation/report.py"}
+TOP = {"__init__.py", "__main__.py", "cli.py", "demo.py", "jobs", "contract", "evaluation/report.py"}
 
 OPTIONAL = {"gymnasium", "minari", "mujoco_playground", "tensorboardX", "wandb"}
 OPTIONAL_HOMES = ("envs/adapters/", "data/readers/", "io/")

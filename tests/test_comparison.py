@@ -1,5 +1,6 @@
 """All agents in one table: what is run, what is skipped, and that the numbers are those of the runs."""
 
+import dataclasses
 import json
 import types
 
@@ -79,7 +80,7 @@ def test_again_nothing_is_trained_and_what_was_stopped_is_resumed(compared, conf
         calls.append((one.agent, how["resume"], how["lean"]))
         return sweep(one, **how)
 
-    monkeypatch.setattr(jobs, "sweep", counted)
+    monkeypatch.setattr(jobs.comparison, "sweep", counted)
     again = jobs.compare(config, agents=("bc", "td3_bc"), **options)
     assert calls == []
     pd.testing.assert_frame_equal(again, compared[0])
@@ -93,7 +94,7 @@ def test_again_nothing_is_trained_and_what_was_stopped_is_resumed(compared, conf
 
 
 def test_another_budget_in_the_same_directory_is_refused(compared, config, options):
-    other = jobs.dataclasses.replace(config, updates=2 * UPDATES)
+    other = dataclasses.replace(config, updates=2 * UPDATES)
     with pytest.raises(UserError, match=r"td3_bc holds a run with other numbers; choose another directory with --out"):
         jobs.compare(other, agents=("td3_bc",), **options)
 
@@ -111,7 +112,7 @@ def test_another_budget_in_the_same_directory_is_refused(compared, config, optio
 def test_refusals_before_anything_runs(changes, names, message, config, dataset, tmp_path):
     with pytest.raises(UserError) as raised:
         jobs.compare(
-            jobs.dataclasses.replace(config, **changes),
+            dataclasses.replace(config, **changes),
             agents=names,
             envs=("pointnav",),
             datasets=(dataset,),
@@ -141,7 +142,7 @@ def test_an_actor_with_blocks_of_one_width_is_as_wide_as_the_others():
     """Compared with 64-wide networks, IDQL's own 256 would take longer than all the others together."""
     config = jobs.SweepConfig(hidden=(32, 64))
     assert jobs.learner("idql", config).config.actor_hidden == 64
-    assert jobs.learner("idql", jobs.dataclasses.replace(config, settings={"actor_hidden": 8})).config.actor_hidden == 8
+    assert jobs.learner("idql", dataclasses.replace(config, settings={"actor_hidden": 8})).config.actor_hidden == 8
     assert jobs.learner("odice", config).config.actor_hidden == ()  # as hidden
 
 

@@ -228,10 +228,12 @@ def test_d4rls_scores_hold_in_its_own_tasks_only(config, tmp_path):
         return jobs.summarise(rows, dataclasses.replace(config, env=env, dataset=str(path)), None, limit=1000)
 
     assert about("mjx/hopper-v4")["normalised"]
-    assert jobs._data_line(about("mjx/hopper-v4")).endswith("normalised score 31.3")  # of a return of 1000
+    assert jobs.collection.data_line(about("mjx/hopper-v4")).endswith("normalised score 31.3")  # of a return of 1000
     for env in ("brax/hopper", "mjx/hopper-v5", "mjx/halfcheetah-v4"):
         assert not about(env)["normalised"]
-        assert "D4RL's for hopper, which hold in mjx/hopper-v4, so returns stay" in jobs._data_line(about(env))
+        assert "D4RL's for hopper, which hold in mjx/hopper-v4, so returns stay" in jobs.collection.data_line(
+            about(env)
+        )
     for kind in ("copy.hdf5", "hopper-medium-v2.hdf5"):  # saved again, under whatever name, they are the same scores
         data.save(rows, tmp_path / kind)
         again = data.load(tmp_path / kind)

@@ -196,7 +196,7 @@ def test_what_cannot_be_served_is_refused(run, tmp_path, env):
         jobs.zeroshot(outcome.directory, rewards=["nowhere.py:far"])
     with pytest.raises(UserError, match="offers only its own reward"):
         zero_shot.tasks_of(envs.make("pendulum"), ["swing"])
-    jobs._create(
+    jobs.files.create_run(
         tmp_path / "iql",
         jobs.resolve(jobs.SweepConfig(env="pointnav", agent="iql")),
         jobs.learners("iql", jobs.resolve(jobs.SweepConfig())),

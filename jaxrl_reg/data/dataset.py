@@ -307,12 +307,17 @@ def episode_returns(dataset: Dataset) -> np.ndarray:
     return _returns(np.asarray(dataset.reward), starts)
 
 
-def normalised_score(dataset: Dataset, returns: Any) -> Array:
-    """``100 (return - random) / (expert - random)``; NaN where the data set knows no reference scores.
+def normalised(returns: Any, random: Any, expert: Any) -> Any:
+    """``100 (return - random) / (expert - random)``, D4RL's score, elementwise for numbers and arrays of any kind."""
+    return 100.0 * (returns - random) / (expert - random)
 
-    ``returns`` (any shape) must be measured in the data set's own environment, with its unscaled rewards.
+
+def normalised_score(dataset: Dataset, returns: Any) -> Array:
+    """The score of ``returns`` (any shape) in ``normalised``; NaN where the data set knows no reference scores.
+
+    They must be measured in the data set's own environment, with its unscaled rewards.
     """
-    return 100.0 * (jnp.asarray(returns) - dataset.score_random) / (dataset.score_expert - dataset.score_random)
+    return normalised(jnp.asarray(returns), dataset.score_random, dataset.score_expert)
 
 
 def add_returns_to_go(dataset: Dataset, gamma: float = 1.0) -> Dataset:

@@ -180,10 +180,12 @@ def analyse(
 
 def data_scores(about: Mapping[str, Any]) -> np.ndarray:
     """The scores of the data's own episodes, from a data set's summary: normalised where it has its references."""
+    from jaxrl_reg.data import normalised
+
     returns = np.asarray(about["returns"], float)
     if not about["normalised"]:
         return returns
-    return 100.0 * (returns - about["score_random"]) / (about["score_expert"] - about["score_random"])
+    return normalised(returns, about["score_random"], about["score_expert"])
 
 
 def score_column(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:

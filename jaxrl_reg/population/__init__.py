@@ -6,15 +6,27 @@ from jaxrl_reg.population.grid import grid, setting_count, stack
 from jaxrl_reg.population.placement import Plan, megabytes, over_members
 from jaxrl_reg.population.race import Round, race
 from jaxrl_reg.population.search import Range, draw, parse_range, sample
-from jaxrl_reg.population.sweep import ALIVE, Interrupted, Progress, Result, outline, sweep
+from jaxrl_reg.population.sweep import (
+    ALIVE,
+    EVALUATION_CHUNK,
+    Interrupted,
+    Progress,
+    Restored,
+    Result,
+    outline,
+    restore,
+    sweep,
+)
 
 __all__ = [
     "ALIVE",
+    "EVALUATION_CHUNK",
     "Evolution",
     "Interrupted",
     "Plan",
     "Progress",
     "Range",
+    "Restored",
     "Result",
     "Round",
     "ancestry",
@@ -29,6 +41,7 @@ __all__ = [
     "over_members",
     "parse_range",
     "race",
+    "restore",
     "sample",
     "setting_count",
     "stack",

@@ -10,7 +10,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -396,9 +396,7 @@ def sweep(
 
     identity = _identity(run, numbers, hypers)
     padded = placing.padded(count, len(placed_on), 1)
-    setting_of, seed_of = np.divmod(np.arange(padded) % count, numbers.size)  # padding repeats the first members
-    keys = jax.vmap(jax.random.key)(jnp.asarray(numbers[seed_of]))
-    members = placing.place((keys, jax.tree.map(lambda leaf: leaf[setting_of], hypers)), placed_on)
+    members = placing.place(_layout(numbers, hypers, np.arange(padded) % count), placed_on)  # padding repeats the first
     data = placing.replicate(data, placed_on)
 
     programs = _compile(run, members, data, chunk, placed_on, count)
@@ -488,6 +486,43 @@ def sweep(
         plan=programs.plan,
         updates_per_segment=run.updates_per_segment,
     )
+
+
+class Restored(NamedTuple):
+    """Every member of a population as its newest checkpoint has it; leading axis ``[M]``, settings x seeds."""
+
+    updates: np.ndarray  # int [H]; a race may have stopped some settings before others
+    states: PyTree
+    keys: jax.Array
+    hypers: PyTree
+
+
+def restore(directory: str | pathlib.Path, run: Run, seeds: int | Sequence[int], hypers: PyTree) -> Restored | None:
+    """The newest checkpoint of ``sweep`` or ``race``, called with these seeds and settings; None if there is none."""
+    from jaxrl_reg.io import checkpoint
+
+    numbers, settings = _numbers(seeds), setting_count(hypers)
+    count = settings * numbers.size
+    keys, settings_of_members = _layout(numbers, hypers, np.arange(count))
+    shapes = jax.eval_shape(jax.vmap(run.init), keys, settings_of_members)
+
+    def like(info: dict[str, Any]) -> PyTree:
+        shape = (count, run.segments) if "done" in info else (info["segment"], count)  # of a race, of a sweep
+        return shapes, [jax.ShapeDtypeStruct(shape, jnp.float32) for _ in info["metrics"]]
+
+    found = checkpoint.restore(directory, like)
+    if found is None:
+        return None
+    segment, (states, _), info = found
+    segments = np.broadcast_to(info.get("done", segment), settings)
+    return Restored(segments * run.updates_per_segment, states, keys, settings_of_members)
+
+
+def _layout(seeds: np.ndarray, hypers: PyTree, members: np.ndarray) -> tuple[jax.Array, PyTree]:
+    """Keys and settings of these members: number ``h S + s`` is seed ``s`` of setting ``h``."""
+    setting_of, seed_of = np.divmod(members, seeds.size)
+    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds[seed_of]))
+    return keys, jax.tree.map(lambda leaf: leaf[setting_of], hypers)
 
 
 def _name(member: int, seeds: np.ndarray, hypers: Any) -> str:

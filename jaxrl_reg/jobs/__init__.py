@@ -1,0 +1,62 @@
+"""The main job as library calls: collect a data set, train a population and a baseline, evaluate, report, resume.
+
+``sweep(SweepConfig(env="brax/hopper", agent="rebrac", grid={"actor_bc_coef": (0.01, 0.1)}))`` does everything and
+leaves a run directory::
+
+    config.json      everything needed to run it again, with versions and commit
+    metrics.parquet  one row per member per evaluation
+    summary.json     the data set's summary, plans and timings
+    checkpoints/     the newest states of the population and of the baseline
+    zeroshot.parquet one row per member and task, once ``zeroshot`` has put tasks to an agent trained without any
+    report.html      one self-contained page, beside table.csv, curves.png, profile.png, episode.html and rollout.html
+
+``settings`` says what can be asked for, ``learners`` what that means, ``files`` what a run directory holds;
+``collection``, ``training``, ``comparison`` and ``evaluation`` do the work and tell of it by ``progress``. The command
+line is a thin skin over this package. JAX is imported inside the functions, so importing this is cheap.
+"""
+
+from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
+from jaxrl_reg.jobs.comparison import compare, compared_agents
+from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
+from jaxrl_reg.jobs.files import default_directory, finished, load_config
+from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, make_run, parameters
+from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick, score_name
+from jaxrl_reg.jobs.settings import COLLECTED, COMPARED, COMPARISONS, EXPLORED, SCALES, SweepConfig, resolve
+from jaxrl_reg.jobs.training import Outcome, resume, sweep, train
+
+__all__ = [
+    "COLLECTED",
+    "COMPARED",
+    "COMPARISONS",
+    "EXPLORED",
+    "SCALES",
+    "Learner",
+    "OnTick",
+    "Outcome",
+    "Say",
+    "Standing",
+    "SweepConfig",
+    "Tick",
+    "collect",
+    "compare",
+    "compared_agents",
+    "dataset_path",
+    "default_directory",
+    "evaluate",
+    "explore",
+    "finished",
+    "learner",
+    "learners",
+    "load_config",
+    "make_env",
+    "make_run",
+    "parameters",
+    "report",
+    "resolve",
+    "resume",
+    "score_name",
+    "summarise",
+    "sweep",
+    "train",
+    "zeroshot",
+]

@@ -1,0 +1,279 @@
+"""Data sets: collected by learning a task, by exploring without one, or read; and what they hold."""
+
+from __future__ import annotations
+
+import pathlib
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.jobs.learners import make_env
+from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
+from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SweepConfig, resolve
+
+if TYPE_CHECKING:
+    from jaxrl_reg.population import Plan
+    from jaxrl_reg.types import Dataset, Env, Run
+
+
+COLLECT_ENVS = 16
+COLLECT_SEGMENTS = 20
+COLLECT_STREAM = 7
+PLAY_ENVS = 64  # environments side by side when finished policies are played
+
+
+def _folder(config: SweepConfig) -> pathlib.Path:
+    """Where the data sets of this environment and backend are kept."""
+    physics = config.backend or ("spring" if config.env.startswith("brax/") else "")
+    return pathlib.Path(config.data_dir) / "-".join(filter(None, (config.env.replace("/", "-"), physics)))
+
+
+def dataset_path(config: SweepConfig) -> pathlib.Path | None:
+    """Where a data set that is collected here lies; None for any other that ``data.load`` can find.
+
+    Raises:
+      UserError: for a name that is neither.
+    """
+    from jaxrl_reg import data
+
+    if config.dataset in (*COLLECTED, *EXPLORED):
+        return _folder(config) / f"{config.dataset}.hdf5"
+    if ":" in config.dataset or pathlib.Path(config.dataset).exists():
+        return None
+    known = [*COLLECTED, *EXPLORED, *data.names(config.data_dir)]
+    if "/" in config.dataset or pathlib.Path(config.dataset).suffix:
+        raise UserError(f"data set {config.dataset} does not exist; give a file, or one of {', '.join(known)}")
+    if config.dataset not in known:
+        raise unknown("data set", config.dataset, known)
+    return None
+
+
+def collect(config: SweepConfig, *, say: Say = silent, on_tick: OnTick = silent) -> pathlib.Path | None:
+    """Make the data sets of an environment, unless they are there; returns the file of ``config.dataset``.
+
+    One soft actor-critic run gives them all: its replay up to the medium level, and episodes of the random, the medium
+    and the best policy. They are written below ``config.data_dir``, in D4RL's HDF5 layout. The data sets that know no
+    task, ``rnd`` and ``diayn``, come from ``explore``.
+
+    Raises:
+      UserError: if the agent learns nothing in ``config.collect_steps``.
+      population.Interrupted: when stopped; the same call goes on from the last checkpoint.
+    """
+    config = resolve(config)
+    path = dataset_path(config)
+    if path is None or path.is_file():
+        return path
+    if config.dataset in EXPLORED:
+        return explore(config, config.dataset, say=say, on_tick=on_tick)
+    return _collect(config, path, say, on_tick)
+
+
+def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: OnTick = silent) -> pathlib.Path:
+    """Collect ``config.collect_steps`` steps without a task, unless that is done; returns the file.
+
+    Args:
+      config: environment, steps, network size and seed count; the rest has no say.
+      behavior: ``random``, ``rnd`` or ``diayn``, see ``loops.explore``; also the name of the data set. Beside it a
+        picture shows where the data have been, for an environment with tasks.
+
+    Raises:
+      UserError: for an unknown behaviour.
+      population.Interrupted: when stopped; the same call goes on from the last checkpoint.
+    """
+    from jaxrl_reg import data
+    from jaxrl_reg.evaluation import plots
+    from jaxrl_reg.loops.explore import coverage
+    from jaxrl_reg.loops.explore import explore as exploring
+
+    config = resolve(config)
+    env, path = make_env(config), _folder(config) / f"{behavior}.hdf5"
+    steps = _whole_steps(config)
+    exploration = exploring(
+        behavior, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, hidden=config.hidden
+    )
+    if path.is_file():
+        say(f"{path} is already there; remove it to collect it again")
+        return path
+    say(f"exploring {config.env}, {behavior}: {steps:,} steps of {COLLECT_ENVS} environments, no rewards looked at")
+    state, _, done = _online(exploration.run, exploration.hyper, behavior, config, say, on_tick)
+    rows = exploration.dataset(state, f"{path.parent.name}-{behavior}")
+    about = {"env": config.env, "backend": config.backend or "", "collect_steps": steps, "seed": config.seed_offset}
+    about["behavior"] = behavior
+    path.parent.mkdir(parents=True, exist_ok=True)
+    line = f"wrote {path}: {rows.size:,} rows, {int(rows.last.sum()):,} episodes"
+    if env.tasks is not None:
+        seen = coverage(env, rows)
+        about["coverage"] = seen.fraction
+        words = f"{seen.fraction:.0%} of {seen.counts.size} cells of ({', '.join(env.tasks.axes)}) visited"
+        picture = plots.visits(
+            seen.counts,
+            env.tasks.extent,
+            env.tasks.axes,
+            title=f"{config.env}, {behavior}, {rows.size:,} steps: {words}",
+        )
+        path.with_suffix(".png").write_bytes(plots.encode(picture))
+        line += f"; {words}, see {path.with_suffix('.png')}"
+    data.save(rows, path, about)
+    say(line)
+    done()
+    return path
+
+
+def _whole_steps(config: SweepConfig) -> int:
+    """``config.collect_steps``, rounded up to whole segments of a collection."""
+    unit = COLLECT_SEGMENTS * COLLECT_ENVS
+    return -(-config.collect_steps // unit) * unit
+
+
+def _online(
+    run: Run, hyper: Any, stage: str, config: SweepConfig, say: Say, on_tick: OnTick
+) -> tuple[Any, Any, Callable[[], None]]:
+    """Run a collection, or what is left of one that was stopped: its last state, its settings and a function that
+    removes the checkpoints once the data are safe."""
+    import shutil
+
+    from jaxrl_reg import population
+
+    steps = _whole_steps(config)
+
+    def on_plan(plan: Plan) -> None:
+        say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
+        on_tick(Tick(stage, 0, steps, 0.0, 0.0, unit="steps"))
+
+    def on_segment(progress: population.Progress) -> None:
+        speed = progress.updates_per_second * steps / (progress.segments * progress.updates / progress.segment)
+        done = steps * progress.segment // progress.segments
+        returns = float(progress.metrics["train/return"][0, 0])
+        on_tick(Tick(stage, done, steps, speed, progress.eta_seconds, returns, "steps", "return"))
+
+    # A folder of its own for every way to collect, so that another one never meets these checkpoints.
+    widths = "-".join(map(str, config.hidden or ("default",)))
+    unfinished = _folder(config) / f".{stage}-{steps}-{widths}-{config.seed_offset}"
+    result = population.sweep(
+        run,
+        seeds=[config.seed_offset],
+        hypers=population.grid(hyper),
+        placement="map",
+        directory=unfinished,
+        save_seconds=120.0,
+        resume=True,
+        on_plan=on_plan,
+        on_segment=on_segment,
+    )
+    return result.member(0, 0), result.hyper(0), lambda: shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick) -> pathlib.Path:
+    import jax
+
+    from jaxrl_reg import agents, data
+    from jaxrl_reg.loops.collect import collect as collect_online
+    from jaxrl_reg.loops.collect import d4rl_style
+
+    env, folder, sac = make_env(config), path.parent, agents.load("sac")
+    agent_config = sac.Config() if config.hidden is None else sac.Config(hidden=config.hidden)
+    agent, steps = sac.make(agent_config, env.spec), _whole_steps(config)
+    extras = None if env.tasks is None else _physics(env)
+    collection = collect_online(
+        agent, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, extras=extras
+    )
+    say(f"collecting data in {config.env}: soft actor-critic, {steps:,} steps of {COLLECT_ENVS} environments")
+    state, hyper, done = _online(collection.run, sac.Hyper(), "collect", config, say, on_tick)
+    made = d4rl_style(
+        agent,
+        env,
+        state.online.agent,
+        hyper,
+        collection.replay(state),
+        jax.random.fold_in(jax.random.key(config.seed_offset), COLLECT_STREAM),
+        rows=min(config.collect_steps // 2, 1_000_000),
+        num_envs=PLAY_ENVS,
+        extras=extras,
+    )
+    folder.mkdir(parents=True, exist_ok=True)
+    for kind, rows in made.items():
+        if kind == "random" and (folder / "random.hdf5").is_file():
+            say(f"kept {folder}/random.hdf5, which was collected by itself")
+            continue
+        about = {"env": config.env, "backend": config.backend or "", "collect_steps": steps, "seed": config.seed_offset}
+        data.save(rows, folder / f"{kind}.hdf5", about)
+        say(f"wrote {folder / kind}.hdf5: {rows.size:,} rows, mean return {data.episode_returns(rows).mean():,.1f}")
+    done()
+    return path
+
+
+def _physics(env: Env) -> Callable[[Any], dict[str, Any]]:
+    """What a collection keeps beside its rows, so that any task can be put to the data afterwards."""
+    tasks = env.tasks
+    assert tasks is not None
+    return lambda state: {"physics": tasks.physics(state)}
+
+
+def load_data(config: SweepConfig, env: Env) -> Dataset:
+    from jaxrl_reg import data
+
+    loaded = data.load(dataset_path(config) or config.dataset, directory=config.data_dir)
+    have, need = loaded.spec, env.spec
+    if (have.observation_dim, have.action_dim) != (need.observation_dim, need.action_dim):
+        raise UserError(
+            f"data set {config.dataset} has {have.observation_dim} observations and {have.action_dim} actions, "
+            f"{config.env} has {need.observation_dim} and {need.action_dim}: not the same environment"
+        )
+    return loaded
+
+
+def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, limit: int) -> dict[str, Any]:
+    """Plain numbers about a data set; ``returns`` are those of whole episodes: the score of the policy that acted.
+
+    An episode that ends by neither a terminal state nor the time ``limit`` was cut where its recording ended; its
+    return says nothing about the policy, and is left out unless there are no others.
+    """
+    import numpy as np
+
+    from jaxrl_reg import data as datasets
+
+    returns = datasets.episode_returns(data)
+    ends = np.flatnonzero(np.asarray(data.last) > 0)
+    whole = (np.asarray(data.discount)[ends] == 0) | (np.asarray(data.step)[ends] + 1 >= limit)
+    if whole.any():
+        returns = returns[whole]
+    low, high = float(data.score_random), float(data.score_expert)
+    foreign = _foreign_scores(config.env, low, high)
+    return {
+        "name": config.dataset,
+        "file": str(path) if path is not None else config.dataset,
+        "rows": data.size,
+        "episodes": int(ends.size),
+        "cut_episodes": int((~whole).sum()),
+        "observation": data.spec.observation_dim,
+        "action": data.spec.action_dim,
+        "terminal_fraction": float(1.0 - np.asarray(data.discount).mean()),
+        "score_random": low,
+        "score_expert": high,
+        "normalised": bool(np.isfinite([low, high]).all() and high > low and not foreign),
+        "foreign_scores": foreign,
+        "returns": [round(float(value), 4) for value in returns],
+    }
+
+
+def _foreign_scores(env: str, low: float, high: float) -> str:
+    """Why reference scores do not apply to returns in ``env``, or "": D4RL's hold in MuJoCo's own tasks only."""
+    from jaxrl_reg.data.readers import d4rl
+    from jaxrl_reg.envs import mjx
+
+    task = d4rl.scored_task(low, high)
+    fitting = [f"mjx/{name}" for name in mjx.D4RL.get(task, ())]
+    if not task or env in fitting:
+        return ""
+    return f"its reference scores are D4RL's for {task}, which hold in {' and '.join(fitting) or 'no environment here'}"
+
+
+def data_line(about: Mapping[str, Any]) -> str:
+    from jaxrl_reg.data import normalised
+
+    mean = sum(about["returns"]) / len(about["returns"])
+    line = f"data {about['file']}: {about['rows']:,} rows, {about['episodes']:,} episodes, mean return {mean:,.1f}"
+    if about["normalised"]:
+        score = normalised(mean, about["score_random"], about["score_expert"])
+        return f"{line} = normalised score {score:.1f}"
+    return f"{line}; {about['foreign_scores'] or 'it names no reference scores'}, so returns stay as they are"

@@ -1,0 +1,250 @@
+"""What is done with a run afterwards: fresh episodes, tasks it was not trained for, the report once more."""
+
+from __future__ import annotations
+
+import pathlib
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.jobs.collection import load_data
+from jaxrl_reg.jobs.files import load_config, read_json
+from jaxrl_reg.jobs.learners import (
+    BASELINE,
+    Learner,
+    known_tasks,
+    label_rows,
+    learner,
+    learners,
+    make_env,
+    make_run,
+    metric_rows,
+)
+from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent, with_score
+from jaxrl_reg.jobs.settings import SweepConfig, seeds_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxrl_reg.population import Restored
+    from jaxrl_reg.types import Dataset, Env, Run
+
+
+def evaluate(
+    directory: str | pathlib.Path, episodes: int | None = None, *, say: Say = silent, on_tick: OnTick = silent
+) -> pd.DataFrame:
+    """More episodes of every member from its checkpoint, appended to ``metrics.parquet``; rewrites the report.
+
+    Args:
+      directory: a run directory.
+      episodes: per member; ten times the run's own by default.
+
+    Raises:
+      UserError: if the directory holds no run or no checkpoint.
+    """
+    from jaxrl_reg.evaluation import report as reporting
+    from jaxrl_reg.io.sinks import ParquetSink, read_parquet
+    from jaxrl_reg.loops import zero_shot
+
+    path = pathlib.Path(directory)
+    config = load_config(path)
+    episodes = 10 * config.eval_episodes if episodes is None else episodes
+    env, facts = make_env(config), read_json(path / "summary.json", default={})
+    number = 1 + int(read_parquet(path / "metrics.parquet")["evaluation"].max())
+    students = learners(config.agent, config)
+    student, data, world = students[0], None, env
+    if student.make(student.config, env.spec).zero_shot is not None:
+        data = load_data(config, env)
+        world = zero_shot.mean_reward(env, known_tasks(env, data))
+    sink = ParquetSink(path / "metrics.parquet")
+    cloner = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
+    for member in [*cloner, *students]:
+        folder, own = path / "checkpoints" / member.folder, member.name == config.agent
+        if not folder.is_dir():
+            if own:
+                raise UserError(
+                    f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}"
+                )
+            continue
+        where = env if own else world
+        say(f"evaluating {member.label} on {episodes} episodes per member")
+        updates, metrics = _evaluate_checkpoint(member, config, where, data, folder, episodes, number)
+        metrics = with_score(metrics, facts)
+        for row in metric_rows(member, config, metrics, updates=updates, evaluation=number, episodes=episodes):
+            sink.write(row["update"], row)
+    sink.close()
+    return reporting.write(path)
+
+
+def zeroshot(
+    directory: str | pathlib.Path,
+    tasks: Sequence[str] | None = None,
+    rewards: Sequence[str] = (),
+    *,
+    samples: int = 10_000,
+    episodes: int = 10,
+    say: Say = silent,
+    on_tick: OnTick = silent,
+) -> pd.DataFrame:
+    """Tasks put to a trained population, without any further training; rewrites the report.
+
+    Every member infers a task vector from states of the data, labelled by the task's reward, and acts by it. A run's
+    score on a task is the interquartile mean over its episodes. Rows go to ``zeroshot.parquet``, replacing earlier ones
+    of the same task.
+
+    Args:
+      directory: the run directory of an agent that learns without rewards.
+      tasks: names that the environment offers; all of them by default, none if ``rewards`` are given.
+      rewards: ``FILE.py:FUNCTION`` each, ``function(observation [O], action [A], next_observation [O]) -> scalar`` in
+        JAX.
+      samples: labelled states per task.
+      episodes: per member and task.
+
+    Returns:
+      One row per setting and task (and ``all tasks``): interquartile mean over runs with its 95% interval.
+
+    Raises:
+      UserError: if the directory holds no run or no checkpoint, the agent serves no tasks, or a reward does not work.
+    """
+    import jax
+    import numpy as np
+    import pandas as pd
+
+    from jaxrl_reg import population
+    from jaxrl_reg.evaluation import report as reporting
+    from jaxrl_reg.evaluation import statistics
+    from jaxrl_reg.io.sinks import read_parquet
+    from jaxrl_reg.loops import zero_shot
+
+    path = pathlib.Path(directory)
+    config = load_config(path)
+    for name, value in (("samples", samples), ("episodes", episodes)):
+        if value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+    env, member = make_env(config), learner(config.agent, config)
+    agent = member.make(member.config, env.spec)
+    if agent.zero_shot is None:
+        raise UserError(
+            f"{config.agent} learns one task and can serve no other; train an agent that learns without rewards, such "
+            "as sf_laplacian"
+        )
+    chosen = [zero_shot.load_task(text, env) for text in rewards]
+    if tasks or not rewards:
+        chosen = zero_shot.tasks_of(env, tasks) + chosen
+    names = [task.name for task in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"task {twice} is named twice")
+    folder = path / "checkpoints" / member.folder
+    if not folder.is_dir():
+        raise UserError(f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}")
+    data = load_data(config, env)
+    labelled = label_rows(env, data, chosen, config, samples)
+    paid = np.asarray(labelled.reward)
+    say(f"{paid.shape[1]:,} states of {data.name} labelled for {', '.join(names)}")
+    for name, values in zip(names, paid, strict=True):
+        if np.ptp(values) == 0:
+            say(f"{name}: every one of these states pays {values[0]:g}, which tells the agent nothing")
+
+    _, run = make_run(member, config, env)
+    restored = _restore(member, config, run, folder)
+    count, play = len(restored.keys), zero_shot.judge(env, chosen, episodes)
+
+    def one(state_key: Any, shared: Any) -> Any:
+        state, key = state_key
+        results = play(zero_shot.serve(agent, state, shared), jax.random.fold_in(key, zero_shot.ZERO_SHOT))
+        return results["return"], jax.vmap(lambda returns: statistics.iqm(returns[:, None]))(results["return"])
+
+    say(f"{count} members, {len(names)} tasks, {episodes} episodes each, after {int(restored.updates.max()):,} updates")
+    begun, total = time.perf_counter(), count * len(names) * episodes
+    on_tick(Tick("zeroshot", 0, total, 0.0, 0.0, unit="episodes"))
+    chunk = max(1, min(count, population.EVALUATION_CHUNK // len(names)))
+    returns, scores = jax.device_get(
+        jax.jit(population.over_members(one, chunk))((restored.states, restored.keys), labelled)
+    )
+    speed = total / (time.perf_counter() - begun)
+    on_tick(Tick("zeroshot", total, total, speed, 0.0, float(scores.mean()), "episodes", "return"))
+
+    seeds, rows = seeds_of(config), []
+    for m, t in np.ndindex(count, len(names)):
+        setting, seed = divmod(m, config.seeds)
+        rows.append(
+            {
+                "agent": member.name,
+                "member": m,
+                "seed": seeds[seed],
+                "setting": setting,
+                **{name: values[setting] for name, values in member.swept.items()},
+                "task": names[t],
+                "score": float(scores[m, t]),
+                "mean": float(returns[m, t].mean()),
+                "behaviour": float(paid[t].mean() * env.spec.max_episode_steps),
+                "update": int(restored.updates[setting]),
+                "samples": paid.shape[1],
+                "episodes": episodes,
+            }
+        )
+    frame, stored = pd.DataFrame(rows), path / "zeroshot.parquet"
+    if stored.exists():
+        before = read_parquet(stored)
+        frame = pd.concat([before[~before["task"].isin(names)], frame], ignore_index=True)
+    partial = stored.with_name(stored.name + ".part")
+    frame.to_parquet(partial, index=False)
+    partial.replace(stored)
+    reporting.write(path)
+    asked = frame.loc[frame["task"].isin(names), :]  # ``all tasks`` are those of this call; the report has more
+    return reporting.task_table(reporting.served(asked, list(member.swept)))
+
+
+def report(directory: str | pathlib.Path) -> pd.DataFrame:
+    """Write the report of a run again from its metrics; returns its table.
+
+    Raises:
+      UserError: if the directory holds no run, or one without metrics.
+    """
+    from jaxrl_reg.evaluation import report as reporting
+
+    load_config(directory)
+    return reporting.write(pathlib.Path(directory))
+
+
+def _restore(member: Learner, config: SweepConfig, run: Run, folder: pathlib.Path) -> Restored:
+    from jaxrl_reg import population
+
+    found = population.restore(folder, run, seeds_of(config), member.hypers)
+    if found is None:
+        raise UserError(f"{folder} holds no checkpoint; continue the run with: jaxrl-reg resume {folder.parent.parent}")
+    return found
+
+
+def _evaluate_checkpoint(
+    member: Learner,
+    config: SweepConfig,
+    env: Env,
+    data: Dataset | None,
+    folder: pathlib.Path,
+    episodes: int,
+    number: int,
+) -> tuple[Any, dict[str, Any]]:
+    """Updates ``[H]`` done by the newest checkpoint, and fresh metrics ``[H, S, 1]`` of every member."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxrl_reg import population
+
+    _, run = make_run(member, config, env, data, episodes)
+    restored = _restore(member, config, run, folder)
+
+    def one(state_key_hyper: Any, index: Any) -> Any:
+        state, key, hyper = state_key_hyper
+        assert run.evaluate is not None
+        return run.evaluate(state, index, key, hyper)
+
+    # Streams past those of training: an episode is never counted twice.
+    index, count = jnp.int32(run.segments + number), len(restored.keys)
+    evaluation = jax.jit(population.over_members(one, min(count, population.EVALUATION_CHUNK)))
+    metrics = evaluation((restored.states, restored.keys, restored.hypers), index)
+    shape = population.setting_count(member.hypers), config.seeds, 1
+    return restored.updates, {name: np.asarray(value).reshape(shape) for name, value in metrics.items()}

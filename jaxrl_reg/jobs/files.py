@@ -1,0 +1,115 @@
+"""The run directory: written, read, and never overwritten."""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import json
+import pathlib
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.jobs.learners import Learner
+from jaxrl_reg.jobs.settings import SweepConfig
+
+if TYPE_CHECKING:
+    pass
+
+
+FORMAT = 1  # of the run directory
+
+
+def finished(directory: str | pathlib.Path) -> bool:
+    """Whether a run has come to its end, so that there is nothing to resume."""
+    load_config(directory)
+    return "finished" in read_json(pathlib.Path(directory) / "summary.json", default={})
+
+
+def default_directory(config: SweepConfig, root: str | pathlib.Path = "runs") -> pathlib.Path:
+    """``runs/<env>-<agent>-<time>``, not yet taken."""
+    stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
+    name = f"{config.env}-{config.agent}-{stamp}".replace("/", "-")
+    path, n = pathlib.Path(root) / name, 1
+    while path.exists():
+        n += 1
+        path = pathlib.Path(root) / f"{name}-{n}"
+    return path
+
+
+def load_config(directory: str | pathlib.Path) -> SweepConfig:
+    """The config of a run directory.
+
+    Raises:
+      UserError: if there is no run, or its ``config.json`` cannot be read.
+    """
+    path = pathlib.Path(directory) / "config.json"
+    if not path.is_file():
+        raise UserError(f"{directory} is not a run directory: it has no config.json")
+    stored = read_json(path)
+    known = {field.name for field in dataclasses.fields(SweepConfig)}
+    values = stored.get("config") if isinstance(stored, dict) else None
+    if not isinstance(values, dict) or stored.get("format") != FORMAT or not set(values) <= known:
+        raise UserError(f"{path} is not the config of a run of this version; start a new run")
+    if values.get("hidden") is not None:
+        values["hidden"] = tuple(values["hidden"])
+    return SweepConfig(**values)
+
+
+def refuse_existing(path: pathlib.Path) -> None:
+    if (path / "config.json").exists():
+        raise UserError(f"{path} already holds a run; continue it with: jaxrl-reg resume {path}")
+    if path.exists() and not path.is_dir():
+        raise UserError(f"{path} is a file; choose a directory with --out")
+
+
+def create_run(path: pathlib.Path, config: SweepConfig, students: Sequence[Learner]) -> None:
+    from jaxrl_reg.io import env_info
+
+    stored = {
+        "format": FORMAT,
+        "config": dataclasses.asdict(config),
+        "swept": list(students[0].swept),
+        "agent_config": {
+            name: value
+            for name, value in dataclasses.asdict(students[0].config).items()
+            if name not in students[0].swept
+        },
+        "hypers": {
+            field.name: [float(value) for student in students for value in getattr(student.hypers, field.name)]
+            for field in dataclasses.fields(students[0].hypers)
+        },
+        "environment": env_info.describe(),
+        "created": now(),
+    }
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        write_json(path / "config.json", stored)
+    except OSError as error:
+        raise UserError(f"cannot write into {path}: {error.strerror or error}") from error
+
+
+def now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+
+
+_MISSING: Any = object()
+
+
+def read_json(path: pathlib.Path, default: Any = _MISSING) -> Any:
+    if default is not _MISSING and not path.exists():
+        return default
+    try:
+        return json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, ValueError) as error:
+        raise UserError(f"{path} is damaged and cannot be read ({str(error).splitlines()[0]})") from error
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    partial = path.with_name(path.name + ".part")
+    partial.write_text(json.dumps(value, indent=1, default=plain) + "\n")
+    partial.replace(path)
+
+
+def plain(value: Any) -> Any:
+    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -1,0 +1,288 @@
+"""What a config means: agents with their settings filled in, an environment, a run on a data set."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.jobs.settings import SweepConfig, seeds_of
+
+if TYPE_CHECKING:
+    from jaxrl_reg.loops.zero_shot import Labelled, Task
+    from jaxrl_reg.types import Agent, Dataset, Env, Run
+
+
+BASELINE = "bc"
+LABEL_STREAM = 8
+
+
+class Learner(NamedTuple):
+    """An agent module with its settings filled in, those that share a program; leaves of ``hypers`` are ``[H]``."""
+
+    name: str
+    config: Any
+    hypers: Any
+    swept: dict[str, tuple[float | str, ...]]  # what each setting has of everything that is swept, [H]
+    make: Callable[[Any, Any], Agent]
+    first: int = 0  # number of the first of these settings among all of the sweep
+    label: str = ""  # the name, and what sets this program apart from the others of the sweep
+    folder: str = ""  # of its checkpoints
+
+
+def learner(name: str, config: SweepConfig, *, own: bool = True) -> Learner:
+    """The agent ``name`` under ``config``; with ``own=False`` (a baseline) only the network size is taken from it.
+
+    Raises:
+      UserError: as ``learners``, or if the settings need several programs.
+    """
+    found = learners(name, config, own=own)
+    if len(found) > 1:
+        raise UserError(f"the settings of {name} need {len(found)} programs; this job takes those of one")
+    return found[0]
+
+
+def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learner]:
+    """The agent ``name`` with the settings of ``config``, in groups that share a program.
+
+    A swept hyperparameter is traced: all its values share one. A swept setting of the agent (widths, ensemble size)
+    changes the program, so each of its values is a group, which compiles separately. Settings are numbered through.
+
+    Raises:
+      UserError: for an unknown agent, hyperparameter or setting, or a value of the wrong kind.
+    """
+    from jaxrl_reg import agents, population
+
+    module = agents.load(name)
+    if module.KIND == "on_policy":
+        raise UserError(f"agent {name!r} learns from its own fresh experience and cannot be trained on a data set")
+    static = {field: default for field, default, _ in agents.settings(module.Config)}
+    traced = {field: default for field, default, _ in agents.settings(module.Hyper)}
+    fixed, start = {}, {}
+    if "hidden" in static and config.hidden is not None:
+        fixed["hidden"] = config.hidden
+        if isinstance(static.get("actor_hidden"), int):  # of an actor with blocks of one width
+            fixed["actor_hidden"] = max(config.hidden)
+    for schedule in ("decay_steps", "ramp_steps"):  # meant to end with training
+        if static.get(schedule):
+            fixed[schedule] = config.updates
+    for key, value in config.settings.items() if own else ():
+        if key in traced:
+            start[key] = _coerce(key, 0.0, value)
+        elif key in static:
+            fixed[key] = _coerce(key, static[key], value)
+        else:
+            raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *static])
+    groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
+    points = _points(name, config, traced, static) if own else [{}]
+    for point in points:
+        groups.setdefault(tuple(point[key] for key in point if key in static), []).append(point)
+    made: list[Learner] = []
+    first = 0
+    for number, members in enumerate(groups.values()):
+        apart = {key: value for key, value in members[0].items() if key in static}
+        hypers = population.stack(
+            [module.Hyper(**{**start, **{k: v for k, v in one.items() if k in traced}}) for one in members]
+        )
+        swept = {
+            key: tuple(_cell(one[key]) for one in members)
+            if key in static
+            else tuple(float(value) for value in getattr(hypers, key))
+            for key in points[0]
+        }
+        words = " ".join([name, *(f"{key}={word(value)}" for key, value in apart.items())])
+        folder = name if len(groups) == 1 else f"{name}-{number}"
+        config_of = module.Config(**{**fixed, **apart})
+        made.append(Learner(name, config_of, hypers, swept, module.make, first, words, folder))
+        first += len(members)
+    return made
+
+
+def _points(
+    name: str, config: SweepConfig, traced: Mapping[str, Any], static: Mapping[str, Any]
+) -> list[dict[str, Any]]:
+    """Every setting of the sweep as what it gives to everything that is swept: the grid times the drawn ones."""
+    import itertools
+
+    from jaxrl_reg import population
+
+    for key in (*config.grid, *config.sample):
+        if key not in traced and key not in static:
+            raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *static])
+        if key in config.settings:
+            raise UserError(f"{key!r} is both swept and fixed; keep one of the two")
+        if key in config.grid and key in config.sample:
+            raise UserError(f"{key!r} is in the grid and drawn as well; keep one of the two")
+
+    axes = {}
+    for key, values in config.grid.items():
+        axes[key] = [_coerce(key, static.get(key, 0.0), value) for value in values]
+        if not axes[key]:
+            raise UserError(f"{key!r} has no values to sweep; give at least one")
+        if len(set(axes[key])) < len(axes[key]):
+            raise UserError(f"grid of {key!r} repeats a value: {', '.join(map(word, axes[key]))}")
+    crossed = [dict(zip(axes, point, strict=True)) for point in itertools.product(*axes.values())]
+    if not config.sample:
+        return crossed
+    ranges = {}
+    for key, text in config.sample.items():
+        one = population.parse_range(key, text)
+        if key in static and one.kind != "choice":
+            raise UserError(f"{key!r} changes the program and cannot be drawn from a range; give values: {key}=A,B")
+        if one.kind == "choice":
+            one = one._replace(values=tuple(_coerce(key, static.get(key, 0.0), value) for value in one.values))
+        ranges[key] = one
+    drawn = population.draw(ranges, config.draws, design=config.design, seed=config.design_seed)
+    return [{**point, **setting} for point in crossed for setting in drawn]
+
+
+def word(value: Any) -> str:
+    """A value as the command line takes it: ``0.1``, ``64x64``, ``gaussian``."""
+    if isinstance(value, tuple):
+        return "x".join(map(str, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _cell(value: Any) -> float | str:
+    """A value in a column of the metrics: a number where it is one."""
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return float(value) if number else word(value)
+
+
+def _coerce(name: str, default: Any, value: Any) -> Any:
+    """``value``, perhaps from a command line, as the kind of thing that ``default`` is."""
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "numbers such as 64,64 or 64x64"}
+    kind = type(default)
+    try:
+        if kind is bool:
+            return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
+        if kind is int:
+            if float(value) != int(float(value)):
+                raise ValueError
+            return int(float(value))
+        if kind is float:
+            return float(value)
+        if kind is tuple:
+            element = default[0] if default else 0
+            if isinstance(value, str) and isinstance(element, int):
+                value = value.replace("x", ",")  # in a list of values the comma is taken
+            items = value.split(",") if isinstance(value, str) else value
+            return tuple(_coerce(name, element, item) for item in items if item != "")
+    except (KeyError, ValueError, TypeError, OverflowError):
+        raise UserError(f"{name}={value!r} is not {kinds[kind]}") from None
+    return None if default is None and value in ("none", "None") else value
+
+
+def make_env(config: SweepConfig) -> Env:
+    """The environment of a config.
+
+    Raises:
+      UserError: for an unknown environment or backend.
+    """
+    from jaxrl_reg import envs
+
+    return envs.make(config.env, **({} if config.backend is None else {"backend": config.backend}))
+
+
+def make_run(
+    member: Learner, config: SweepConfig, env: Env, data: Dataset | None = None, episodes: int | None = None
+) -> tuple[Agent, Run]:
+    """The agent for this environment and its training run, evaluated on ``episodes`` episodes.
+
+    An agent that serves tasks after training is evaluated on all of them, each inferred from states of ``data``.
+    """
+    from jaxrl_reg.evaluation import returns
+    from jaxrl_reg.loops import zero_shot
+    from jaxrl_reg.loops.offline import offline
+
+    agent = member.make(member.config, env.spec)
+    episodes = config.eval_episodes if episodes is None else episodes
+    run = offline(
+        agent,
+        batch_size=config.batch_size,
+        updates=config.updates,
+        segments=config.segments,
+        evaluate=returns.evaluator(env, episodes),
+    )
+    if agent.zero_shot is not None and data is not None:
+        tasks = known_tasks(env, data)
+        labelled = label_rows(env, data, tasks, config)
+        run = dataclasses.replace(run, evaluate=zero_shot.evaluation(env, agent, tasks, labelled, episodes))
+    return agent, run
+
+
+def known_tasks(env: Env, data: Dataset) -> list[Task]:
+    """What an agent that serves tasks is judged by during training: all tasks of the environment, or its own reward
+    where it offers none or the data hold no physics to relabel."""
+    from jaxrl_reg.loops import zero_shot
+
+    relabelled = env.tasks is not None and "physics" in data.extras
+    return zero_shot.tasks_of(env) if relabelled else [zero_shot.own_reward()]
+
+
+def label_rows(
+    env: Env, data: Dataset, tasks: Sequence[Task], config: SweepConfig, samples: int | None = None
+) -> Labelled:
+    import jax
+
+    from jaxrl_reg.loops import zero_shot
+
+    key = jax.random.fold_in(jax.random.key(config.seed_offset), LABEL_STREAM)
+    return zero_shot.relabel(env, data, tasks, key, zero_shot.SAMPLES if samples is None else samples)
+
+
+def parameters(agent: Agent, member: Learner) -> int:
+    """Trained parameters of one member; targets and optimiser states are not counted."""
+    import jax
+
+    hyper = jax.tree.map(lambda leaf: leaf[0], member.hypers)
+    state = jax.eval_shape(agent.init, jax.random.key(0), hyper)
+
+    def is_model(node: Any) -> bool:
+        return hasattr(node, "params") and hasattr(node, "opt_state")
+
+    models = [node.params for node in jax.tree.leaves(state, is_leaf=is_model) if is_model(node)]
+    return sum(leaf.size for leaf in jax.tree.leaves(models or state))
+
+
+def metric_rows(
+    member: Learner,
+    config: SweepConfig,
+    metrics: Mapping[str, Any],
+    *,
+    episodes: int | None,
+    first: Any = 0,
+    updates: Any = None,
+    evaluation: int = 0,
+) -> Iterator[dict[str, Any]]:
+    """One flat row per member and segment that it trained, from metrics ``[H, S, segments]``.
+
+    ``first`` counts segments before, ``updates`` those of the metrics if they are not at the end of their segment; one
+    number, or one for each setting.
+    """
+    import numpy as np
+
+    from jaxrl_reg.population import ALIVE
+
+    seeds, each = seeds_of(config), config.updates // config.segments
+    settings, count, length = next(iter(metrics.values())).shape
+    before = np.broadcast_to(first, settings)
+    trained = np.isfinite(metrics[ALIVE]) if ALIVE in metrics else np.ones((settings, count, length), bool)
+    for t in range(length):
+        for h in range(settings):
+            segment = int(before[h]) + t
+            update = (segment + 1) * each if updates is None else int(np.broadcast_to(updates, settings)[h])
+            for s in np.flatnonzero(trained[h, :, t]):
+                yield {
+                    "agent": member.name,
+                    "member": (member.first + h) * count + int(s),
+                    "seed": seeds[s],
+                    "setting": member.first + h,
+                    **{name: swept[h] for name, swept in member.swept.items()},
+                    "segment": segment,
+                    "update": update,
+                    "evaluation": evaluation,
+                    "episodes": episodes,
+                    **{name: float(values[h, s, t]) for name, values in metrics.items()},
+                }

@@ -1,0 +1,151 @@
+"""What a job is asked for: its settings, what they default to, and whether they make sense together."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jaxrl_reg.errors import UserError, unknown
+
+if TYPE_CHECKING:
+    pass
+
+
+PLACEMENTS = ("auto", "map", "vmap")
+DESIGNS = ("random", "sobol")
+STOPPING_RULES = ("asha", "halving", "prediction")
+COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
+EXPLORED = ("rnd", "diayn")  # collected without a task
+# What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the published protocol.
+SCALES: dict[str, dict[str, Any]] = {
+    "small": {
+        "seeds": 4,
+        "updates": 20_000,
+        "batch_size": 256,
+        "segments": 10,
+        "eval_episodes": 10,
+        "hidden": (64, 64),
+        "collect_steps": 200_000,
+    },
+    "full": {
+        "seeds": 16,
+        "updates": 1_000_000,
+        "batch_size": 256,
+        "segments": 50,
+        "eval_episodes": 20,
+        "collect_steps": 3_000_000,
+    },
+}
+# What a comparison of all agents takes instead, so that the small one ends within 40 minutes on two cores: half of it
+# goes into compiling 42 programs. An even number of seeds keeps both cores busy. A batch of 128 costs half of 256 and
+# teaches as much (TD3+BC comes to 60 on medium-replay in 2,000 updates of either).
+COMPARISONS: dict[str, dict[str, Any]] = {
+    "small": {
+        "envs": ("brax/hopper",),
+        "seeds": 4,
+        "updates": 2_500,
+        "batch_size": 128,
+        "segments": 2,
+        "eval_episodes": 10,
+        "collect_steps": 96_000,
+    },
+    "full": {
+        "envs": ("brax/hopper", "brax/halfcheetah"),
+        "seeds": 8,
+        "updates": 200_000,
+        "segments": 10,
+        "hidden": (256, 256),
+    },
+}
+COMPARED = ("medium-replay", "medium-expert")
+
+
+def _option(default: Any, help: str, **metadata: Any) -> Any:
+    if isinstance(default, dict):
+        return dataclasses.field(default_factory=dict, metadata={"help": help, **metadata})
+    return dataclasses.field(default=default, metadata={"help": help, **metadata})
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig:
+    """A whole sweep. A number that is None is as ``scale`` says (see ``SCALES``); ``resolve`` fills it in."""
+
+    env: str = _option("brax/hopper", "environment, see 'jaxrl-reg list envs'")
+    agent: str = _option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
+    dataset: str = _option(
+        "medium-replay",
+        "random, medium, medium-replay, medium-expert, expert, rnd or diayn (collected here), or a file",
+    )
+    grid: Mapping[str, Sequence[Any]] = _option({}, "values of a hyperparameter to sweep; several make a product")
+    sample: Mapping[str, str] = _option({}, "range to draw a hyperparameter from; drawn settings multiply the grid")
+    draws: int = _option(16, "settings to draw from the ranges of --sample")
+    design: str = _option("random", "how they are spread: random or sobol")
+    design_seed: int = _option(0, "of the draw; another one gives other settings")
+    early_stop: str | None = _option(
+        None,
+        "stop settings that fall behind, among those of one program: halving (the best third goes on after 1, 3, 9 ... "
+        "evaluations), asha (the same without waiting until all have got so far) or prediction (of the final score, "
+        "from the settings and the curves so far)",
+        metavar="RULE",
+    )
+    settings: Mapping[str, Any] = _option({}, "fixed value of a hyperparameter or of a setting of the agent")
+    scale: str = _option(
+        "small", "small (minutes on two cores) or full (the published protocol)", choices=tuple(SCALES)
+    )
+    seeds: int = _option(None, "training runs per setting")
+    seed_offset: int = _option(0, "first seed; another offset gives runs that nobody has looked at")
+    updates: int = _option(None, "gradient updates per member")
+    batch_size: int = _option(None, "rows per update")
+    segments: int = _option(None, "evaluations during training; must divide the updates")
+    eval_episodes: int = _option(None, "episodes per evaluation")
+    hidden: tuple[int, ...] = _option(None, "widths of the hidden layers, such as 256,256; full: the agent's own")
+    backend: str | None = _option(None, "physics of a Brax environment: spring, positional, generalized or mjx")
+    data_dir: str = _option("datasets", "where data sets are kept")
+    collect_steps: int = _option(None, "environment steps of the agent whose experience becomes the data")
+    placement: str = _option("auto", "auto, map (one member after the other) or vmap (side by side)")
+    chunk: int | None = _option(None, "members side by side on one device")
+    tensorboard: bool = _option(False, "write TensorBoard event files into the run directory")
+    wandb: str | None = _option(None, "log to this Weights & Biases project", metavar="PROJECT")
+
+
+def resolve(config: SweepConfig) -> SweepConfig:
+    """The config with every ``None`` that ``scale`` knows replaced by its number.
+
+    Raises:
+      UserError: for an unknown scale, or a number that cannot be.
+    """
+    if config.scale not in SCALES:
+        raise unknown("scale", config.scale, SCALES)
+    preset = SCALES[config.scale]
+    config = dataclasses.replace(
+        config, **{name: value for name, value in preset.items() if getattr(config, name) is None}
+    )
+    for name in ("seeds", "updates", "batch_size", "segments", "eval_episodes", "collect_steps"):
+        if getattr(config, name) < 1:
+            raise UserError(f"{name}={getattr(config, name)} must be at least 1")
+    if config.placement not in PLACEMENTS:
+        raise unknown("placement", config.placement, PLACEMENTS)
+    if config.design not in DESIGNS:
+        raise unknown("design", config.design, DESIGNS)
+    if config.early_stop is not None and config.early_stop not in STOPPING_RULES:
+        raise unknown("stopping rule", config.early_stop, STOPPING_RULES)
+    if config.draws < 1:
+        raise UserError(f"draws={config.draws} must be at least 1")
+    if config.design_seed < 0:
+        raise UserError(f"design_seed={config.design_seed} must not be negative")
+    if config.chunk is not None and config.chunk < 1:
+        raise UserError(f"chunk={config.chunk} must be at least 1 member")
+    if config.seed_offset < 0:
+        raise UserError(f"seed_offset={config.seed_offset} must not be negative")
+    if config.updates % config.segments:
+        near = max(1, round(config.updates / config.segments)) * config.segments
+        raise UserError(f"updates={config.updates} is not a multiple of segments={config.segments}; {near} would be")
+    if config.hidden is not None and (not config.hidden or min(config.hidden) < 1):
+        raise UserError(f"hidden={config.hidden} must be positive widths, such as 256,256")
+    return config
+
+
+def seeds_of(config: SweepConfig) -> range:
+    """The seeds of a config; baseline and agent use the same."""
+    return range(config.seed_offset, config.seed_offset + config.seeds)
