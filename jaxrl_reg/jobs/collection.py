@@ -210,6 +210,7 @@ def _physics(env: Env) -> Callable[[Any], dict[str, Any]]:
 
 
 def load_data(config: SweepConfig, env: Env) -> Dataset:
+    """The data set that ``config`` names, from its file. Raises ``UserError`` where it does not fit the environment."""
     from jaxrl_reg import data
 
     loaded = data.load(dataset_path(config) or config.dataset, directory=config.data_dir)
@@ -269,6 +270,7 @@ def _foreign_scores(env: str, low: float, high: float) -> str:
 
 
 def data_line(about: Mapping[str, Any]) -> str:
+    """A data set in one line, from its summary."""
     from jaxrl_reg.data import normalised
 
     mean = sum(about["returns"]) / len(about["returns"])

@@ -57,6 +57,7 @@ def load_config(directory: str | pathlib.Path) -> SweepConfig:
 
 
 def refuse_existing(path: pathlib.Path) -> None:
+    """Raises ``UserError`` where ``path`` holds a run or is a file."""
     if (path / "config.json").exists():
         raise UserError(f"{path} already holds a run; continue it with: jaxrl-reg resume {path}")
     if path.exists() and not path.is_dir():
@@ -64,6 +65,7 @@ def refuse_existing(path: pathlib.Path) -> None:
 
 
 def create_run(path: pathlib.Path, config: SweepConfig, students: Sequence[Learner]) -> None:
+    """Make the directory and write ``config.json``: what was asked for, the settings that follow, versions."""
     from jaxrl_reg.io import env_info
 
     stored = {
@@ -90,6 +92,7 @@ def create_run(path: pathlib.Path, config: SweepConfig, students: Sequence[Learn
 
 
 def now() -> str:
+    """Local time with its offset, ISO 8601, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
 
 
@@ -97,6 +100,7 @@ _MISSING: Any = object()
 
 
 def read_json(path: pathlib.Path, default: Any = _MISSING) -> Any:
+    """What a JSON file holds; ``default`` where there is no file, if one is given."""
     if default is not _MISSING and not path.exists():
         return default
     try:
@@ -106,10 +110,12 @@ def read_json(path: pathlib.Path, default: Any = _MISSING) -> Any:
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
+    """Write a JSON file whole or not at all, arrays as lists."""
     partial = path.with_name(path.name + ".part")
     partial.write_text(json.dumps(value, indent=1, default=plain) + "\n")
     partial.replace(path)
 
 
 def plain(value: Any) -> Any:
+    """What JSON cannot hold, as what it can: arrays as lists, the rest as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -224,6 +224,7 @@ def known_tasks(env: Env, data: Dataset) -> list[Task]:
 def label_rows(
     env: Env, data: Dataset, tasks: Sequence[Task], config: SweepConfig, samples: int | None = None
 ) -> Labelled:
+    """Rows of the data with their rewards for each of the tasks; the same ones for every call with this config."""
     import jax
 
     from jaxrl_reg.loops import zero_shot

@@ -38,6 +38,7 @@ OnTick = Callable[[Tick], None]
 
 
 def silent(_: Any) -> None:
+    """Tells nobody."""
     return None
 
 

@@ -59,7 +59,7 @@ def test_tanh_normal_at_the_edges():
 
 
 def test_sampled_log_prob_is_stable_far_outside():
-    """At u = +-15 tanh(u) rounds to +-1 and ``log(1 - a^2)`` would be -inf."""
+    """At u = +-15 tanh(u) rounds to +-1 or next to it: ``log(1 - a^2)`` would be -inf or -15, and should be -29."""
     mean, log_std = np.array([[15.0, -15.0]], np.float32), np.full((1, 2), -5.0, np.float32)
 
     def total(mean):
@@ -67,7 +67,7 @@ def test_sampled_log_prob_is_stable_far_outside():
         return log_prob.sum(), (action, log_prob)
 
     (_, (action, log_prob)), gradient = jax.jit(jax.value_and_grad(total, has_aux=True))(mean)
-    assert np.all(np.abs(action) == 1.0)
+    assert np.all(np.abs(action) > 1.0 - 1e-6)
     noise = np.asarray(jax.random.normal(KEY, (1, 2)), np.float64)
     u = np.asarray(mean, np.float64) + np.exp(-5.0) * noise
     slope = 2 * (np.log(2.0) - np.abs(u) - np.log1p(np.exp(-2 * np.abs(u))))
