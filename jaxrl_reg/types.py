@@ -223,6 +223,8 @@ class Agent(NamedTuple):
     action [..., A]`` with ``explore`` a Python bool.
 
     ``sample(data, key, batch_size) -> batch`` is how the agent wants its batches drawn; None: uniform transitions.
+    ``prepare(data) -> data`` makes of a data set what ``sample`` takes, such as the set and an index of it: once, on
+    concrete arrays, by whoever starts a run (the jobs do); None: the data set as it is.
     ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
     the first step of one. ``zero_shot`` serves any reward after training without one. ``measure(state, batch, hyper,
     key) -> metrics`` is what would cost too much at every update: loops ask for it once per segment.
@@ -235,6 +237,7 @@ class Agent(NamedTuple):
     policy: Callable[[PyTree, PyTree, bool], Policy] | None = None
     zero_shot: ZeroShot | None = None
     measure: Callable[[PyTree, Transition, PyTree, Key], Metrics] | None = None
+    prepare: Callable[[Dataset], PyTree] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

@@ -8,9 +8,12 @@ The update is written out in ``_td3``.
 
 The search needs the data set inside the update, because its query is the policy's action. ``sample`` hands the columns
 over in ``batch.extras`` as they are, whole: they are no part of a member, so a population shares them, and nothing is
-copied. Give the run ``(data, retrieval.cells(...))`` instead of ``data`` to search approximately, in ``probes`` cells.
+copied. With ``neighbours="approximate"`` the rows lie in ``clusters`` cells, of which the ``probes`` nearest are looked
+into; ``Agent.prepare`` makes them, once, for the default ``beta``: other values find a little less. Give the run
+``agent.prepare(data)`` instead of ``data``, as the jobs do.
 
-Metrics: those of TD3+BC; ``bc_loss`` is the distance to a_i.
+Metrics: those of TD3+BC; ``bc_loss`` is the distance to a_i. Approximate search: ``recall``, the share of a batch whose
+nearest row is found, once per segment.
 """
 
 from __future__ import annotations
@@ -23,8 +26,8 @@ import jax.numpy as jnp
 from jaxrl_reg.agents import _td3
 from jaxrl_reg.agents._td3 import State
 from jaxrl_reg.data import retrieval, uniform
-from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Agent, Array, Dataset, Key, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Paper, Spec, Transition, pytree, setting
 
 __all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make", "sample"]
 
@@ -37,19 +40,23 @@ PAPER = Paper(
     f"in the distance by the agent, elsewhere by the data pipeline. {_td3.FIRST_STEP}",
 )
 KIND = "offline"
+NEIGHBOURS = ("exact", "approximate")
+BETA = 2.0  # by which cells are made; those of a population have several
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(_td3.Config):
     standardise: bool = setting(True, "measure states in standard deviations over the data (plus 1e-3)")
     chunk: int = setting(8192, "rows of the data whose distances are held at a time")
-    probes: int = setting(8, "cells looked into, if the run is given cells")
+    neighbours: str = setting("exact", "search of the nearest row: exact, or approximate (in cells, see clusters)")
+    clusters: int = setting(0, "cells of the approximate search (more, where crowded); 0: the root of the rows")
+    probes: int = setting(8, "cells that the approximate search looks into; all of them: exact")
 
 
 @pytree
 class Hyper(_td3.Hyper):
     alpha: float = setting(2.5, "weight of the normalised value; 40 for HalfCheetah, 7.5 for AntMaze")
-    beta: float = setting(2.0, "weight of states against actions in the distance; 7.5 for AntMaze")
+    beta: float = setting(BETA, "weight of states against actions in the distance; 7.5 for AntMaze")
 
 
 def sample(data: Dataset | tuple[Dataset, retrieval.Cells], key: Key, batch_size: int) -> Transition:
@@ -61,20 +68,58 @@ def sample(data: Dataset | tuple[Dataset, retrieval.Cells], key: Key, batch_size
 
 
 def make(config: Config, spec: Spec) -> Agent:
-    """Raises ``UserError`` at the first update if the batch does not come from ``sample``."""
+    """Raises ``UserError`` for settings of the search that cannot be; at the first update, if the batch does not come
+    from ``sample``, or without the cells of ``prepare`` where they are searched."""
+    if config.neighbours not in NEIGHBOURS:
+        raise unknown("neighbours", config.neighbours, NEIGHBOURS)
+    if config.clusters < 0:
+        raise UserError(f"clusters={config.clusters} must not be negative; 0: the root of the number of rows")
+    if config.probes < 1:
+        raise UserError(f"probes={config.probes} must be at least 1 cell")
+    approximate = config.neighbours == "approximate"
+    if config.clusters and not approximate:
+        raise UserError(f"clusters={config.clusters} belong to the approximate search; set neighbours=approximate too")
 
-    def pull(batch: Transition, action: Array, hyper: Hyper) -> _td3.Pull:
+    def weights(table: retrieval.Table, beta: Array | float) -> Array:
+        scale = retrieval.column_scales(table[:1]) if config.standardise else jnp.ones(spec.observation_dim)
+        return jnp.concatenate([jnp.square(beta * scale), jnp.ones(spec.action_dim)])
+
+    def problem(batch: Transition, action: Array, hyper: Hyper) -> tuple[Array, retrieval.Table, Array]:
+        """Query, table and weight of the search."""
         if "table_action" not in batch.extras:
             raise UserError("prdc searches the whole data set: draw its batches with prdc.sample, which passes it on")
         table = batch.extras["table_observation"], batch.extras["table_action"]
-        scale = retrieval.column_scales(table[:1]) if config.standardise else jnp.ones(spec.observation_dim)
-        weight = jnp.concatenate([jnp.square(hyper.beta * scale), jnp.ones(spec.action_dim)])
         query = jax.lax.stop_gradient(jnp.concatenate([batch.observation, action], axis=-1))
-        if "cells" in batch.extras:
-            cells: retrieval.Cells = batch.extras["cells"]  # type: ignore[assignment]
-            _, rows = retrieval.nearest_in_cells(query, table, cells, weight, probes=config.probes)
-        else:
-            _, rows = retrieval.nearest(query, table, weight, chunk=config.chunk)
-        return _td3.Pull(table[1][rows[:, 0]], 1.0, hyper.alpha)
+        return query, table, weights(table, hyper.beta)
 
-    return _td3.make(config, spec, pull, sample=sample)
+    def search(batch: Transition, query: Array, table: retrieval.Table, weight: Array) -> Array:
+        if not approximate:
+            return retrieval.nearest(query, table, weight, chunk=config.chunk)[1]
+        if "cells" not in batch.extras:
+            raise UserError("prdc with neighbours=approximate needs cells: give the run agent.prepare(data), not data")
+        cells: retrieval.Cells = batch.extras["cells"]  # type: ignore[assignment]
+        return retrieval.nearest_in_cells(query, table, cells, weight, probes=config.probes)[1]
+
+    def pull(batch: Transition, action: Array, hyper: Hyper) -> _td3.Pull:
+        query, table, weight = problem(batch, action, hyper)
+        return _td3.Pull(table[1][search(batch, query, table, weight)[:, 0]], 1.0, hyper.alpha)
+
+    agent = _td3.make(config, spec, pull, sample=sample)
+    if not approximate:
+        return agent
+
+    def prepare(data: Dataset) -> tuple[Dataset, retrieval.Cells]:
+        """The data and its cells; raises ``UserError`` for more cells than rows."""
+        if config.clusters > data.size:
+            raise UserError(f"clusters={config.clusters} are more than the {data.size} rows of {data.name}")
+        table = data.observation, data.action
+        weight = weights(table, BETA)
+        return data, retrieval.cells(table, weight, config.clusters or None, key=jax.random.key(0))
+
+    def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
+        metrics = {} if agent.measure is None else agent.measure(state, batch, hyper, key)
+        query, table, weight = problem(batch, agent.act(state, batch.observation, hyper, key, False), hyper)
+        true = retrieval.nearest(query, table, weight, chunk=config.chunk)[1]
+        return {**metrics, "recall": retrieval.recall(search(batch, query, table, weight), true)}
+
+    return agent._replace(prepare=prepare, measure=measure)

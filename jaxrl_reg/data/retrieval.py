@@ -161,6 +161,18 @@ def recall(found: Array, true: Array) -> Array:
     return (found[:, None, :] == true[:, :, None]).any(-1).mean()
 
 
+def recall_curve(
+    query: Array, table: Table, index: Cells, weight: Array | None = None, k: int = 1, *, probes: Sequence[int]
+) -> Array:
+    """The share of the ``k`` nearest rows that ``nearest_in_cells`` finds with each number of ``probes``, ``[P]``.
+
+    What speed costs on these queries; it rises to 1 with all cells. Raises ``UserError`` as ``nearest_in_cells``.
+    """
+    true = nearest(query, table, weight, k)[1]
+    found = [nearest_in_cells(query, table, index, weight, k, probes=number)[1] for number in probes]
+    return jnp.stack([recall(rows, true) for rows in found])
+
+
 def checked(query: Array, table: Table, weight: Array | None, k: int) -> int:
     """The number of rows of a table that fits queries ``[B, K]``, weights and ``k``; else ``UserError``."""
     sizes, width = {part.shape[0] for part in table}, sum(part.shape[-1] for part in table)

@@ -192,7 +192,7 @@ def _train(
     request: dict[str, Any] = {
         "seeds": list(seeds_of(config)),
         "hypers": member.hypers,
-        "data": data,
+        "data": data if agent.prepare is None else agent.prepare(data),
         "placement": config.placement,
         "chunk": config.chunk,
         "directory": path / "checkpoints" / member.folder,

@@ -110,16 +110,47 @@ def dataset():
     return data.from_arrays(OBSERVATIONS, ACTIONS, reward, 0 * ends, ends, OBSERVATIONS, name="toy")
 
 
-def test_cells_in_the_place_of_the_whole_table():
-    rows = dataset()
-    scale = jnp.concatenate([retrieval.column_scales((rows.observation,)), jnp.ones(2)])
-    cells = retrieval.cells((rows.observation, rows.action), jnp.square(scale), 6, key=jax.random.key(0), iterations=2)
-    key = jax.random.key(3)
-    exact, _ = pulled_to(1.0, prdc.sample(rows, key, ref.B))
-    every, _ = pulled_to(1.0, prdc.sample((rows, cells), key, ref.B), probes=cells.centre.shape[0])
-    one, _ = pulled_to(1.0, prdc.sample((rows, cells), key, ref.B), probes=1)
+def test_approximate_search_comes_to_the_exact_one_with_all_cells():
+    beta, key, rows = 0.3, jax.random.key(3), dataset()  # not the beta that cells are made for: one cell is too few
+    approximate = {"neighbours": "approximate", "clusters": 6}
+    agent, _ = programs(**approximate, probes=1)
+    data, cells = agent.prepare(rows)
+    sampled = prdc.sample((data, cells), key, ref.B)
+    exact, action = pulled_to(beta, prdc.sample(rows, key, ref.B))
+    one, _ = pulled_to(beta, sampled, **approximate, probes=1)
+    every, _ = pulled_to(beta, sampled, **approximate, probes=N)
     np.testing.assert_allclose(every, exact, rtol=1e-5)
-    assert one != exact
+    assert one > 1.001 * exact
+
+    weight = jnp.concatenate([jnp.square(beta / (OBSERVATIONS.std(0) + 1e-3)), jnp.ones(2)])
+    query, table = jnp.concatenate([sampled.observation, action], -1), (rows.observation, rows.action)
+    curve = retrieval.recall_curve(query, table, cells, weight, probes=(1, 2, N))
+    assert 0.2 < curve[0] < curve[1] <= curve[2] == 1.0
+    measured = agent.measure(STATE, sampled, as_float32(prdc.Hyper(beta=beta)), key)
+    np.testing.assert_allclose(measured["recall"], curve[0])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"neighbours": "aproximate"}, "unknown neighbours 'aproximate'; did you mean 'approximate'?"),
+        ({"probes": 0}, "probes=0 must be at least 1 cell"),
+        ({"clusters": -1}, "clusters=-1 must not be negative; 0: the root of the number of rows"),
+        ({"clusters": 9}, "clusters=9 belong to the approximate search; set neighbours=approximate too"),
+    ],
+)
+def test_settings_of_the_search_that_cannot_be_are_refused(config, message):
+    with pytest.raises(UserError) as raised:
+        agents.make("prdc", ref.SPEC, **config)
+    assert str(raised.value) == message
+
+
+def test_an_approximate_search_without_its_cells_is_refused():
+    agent, _ = programs(neighbours="approximate", clusters=N + 1)
+    with pytest.raises(UserError, match=r"clusters=301 are more than the 300 rows of toy"):
+        agent.prepare(dataset())
+    with pytest.raises(UserError, match=r"give the run agent\.prepare\(data\), not data"):
+        jax.eval_shape(agent.update, STATE, batch(0), as_float32(prdc.Hyper()), jax.random.key(0), jnp.int32(0))
 
 
 def test_sampling_copies_no_row_of_the_table():
