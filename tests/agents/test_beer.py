@@ -127,12 +127,12 @@ def test_critics_learn_from_their_error_and_the_coefficient_times_the_loss(name,
         return follow(*arguments)
 
     @jax.jit
-    def updated(key):
-        state = agent.init(key, hyper)
-        return state, agent.update(state, data, hyper, key, jnp.int32(0)), seen[-1]
+    def updated(state):
+        return agent.update(state, data, hyper, key, jnp.int32(0)), seen[-1]
 
     monkeypatch.setattr(_beer, "following", follow)
-    state, (after, metrics), (following, next_q, target) = updated(key)
+    state = jax.jit(agent.init)(key, hyper)
+    (after, metrics), (following, next_q, target) = updated(state)
     last, own = state.target_critic["Dense_2"], (data.next_observation, data.next_action, activation)
     np.testing.assert_allclose((following @ last["kernel"] + last["bias"][:, None])[..., 0], next_q, atol=1e-5)
     if name == "iql":  # asks about the data's actions only

@@ -124,9 +124,9 @@ def test_approximate_search_comes_to_the_exact_one_with_all_cells():
 
     weight = jnp.concatenate([jnp.square(beta / (OBSERVATIONS.std(0) + 1e-3)), jnp.ones(2)])
     query, table = jnp.concatenate([sampled.observation, action], -1), (rows.observation, rows.action)
-    curve = retrieval.recall_curve(query, table, cells, weight, probes=(1, 2, N))
+    curve = jax.jit(functools.partial(retrieval.recall_curve, probes=(1, 2, N)))(query, table, cells, weight)
     assert 0.2 < curve[0] < curve[1] <= curve[2] == 1.0
-    measured = agent.measure(STATE, sampled, as_float32(prdc.Hyper(beta=beta)), key)
+    measured = jax.jit(agent.measure)(STATE, sampled, as_float32(prdc.Hyper(beta=beta)), key)
     np.testing.assert_allclose(measured["recall"], curve[0])
 
 
