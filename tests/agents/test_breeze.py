@@ -38,7 +38,8 @@ def rows(size=40, width=3, shift=0.0, scale=1.0):
 
 
 def small(module, **config):
-    return module.Config(hidden=(8,), features=D, **{"candidates": 2, "steps": 2, **config})
+    sizes = {"hidden": (8,), "features": D, "preprocessor": (8,), "backward_hidden": (8, 8)}
+    return module.Config(**sizes, **{"time_width": 8, "candidates": 2, "steps": 2, **config})
 
 
 @pytest.mark.parametrize("switches", SWITCHES, ids=lambda switches: " ".join(map(str, switches.values())) or "default")

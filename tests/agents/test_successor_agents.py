@@ -34,9 +34,10 @@ def ring(episodes=30):
 def test_measure_and_values_of_a_ring():
     gamma, world = 0.8, ring()
     hyper = fb.Hyper(representation_learning_rate=3e-3, discount=gamma, tau=0.05)
-    agent = fb.make(fb.Config(hidden=(32,), features=STEPS), world.spec)
+    sizes = {"hidden": (32,), "features": STEPS, "preprocessor": (), "backward_hidden": (32,)}
+    agent = fb.make(fb.Config(**sizes), world.spec)
     state, _ = jax.jit(offline(agent, batch_size=64, updates=2500))(jax.random.key(0), as_float32(hyper), world)
-    maps = _forward_backward.make(_successor.Config(hidden=(32,), features=STEPS), world.spec)
+    maps = _forward_backward.make(_successor.Config(**sizes), world.spec)
     places, params = jnp.eye(STEPS), state.representation.params
     z = _successor.sample_z(jax.random.key(1), STEPS, STEPS)
     measure = maps.forward(params, places, jnp.zeros((STEPS, 1)), z).mean(axis=0) @ maps.backward(params, places).T
