@@ -227,7 +227,9 @@ class Agent(NamedTuple):
     concrete arrays, by whoever starts a run (the jobs do); None: the data set as it is.
     ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
     the first step of one. ``zero_shot`` serves any reward after training without one. ``measure(state, batch, hyper,
-    key) -> metrics`` is what would cost too much at every update: loops ask for it once per segment.
+    key) -> metrics`` is what would cost too much at every update: loops ask for it once per segment. ``kind`` says what
+    it learns from: ``offline`` a data set, ``off_policy`` a replay, ``on_policy`` its latest trajectory; its module's
+    ``KIND``.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -238,6 +240,7 @@ class Agent(NamedTuple):
     zero_shot: ZeroShot | None = None
     measure: Callable[[PyTree, Transition, PyTree, Key], Metrics] | None = None
     prepare: Callable[[Dataset], PyTree] | None = None
+    kind: str = "offline"
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

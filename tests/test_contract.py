@@ -101,6 +101,7 @@ MEMORY = [
 # name: (the check that must fail, words of its message, changes)
 BROKEN = {
     "no link to the paper": ("documented", "PAPER.url", [("https://example.org/td", "")]),
+    "kind of another sort": ("documented", "pass kind=KIND", [('KIND = "offline"', 'KIND = "off_policy"')]),
     "no help": ("documented", "Hyper.noise has no help", [('"scale of exploration"', '""')]),
     "whole-number hyperparameter": ("documented", "Hyper.noise = 1 is not a float", [("setting(0.2,", "setting(1,")]),
     "no docstring": ("documented", "no docstring", [('"""A complete agent', 'None; """A complete agent')]),

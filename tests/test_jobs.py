@@ -1,5 +1,4 @@
 import dataclasses
-import importlib
 import json
 import shutil
 import signal
@@ -18,8 +17,6 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Agent
 from tests.pointnav_data import make_pointnav, save_pointnav
 
-collecting = importlib.import_module("jaxrl_reg.loops.collect")  # the package has a function of that name
-online = importlib.import_module("jaxrl_reg.loops.online")
 UPDATES, SEGMENTS, FRACTIONS, SEEDS = 40, 4, (0.2, 1.0), 2
 
 
@@ -266,7 +263,10 @@ def steady_module():
         return jnp.clip(0.9 - observation, -0.4, 0.4) + state.actor
 
     return types.SimpleNamespace(
-        KIND="off_policy", Config=bc.Config, Hyper=bc.Hyper, make=lambda config, spec: Agent(init, update, act)
+        KIND="off_policy",
+        Config=bc.Config,
+        Hyper=bc.Hyper,
+        make=lambda config, spec: Agent(init, update, act, kind="off_policy"),
     )
 
 
@@ -274,8 +274,6 @@ def test_collect_makes_the_five_data_sets_once(tmp_path, monkeypatch):
     from jaxrl_reg import data
 
     monkeypatch.setattr(agents, "load", lambda name: {"sac": steady_module()}[name])
-    monkeypatch.setattr(collecting, "kind_of", lambda agent: "off_policy")
-    monkeypatch.setattr(online, "kind_of", lambda agent: "off_policy")
     config = jobs.SweepConfig(
         env="pointnav", dataset="expert", data_dir=str(tmp_path), collect_steps=9600, hidden=(8, 8), seed_offset=0
     )

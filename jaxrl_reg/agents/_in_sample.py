@@ -172,5 +172,4 @@ def make(
             return policy.mode(state.actor.params, observation)
         return jnp.clip(policy.sample(state.actor.params, observation, key)[0], -1.0, 1.0)
 
-    update.__module__ = value_loss.__module__  # whose it is: loops look up the KIND there
     return Agent(init, update, act, measure=measure(config.measure_features, q, v))

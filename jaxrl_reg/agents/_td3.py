@@ -193,5 +193,4 @@ def make(
         state, actor_metrics = steps.actor(state, critic, batch, hyper, step, pull)
         return state, {**critic_metrics, **actor_metrics}
 
-    update.__module__ = pull.__module__  # whose it is: loops look up the KIND there
     return Agent(steps.init, update, steps.act, sample, measure=steps.measure)

@@ -168,4 +168,4 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
         observation, params = standardise(state.statistics, observation), state.actor.params
         return policy.sample(params, observation, key)[0] if explore else policy.mode(params, observation)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, kind=KIND)

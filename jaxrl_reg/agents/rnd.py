@@ -106,7 +106,7 @@ def make(config: Config, spec: Spec) -> Agent:
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         return base.act(state.base, observation, hyper, key, explore)
 
-    return Agent(init, update, act)
+    return Agent(init, update, act, kind=KIND)
 
 
 def observe(moments: Moments, states: Array) -> Moments:

@@ -119,4 +119,4 @@ def make(config: Config, spec: Spec) -> Agent:
             return policy.sample(state.actor.params, observation, key)[0]
         return policy.mode(state.actor.params, observation)
 
-    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap))
+    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap), kind=KIND)

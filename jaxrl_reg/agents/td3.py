@@ -47,4 +47,4 @@ def make(config: Config, spec: Spec) -> Agent:
         state, actor_metrics = steps.actor(state, critic, batch, hyper, step, pull=None)
         return state, {**critic_metrics, **actor_metrics}
 
-    return Agent(steps.init, update, steps.act, measure=steps.measure)
+    return Agent(steps.init, update, steps.act, measure=steps.measure, kind=KIND)

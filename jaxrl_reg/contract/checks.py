@@ -56,6 +56,8 @@ def documented(subject: Subject) -> None:
     module = subject.module
     if not (module.__doc__ or "").strip():
         raise Broken("the module has no docstring; say what is learnt, in words, and what each metric means")
+    if subject.agent.kind != module.KIND:
+        raise Broken(f"KIND is {module.KIND!r}, but make gives an agent of kind {subject.agent.kind!r}; pass kind=KIND")
     paper = module.PAPER
     if not isinstance(paper, Paper):
         raise Broken(f"PAPER is a {type(paper).__name__}; it must be a jaxrl_reg.types.Paper")

@@ -13,7 +13,7 @@ from jaxrl_reg import data
 from jaxrl_reg.envs import vectorize
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.returns import evaluator
-from jaxrl_reg.loops.online import OnlineState, kind_of, online
+from jaxrl_reg.loops.online import OnlineState, online
 from jaxrl_reg.loops.rollout import Extras, rollout, uniform_actions
 from jaxrl_reg.types import Agent, Array, Dataset, Env, EnvState, Key, Metrics, PyTree, Run, Transition
 
@@ -110,10 +110,10 @@ def collect(
     Raises:
       UserError: for an agent that cannot learn from a replay online, or numbers that do not divide (see ``online``).
     """
-    kind = kind or kind_of(agent)
+    kind = kind or agent.kind
     if kind != "off_policy":
         raise UserError(
-            f"collect needs an off-policy agent such as sac or td3, this one ({agent.update.__module__}) is {kind}; "
+            f"collect needs an off-policy agent such as sac or td3, this one is {kind}; "
             "an offline agent learns from the data sets that collect makes"
         )
     warmup = steps // 100 if warmup is None else warmup

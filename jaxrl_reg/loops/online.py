@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from typing import NamedTuple
 
 import jax
@@ -27,11 +26,6 @@ class OnlineState(NamedTuple):
     replay: PyTree
     ongoing: Array
     finished: Array
-
-
-def kind_of(agent: Agent) -> str | None:
-    """``KIND`` of the module that made ``agent``, or None if that has none."""
-    return getattr(sys.modules.get(agent.update.__module__), "KIND", None)
 
 
 def track(ongoing: Array, finished: Array, trajectory: Transition) -> tuple[Array, Array]:
@@ -81,7 +75,7 @@ def online(
         whole iterations.
       capacity: rows of the replay buffer, the oldest overwritten first; all rows are kept by default.
       evaluate: ``fn(act, key) -> metrics``, such as ``evaluation.returns.evaluator(env, episodes)``.
-      kind: ``"off_policy"`` or ``"on_policy"``; by default the ``KIND`` of the agent's module.
+      kind: ``"off_policy"`` or ``"on_policy"``; by default the agent's own.
       extras: see ``loops.rollout``; kept in the replay.
 
     Returns:
@@ -92,11 +86,11 @@ def online(
     Raises:
       UserError: for an agent that does not learn online, or numbers that do not divide.
     """
-    kind = kind or kind_of(agent)
+    kind = kind or agent.kind
     if kind not in KINDS:
         raise UserError(
-            f"online training needs an agent of kind {' or '.join(KINDS)}, the one of {agent.update.__module__} is "
-            f"{kind}; take sac, td3 or ppo, or pass kind= for your own"
+            f"online training needs an agent of kind {' or '.join(KINDS)}, this one is {kind}; take sac, td3 or ppo, "
+            "or give your own agent its kind"
         )
     sizes = {"num_envs": num_envs, "unroll": unroll, "updates": updates, "segments": segments, "steps": steps}
     for size, number in sizes.items():

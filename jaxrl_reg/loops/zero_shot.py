@@ -206,7 +206,7 @@ def serve(agent: Agent, state: PyTree, labelled: Labelled) -> Callable[[Array], 
     """
     zero_shot = agent.zero_shot
     if zero_shot is None:
-        raise UserError(f"the agent of {agent.update.__module__} serves no tasks after training: it has no zero_shot")
+        raise UserError("this agent serves no tasks after training: it has no zero_shot")
     z = jax.vmap(lambda reward: zero_shot.infer_z(state, labelled.observation, reward))(labelled.reward)
     if (policy := zero_shot.policy) is not None:
         return lambda index: policy(state, z[index])
