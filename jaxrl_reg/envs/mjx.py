@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, mjcf
+from jaxrl_reg.envs import core, drawing, mjcf, quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -159,8 +159,8 @@ def simulator(name: str) -> tuple[Any, Callable[[Physics, Array], tuple[Physics,
     that frame, and the contacts, where the last stage of its integrator put them.
     """
     import mujoco  # imported on use: a second that other environments need not pay
-    from mujoco import mjx
 
+    mjx = quiet.mjx()
     kind = name.split("-")[0]
     task = TASKS[kind]
     text = mjcf.model("walker2d_v5" if name == "walker2d-v5" else kind)

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing
+from jaxrl_reg.envs import core, drawing, quiet
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -135,8 +135,8 @@ def make(name: str, task: str | None = None, episode_length: int = 250) -> Env:
     if task not in TASKS[name]:
         raise unknown(f"planar/{name} task", task, TASKS[name])
     import mujoco  # imported on use: a second that other environments need not pay
-    from mujoco import mjx
 
+    mjx = quiet.mjx()
     text, height = _MODELS[name]
     host: Any = mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue]
     model = mjx.put_model(host)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing
+from jaxrl_reg.envs import core, drawing, quiet
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.types import Array, Env, EnvState, Scene, Spec
 
@@ -64,8 +64,8 @@ def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
     if task not in TASKS:
         raise unknown("pointmaze task", task, TASKS)
     import mujoco  # imported on use: a second that other environments need not pay
-    from mujoco import mjx
 
+    mjx = quiet.mjx()
     model = mjx.put_model(mujoco.MjModel.from_xml_string(MJCF))  # pyright: ignore[reportAttributeAccessIssue]
 
     def observe(state):

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import envs
+from jaxrl_reg.envs import quiet
 from jaxrl_reg.envs.adapters import brax as brax_adapter
 from jaxrl_reg.envs.adapters import playground as playground_adapter
-from jaxrl_reg.envs.adapters import quiet
 from jaxrl_reg.errors import UserError
 
 LIMIT, NUMBER = 20, 3

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import envs
-from jaxrl_reg.envs import mjcf, mjx
-from jaxrl_reg.envs.adapters import quiet
+from jaxrl_reg.envs import mjcf, mjx, quiet
 from jaxrl_reg.errors import UserError
 
 ASSETS = pathlib.Path(gymnasium.__file__).parent / "envs" / "mujoco" / "assets"

@@ -278,3 +278,11 @@ def test_importing_the_environments_imports_no_simulator():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_a_simulator_starts_without_a_word():
+    import subprocess
+
+    code = "import jaxrl_reg.envs as e; e.make('pointmaze'); e.make('brax/hopper')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    assert (done.stdout, done.stderr) == ("", "")

@@ -9,8 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing
-from jaxrl_reg.envs.adapters import quiet
+from jaxrl_reg.envs import core, drawing, quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env, Spec
 
@@ -45,6 +44,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
         raise UserError(f"brax/{name}: {BROKEN[name]}")
     if backend not in BACKENDS:
         raise unknown("Brax backend", backend, BACKENDS)
+    quiet.mjx()  # which Brax imports
     with quiet.models(), quiet.python():
         import brax.envs
 

@@ -6,8 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxrl_reg.envs import core
-from jaxrl_reg.envs.adapters import quiet
+from jaxrl_reg.envs import core, quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env, Spec
 
@@ -51,6 +50,7 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
     """
     if name not in NAMES:
         raise unknown("Playground environment", name, NAMES)
+    quiet.mjx()  # which Playground imports
     try:
         from mujoco_playground import dm_control_suite  # pyright: ignore[reportMissingImports]
     except ImportError as error:

@@ -1,15 +1,31 @@
-"""Silence for what the simulators say about their own age at each start; every other warning passes."""
+"""Silence for what the simulators say about themselves at each start; everything else passes."""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import warnings
+from types import ModuleType
 
 NOISE = (
     "JAXopt is no longer maintained",
     "Brax System, piplines and environments",
     "Accessing `.*` directly from `Data` is deprecated",
 )
+
+
+NOTICES = ("Failed to import warp:", "Failed to import mujoco_warp:")  # a back end that nobody asked for
+
+
+def mjx() -> ModuleType:
+    """The module ``mujoco.mjx``, imported on use: seconds that other environments need not pay."""
+    told = io.StringIO()
+    with contextlib.redirect_stdout(told):
+        from mujoco import mjx
+    for line in told.getvalue().splitlines():
+        if not line.startswith(NOTICES):
+            print(line)
+    return mjx
 
 
 @contextlib.contextmanager
