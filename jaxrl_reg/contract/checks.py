@@ -227,7 +227,7 @@ def retrace(subject: Subject) -> None:
         key = jax.random.key(member.seed)
         state, _ = subject.train(state, index, key, member.hyper, data)
         index = index + 1
-    subject.train(state, index, key, subject.hyper, _subject.with_constant_reward(data, 0.0))
+    subject.train(state, index, key, subject.hyper, subject.paying(0.0))
     if subject.train_traces != 1:
         raise Broken(
             f"training was traced {subject.train_traces} times for one shape; look for weakly typed or reshaped leaves "
@@ -284,7 +284,7 @@ def finite(subject: Subject) -> None:
 def _conditions(subject: Subject) -> Iterator[tuple[str, Any]]:
     yield "", subject.history
     for reward in (0.0, 1.0):
-        yield f" with every reward {reward:g}", subject.population(_subject.with_constant_reward(subject.data, reward))
+        yield f" with every reward {reward:g}", subject.population(subject.paying(reward))
 
 
 def _require_finite(subject: Subject, tree: PyTree, kind: str, when: str) -> None:
@@ -407,7 +407,7 @@ def learns(subject: Subject) -> None:
         if "learning_rate" in name or name == "lr"
     }
     hyper = dataclasses.replace(subject.hyper, **{name: jnp.float32(value) for name, value in faster.items()})
-    data = _subject.four_rows(subject.data)
+    data = subject.given(_subject.four_rows(subject.rows))
     state, values, name = subject.start(subject.key, hyper), [], ""
     for index in range(LEARNING_SEGMENTS):
         state, metrics = subject.train(state, jnp.int32(index), subject.key, hyper, data)

@@ -215,15 +215,24 @@ class Subject:
         if self.kind not in KINDS:
             raise UserError(f"{self.name}.KIND is {self.kind!r}; it must be one of {', '.join(KINDS)}")
         self.updates = UPDATES[self.kind]
-        self.data = example_data() if data is None else data
-        self.spec = self.data.spec
+        self.rows = example_data() if data is None else data
+        self.spec = self.rows.spec
         self.config = tiny(self.module.Config, config or {})
         self.agent: Agent = self.module.make(self.config, self.spec)
+        self.data = self.given(self.rows)
         self.sample = sample or self.agent.sample or SAMPLERS[self.kind]
         self.act: Callable[..., Array] = self.agent.act
         self.hyper = as_float32(self.module.Hyper())
         self.key = jax.random.key(0)
         self.results: dict[str, Any] = {}
+
+    def given(self, rows: Dataset) -> PyTree:
+        """What a run on ``rows`` takes."""
+        return rows if self.agent.prepare is None else self.agent.prepare(rows)
+
+    def paying(self, reward: float) -> PyTree:
+        """The ordinary data with every reward equal."""
+        return self.given(with_constant_reward(self.rows, reward))
 
     # The run of ``loops.offline``, whatever the kind: only the batch differs.
 
@@ -348,7 +357,7 @@ class Subject:
         """``(states, index, keys, hypers, data)``: one segment of every member; index and data are shared."""
         return quick(jax.vmap(self.run.train, in_axes=(0, None, 0, 0, None)))
 
-    def population(self, data: Dataset) -> Iterator[tuple[PyTree, Metrics]]:
+    def population(self, data: PyTree) -> Iterator[tuple[PyTree, Metrics]]:
         """States and metrics, leaves ``[M, ...]``, after each segment."""
         keys, hypers = self.stacked
         states = self.initial

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reg import agents, data
+from jaxrl_reg import agents, contract, data
 from jaxrl_reg.agents import prdc
 from jaxrl_reg.data import retrieval
 from jaxrl_reg.errors import UserError
@@ -151,6 +151,12 @@ def test_an_approximate_search_without_its_cells_is_refused():
         agent.prepare(dataset())
     with pytest.raises(UserError, match=r"give the run agent\.prepare\(data\), not data"):
         jax.eval_shape(agent.update, STATE, batch(0), as_float32(prdc.Hyper()), jax.random.key(0), jnp.int32(0))
+
+
+def test_approximate_search_passes_the_contract():
+    config = {"neighbours": "approximate", "clusters": 4}
+    for result in contract.check_agent("prdc", config=config, checks=["members", "retrace", "finite"]):
+        assert result.passed, result.message
 
 
 def test_sampling_copies_no_row_of_the_table():
