@@ -18,7 +18,7 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.population import placement
 from jaxrl_reg.types import Run, as_float32
 
-from .toy import Hyper, make_data, make_run
+from .toy import Hyper, long_sweep, make_data, make_run
 
 HYPERS = population.grid(Hyper(), learning_rate=[0.05, 0.1, 0.2])
 
@@ -300,57 +300,50 @@ CHILD = textwrap.dedent(
     """
     import sys, time
     sys.path.insert(0, {root!r})
-    import numpy as np
     from jaxrl_reg import population
-    from tests.population.toy import Hyper, make_data, make_run
-    hypers = population.grid(Hyper(), learning_rate=[0.05, 0.1, 0.2])
+    from tests.population.toy import long_sweep
     def tell(progress):
         print(progress.segment, flush=True)
         time.sleep(0.02)
     try:
-        result = population.sweep(make_run(segments=40), seeds=3, hypers=hypers, data=make_data(),
-                                  directory=sys.argv[1], save_seconds=0, resume=True, on_segment=tell)
+        long_sweep(directory=sys.argv[1], save_seconds=0, resume=True, on_segment=tell)
     except population.Interrupted as stop:
         print(stop, flush=True)
         sys.exit(130)
-    np.savez(sys.argv[2], w=result.state["w"], **{{k.replace("/", "_"): v for k, v in result.metrics.items()}})
     """
 )
 
 
-def child(tmp_path, checkpoints, out):
+def child(directory):
     root = str(__import__("pathlib").Path(__file__).parents[2])
-    command = [sys.executable, "-W", "ignore", "-c", CHILD.format(root=root), str(checkpoints), str(out)]
+    command = [sys.executable, "-W", "ignore", "-c", CHILD.format(root=root), str(directory)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=dict(os.environ))
 
 
 @pytest.mark.slow
 def test_killed_at_any_moment_and_resumed_is_bit_identical(tmp_path):
     # SIGKILL right after a random segment was announced: the save of the next one may be under way.
-    process = child(tmp_path, tmp_path / "whole", tmp_path / "whole.npz")
-    assert process.wait(timeout=240) == 0
-    whole = np.load(tmp_path / "whole.npz")
     generator = random.Random(0)
     for kill in range(3):
-        process = child(tmp_path, tmp_path / "killed", tmp_path / "killed.npz")
+        process = child(tmp_path / "killed")
         for _ in range(generator.randint(2, 8)):
             process.stdout.readline()
         time.sleep(generator.uniform(0.0, 0.15))
         process.send_signal(signal.SIGKILL)
         process.wait(timeout=60)
-        assert not (tmp_path / "killed.npz").exists(), f"kill {kill} came too late to test anything"
-    process = child(tmp_path, tmp_path / "killed", tmp_path / "killed.npz")
-    assert int(process.stdout.readline()) > 3, "did not resume"
-    process.communicate(timeout=240)
-    killed = np.load(tmp_path / "killed.npz")
-    assert sorted(killed) == sorted(whole)
-    for name in whole:
-        np.testing.assert_array_equal(killed[name], whole[name])
+        assert process.returncode == -signal.SIGKILL, f"kill {kill} came too late to test anything"
+    told, whole = [], long_sweep()
+    killed = long_sweep(directory=tmp_path / "killed", resume=True, on_segment=lambda now: told.append(now.segment))
+    assert 3 < told[0] < 40, "did not resume"
+    assert same(killed.state, whole.state)
+    assert killed.metrics.keys() == whole.metrics.keys()
+    for name in whole.metrics:
+        np.testing.assert_array_equal(killed.metrics[name], whole.metrics[name])
 
 
 @pytest.mark.slow
 def test_interrupt_saves_the_finished_segments(tmp_path):
-    process = child(tmp_path, tmp_path / "c", tmp_path / "out.npz")
+    process = child(tmp_path / "c")
     for _ in range(3):
         process.stdout.readline()
     process.send_signal(signal.SIGINT)

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 
+from jaxrl_reg import population
 from jaxrl_reg.types import Run, pytree, setting
 
 
@@ -37,3 +38,8 @@ def make_run(segments=4, updates=8, evaluate=True, wait=None):
         return {"eval/return": -jnp.sum((state["w"] - jnp.array([1.0, -2.0, 0.5])) ** 2)}
 
     return Run(init, train, score if evaluate else None, segments, updates)
+
+
+def long_sweep(**options):
+    hypers = population.grid(Hyper(), learning_rate=[0.05, 0.1, 0.2])
+    return population.sweep(make_run(segments=40), seeds=3, hypers=hypers, data=make_data(), **options)
