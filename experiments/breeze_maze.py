@@ -7,8 +7,8 @@ rate. The last two are meant for a million updates and are left out of the small
 inverse temperature of 10 is better than 1, and more candidates for the next action are worse. Nets are as smooth as in
 ``breeze``.
 
-The claim fails on fresh seeds: the best of 32 samples of a policy that clones RND is as good with weights as without
-them, below the actor of FB that may leave the data, and above VC-FB. What BREEZE keeps here is that it ends at its best.
+The claim fails on fresh seeds. The best of 32 samples of a policy that clones RND is as good with weights as without
+them, below the actor of FB, which may leave the data, and above VC-FB. What BREEZE keeps here: it ends at its best.
 """
 
 import numpy as np
