@@ -12,19 +12,19 @@ NOISE = (
     "Brax System, piplines and environments",
     "Accessing `.*` directly from `Data` is deprecated",
 )
-
-
 NOTICES = ("Failed to import warp:", "Failed to import mujoco_warp:")  # a back end that nobody asked for
 
 
 def mjx() -> ModuleType:
     """The module ``mujoco.mjx``, imported on use: seconds that other environments need not pay."""
     told = io.StringIO()
-    with contextlib.redirect_stdout(told):
-        from mujoco import mjx
-    for line in told.getvalue().splitlines():
-        if not line.startswith(NOTICES):
-            print(line)
+    try:
+        with contextlib.redirect_stdout(told):
+            from mujoco import mjx
+    finally:  # also where the import fails, of which the lines may tell why
+        for line in told.getvalue().splitlines():
+            if not line.startswith(NOTICES):
+                print(line)
     return mjx
 
 

@@ -90,6 +90,8 @@ def test_kinds():
     with pytest.raises(UserError, match=r"is offline; take sac, td3 or ppo"):
         online(offline, corridor(), steps=10)
     online(offline, corridor(), steps=10, kind="off_policy", warmup=1)
+    with pytest.raises(UserError, match=r"is offline"):  # what an agent is that does not say
+        online(recorder(), corridor(), steps=10)
 
 
 @pytest.mark.parametrize(
