@@ -13,6 +13,8 @@ dormant units. They are DETACHED. "Rank" stands for several numbers in the liter
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 
@@ -193,5 +195,71 @@ def _cosine(x: Array, y: Array) -> Array:
 
 
 def _singular_values(features: Array) -> Array:
-    sizes = jnp.linalg.svd(jax.lax.stop_gradient(features), compute_uv=False)
+    """All ``min(B, D)`` singular values of ``[B, D]``, the largest first; what is below 1e-6 of that one is 0.
+
+    Reflections from both sides leave two diagonals, and bisection finds the singular values of these. Unlike the roots
+    of the Gram matrix's eigenvalues the small ones come out right. LAPACK is not asked: on a CPU its threads, called
+    from several devices at once, may wait for one another for ever.
+
+    Source: Golub and Kahan, 1965, Calculating the Singular Values and Pseudo-Inverse of a Matrix; the count: Fernando
+      and Parlett, 1994, Accurate Singular Values and Differential QD Algorithms.
+    """
+    x = jax.lax.stop_gradient(features)
+    x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = x.T if x.shape[0] < x.shape[1] else x
+    largest = jnp.abs(x).max()
+    x = x / jnp.where(largest > 0, largest, 1.0)
+    length = jnp.sqrt(jnp.square(x).sum())  # no singular value is above it
+    sizes = largest * length * _bisection(*_bidiagonal(x / jnp.where(length > 0, length, 1.0)))
     return jnp.where(sizes > 1e-6 * sizes[0], sizes, 0.0)
+
+
+def _bidiagonal(x: Array) -> tuple[Array, Array]:
+    """Diagonal and what is above it, ``[D]`` each (a last 0 there), with the singular values of ``x [B, D]``."""
+    product = functools.partial(jnp.matmul, precision="highest")
+    rows, columns = map(jnp.arange, x.shape)
+
+    def mirror(vector: Array, index: Array, start: Array) -> tuple[Array, Array, Array]:
+        """The mirror that puts ``vector`` from ``start`` on into one entry: its normal, 2 / |normal|^2, that entry."""
+        vector = jnp.where(index >= start, vector, 0.0)
+        first = jnp.where(index == start, vector, 0.0).sum()
+        image = jnp.where(first > 0, -1.0, 1.0) * jnp.sqrt(_square(vector))
+        normal = jnp.where(index == start, first - image, vector)
+        square = _square(normal)
+        return normal, jnp.where(square > 0, 2.0 / jnp.where(square > 0, square, 1.0), 0.0), image
+
+    def step(x: Array, k: Array) -> tuple[Array, tuple[Array, Array]]:
+        v, scale, diagonal = mirror(x[:, k], rows, k)
+        down = scale * product(v, x)
+        w, scale, above = mirror(x[k] - v[k] * down, columns, k + 1)
+        across = scale * (product(x, w) - v * product(down, w))
+        return x - v[:, None] * down - across[:, None] * w, (diagonal, above)
+
+    return jax.lax.scan(step, x, columns)[1]
+
+
+def _bisection(diagonal: Array, above: Array) -> Array:
+    """Singular values, the largest first, of the matrix with these two diagonals ``[D]``; none may be above 1."""
+    squares = jnp.square(diagonal), jnp.square(above)
+    rank = jnp.arange(len(diagonal))[::-1]  # how many are smaller
+
+    def count(bound: Array) -> Array:
+        """How many singular values are below each ``bound [D]``: negative pivots of the shifted product."""
+
+        def row(carry: tuple[Array, Array], square: tuple[Array, Array]) -> tuple[tuple[Array, Array], None]:
+            rest, below = carry
+            pivot = square[0] + rest
+            pivot = jnp.where(jnp.abs(pivot) < 1e-20, -1e-20, pivot)
+            return (rest * (square[1] / pivot) - shift, below + (pivot < 0)), None
+
+        shift = jnp.square(bound)
+        return jax.lax.scan(row, (-shift, jnp.zeros_like(shift, rank.dtype)), squares)[0][1]
+
+    def halve(_: int, low_width: tuple[Array, Array]) -> tuple[Array, Array]:
+        low, width = low_width
+        width = 0.5 * width
+        return jnp.where(count(low + width) <= rank, low + width, low), width
+
+    digits = jnp.finfo(diagonal.dtype).nmant + 7
+    low, width = jax.lax.fori_loop(0, digits, halve, (jnp.zeros_like(diagonal), jnp.full_like(diagonal, 1.0 + 1e-5)))
+    return low + 0.5 * width

@@ -4,8 +4,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxrl_reg import losses
+from jaxrl_reg.losses import representation
 
 ROWS, WIDTH = 20_000, 32
 
@@ -129,6 +131,67 @@ def test_srank_leaves_out_the_tail():
     features = jnp.diag(jnp.array([90.0, 8.0, 1.5, 0.5]))
     assert [float(losses.srank(features, tolerance)) for tolerance in (0.004, 0.01, 0.05, 0.5)] == [4.0, 3.0, 2.0, 1.0]
     assert losses.effective_rank(features) < 2.0
+
+
+def features_of_every_kind():
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(64, 48))
+    yield "all ranks", normal
+    yield "wide", normal[:20]
+    yield "one row", normal[:1]
+    yield "one unit", normal[:, :1]
+    yield "alike after ReLU", np.maximum(rng.normal(size=(64, 1)) + 0.1 * normal, 0.0)
+    yield "dead units", np.where(np.arange(48) % 3 == 0, normal, 0.0)
+    yield "one direction", np.ones((64, 48))
+    yield "seven directions", normal[:, :7] @ normal[:7]
+    yield "twice the same", np.concatenate([normal[:, :24]] * 2, axis=1)
+    yield "five magnitudes", normal * np.logspace(0, -5, 48)
+    yield "large", 1e30 * normal
+    yield "small", 1e-30 * normal
+
+
+@pytest.mark.parametrize(
+    ("name", "features"), [pytest.param(*kind, id=kind[0].replace(" ", "_")) for kind in features_of_every_kind()]
+)
+def test_singular_values_are_numpys(name, features):
+    features = np.asarray(features, np.float32)
+    expected = np.linalg.svd(features.astype(np.float64), compute_uv=False)
+    found = jax.jit(representation._singular_values)(features)
+    assert found.dtype == jnp.float32
+    np.testing.assert_allclose(found, np.where(expected > 1e-6 * expected[0], expected, 0.0), atol=1e-6 * expected[0])
+    rank = np.linalg.matrix_rank(features)
+    assert (found[:rank] > 0).all()
+    if name != "five magnitudes":  # its smallest ones are at the edge
+        assert (found[rank:] == 0).all(), "rounding counts as a direction"
+
+
+def test_ranks_call_no_lapack_on_devices_that_run_at_once():
+    """LAPACK's threads, called from two devices of a CPU at once, wait for one another for ever."""
+    features = np.random.default_rng(1).normal(size=(2, 3, 16, 12)).astype(np.float32)
+    mesh = jax.make_mesh((2,), ("members",))
+    members = PartitionSpec("members")
+
+    def ranks(features):
+        each = jax.vmap(jax.vmap(lambda x: jnp.stack([losses.srank(x), losses.effective_rank(x)])))
+        return each(features)
+
+    both = jax.jit(jax.shard_map(ranks, mesh=mesh, in_specs=members, out_specs=members))
+    placed = jax.device_put(features, NamedSharding(mesh, members))
+    assert "lapack" not in both.lower(placed).as_text()
+    found = np.asarray(both(placed))
+    for member in range(2):
+        for critic in range(3):
+            sizes = np.linalg.svd(features[member, critic], compute_uv=False)
+            share = sizes / sizes.sum()
+            expected = [(np.cumsum(share) < 0.99).sum() + 1, np.exp(-(share * np.log(share)).sum())]
+            np.testing.assert_allclose(found[member, critic], expected, rtol=1e-5)
+
+
+def test_ranks_send_no_gradient():
+    features = jnp.asarray(np.random.default_rng(2).normal(size=(6, 4)), jnp.float32)
+    for measure in (losses.srank, losses.effective_rank):
+        np.testing.assert_array_equal(jax.jit(jax.grad(measure))(features), 0.0)
+        np.testing.assert_array_equal(jax.grad(measure)(jnp.zeros((6, 4))), 0.0)
 
 
 def test_dormant_units():
