@@ -178,8 +178,8 @@ def test_features_are_measured_once_per_segment_and_training_does_not_notice():
         state, history = jax.jit(run)(jax.random.key(0), module.Hyper(), data)
         states.append(state)
         histories.append(history)
-    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
-        np.testing.assert_array_equal(one, other)
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):  # two programs, which XLA may round differently
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
     assert histories[1].keys() - histories[0].keys() == MEASURES
     found = {name: np.asarray(histories[1][name]) for name in MEASURES}
     for name, (low, high) in {"effective_rank": (1, 8), "srank": (1, 8)}.items():
