@@ -1,7 +1,8 @@
 """Checkpoints of a whole population, with Orbax: atomic, the previous one kept, no pickle.
 
 A pytree is stored as its leaves in flattening order, so any structure (NamedTuples, typed keys) goes in and comes back
-into the structure that the caller describes. A save that is cut off leaves a temporary folder that is never read.
+into the structure that the caller describes; leaves without entries (of MJX, for example), which Orbax refuses, come
+from there. A save that is cut off leaves a temporary folder that is never read.
 """
 
 from __future__ import annotations
@@ -25,15 +26,17 @@ def _is_key(leaf: Any) -> bool:
 
 def _to_host(tree: PyTree) -> dict[str, np.ndarray]:
     leaves = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(tree)]
-    return {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.device_get(leaves))}
+    return {f"{i:05d}": np.asarray(leaf) for i, leaf in enumerate(jax.device_get(leaves)) if np.size(leaf)}
 
 
 def _from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
     wanted, structure = jax.tree.flatten(like)
-    if len(wanted) != len(leaves):
-        raise UserError(f"the checkpoint has {len(leaves)} arrays, the run needs {len(wanted)}: not the same settings")
-    restored = []
-    for leaf, template in zip((leaves[name] for name in sorted(leaves)), wanted, strict=True):
+    needed = sum(template.size > 0 for template in wanted)
+    if needed != len(leaves):
+        raise UserError(f"the checkpoint has {len(leaves)} arrays, the run needs {needed}: not the same settings")
+    stored, restored = (leaves[name] for name in sorted(leaves)), []
+    for template in wanted:
+        leaf = next(stored) if template.size > 0 else np.zeros(template.shape)
         if _is_key(template):
             # Keys are of the default implementation, as jax.random.key makes them.
             value: Any = jax.random.wrap_key_data(jnp.asarray(leaf))

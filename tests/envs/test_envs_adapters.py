@@ -2,6 +2,7 @@
 
 import builtins
 import warnings
+from types import SimpleNamespace
 from typing import ClassVar
 
 import gymnasium
@@ -191,6 +192,35 @@ def test_playground_environments_that_share_a_first_state_do_not_share_their_cha
         state = step(state, jnp.zeros((3, 1)))
     np.testing.assert_array_equal(state.step, 2)
     assert len(np.unique(state.observation[:, 1])) == 3
+
+
+def test_playground_episodes_are_drawn():
+    """Poses worked out by hand: arms seen from above, a finger from the side; the camera goes along with a hopper."""
+    pytest.importorskip("mujoco_playground", reason=PLAYGROUND)
+
+    def scene(name, qpos, targets=()):
+        states = [
+            SimpleNamespace(data=SimpleNamespace(qpos=row, mocap_pos=np.reshape(targets, (-1, 3)))) for row in qpos
+        ]
+        return envs.make(f"playground/{name}").draw(states)
+
+    reacher = scene("ReacherEasy", [np.zeros(2), [np.pi / 2, -np.pi / 2]], [0.1, -0.2, 0.01])
+    straight = [[[0, 0], [0.12, 0]], [[0.12, 0], [0.22, 0]], [[0.24, 0], [0.24, 0]]]
+    bent = [[[0, 0], [0, 0.12]], [[0, 0.12], [0.1, 0.12]], [[0.12, 0.12], [0.12, 0.12]]]
+    np.testing.assert_allclose(np.sort(reacher.ends, axis=2), [straight, bent], atol=1e-7)
+    np.testing.assert_allclose(reacher.radius, 0.01)
+    np.testing.assert_allclose(reacher.still, [[[0.1, -0.2]] * 2])  # the target
+    np.testing.assert_allclose(reacher.still_radius, [0.05])
+    assert not reacher.follow
+    assert reacher.seconds == pytest.approx(0.02)
+    finger = scene("FingerTurnEasy", np.zeros((1, 3)), [0.3, 0.0, 0.6])
+    np.testing.assert_allclose(finger.still, [[[0.3, 0.6]] * 2])
+    assert scene("FingerSpin", np.zeros((1, 3)), [0.3, 0.0, 0.6]).still == ()  # which has no target
+    hopper = scene("HopperHop", [np.zeros(7), [2.0, 0, 0, 0, 0, 0, 0]])
+    assert hopper.follow
+    np.testing.assert_allclose(
+        hopper.ends[1] - hopper.ends[0], np.tile([2.0, 0.0], (*hopper.ends.shape[1:3], 1)), atol=1e-6
+    )
 
 
 def test_playground_settings_are_named():

@@ -5,8 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import jax
+import numpy as np
 
-from jaxrl_reg.envs import core, quiet
+from jaxrl_reg.envs import core, drawing, quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env, Spec
 
@@ -37,6 +38,9 @@ NAMES = (
     "WalkerStand",
     "WalkerWalk",
 )
+# How the report shows them: most from the side, in place; those that run, with the camera beside them.
+FROM_ABOVE = ("FishSwim", "PointMass", "ReacherEasy", "ReacherHard", "SwimmerSwimmer6")
+RUNNERS = ("Cheetah", "Hopper", "Humanoid", "Walker")
 
 
 def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: Any) -> Env:
@@ -75,11 +79,22 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
             info["rng"] = jax.random.key_data(key)
         return _outcome(env.step(state.replace(metrics=dict(state.metrics), info=info), action))
 
+    def draw(states):
+        data = [core.unwrap(state).data for state in states]
+        return drawing.motion(
+            env.mj_model,
+            np.stack([np.asarray(each.qpos) for each in data]),
+            float(env.dt),
+            drawing.ABOVE if name in FROM_ABOVE else drawing.SIDE,
+            follow=name.startswith(RUNNERS),
+            targets=np.asarray(data[0].mocap_pos),
+        )
+
     observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"playground/{name}: the observation must be one vector")
     spec = Spec(observation.shape[0], env.action_size)
-    return core.time_limit(core.environment(reset, step, spec, f"playground/{name}"), episode_length)
+    return core.time_limit(core.environment(reset, step, spec, f"playground/{name}", draw=draw), episode_length)
 
 
 def _outcome(state: Any) -> core.Outcome:
