@@ -11,10 +11,11 @@ from __future__ import annotations
 import dataclasses
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.harness import Claim
-from jaxrl_reg import data, envs, networks, representation
+from jaxrl_reg import data, envs, networks, population, representation
 from jaxrl_reg.loops import rollout
 from jaxrl_reg.loops.pretrain import Hyper, pretrain
 
@@ -60,6 +61,11 @@ def videos(env, key, count):
     return dataclasses.replace(rows, extras={}), rows.extras["cell"]
 
 
+def first_half(rows):
+    """Of a data set whose episodes are all of one length."""
+    return jax.tree.map(lambda leaf: leaf[: rows.size // 2] if leaf.ndim else leaf, rows)
+
+
 def objectives(spec, hidden):
     encoder = networks.mlp((spec.observation_dim, *hidden, FEATURES))
     return {
@@ -78,27 +84,30 @@ def objectives(spec, hidden):
 
 def run(seeds, scale, say):
     count, updates, hidden, probing = SIZES[scale]
-    values: dict[str, list[jax.Array]] = {}
-    made = objectives(envs.make("exogenous").spec, hidden)
-    runs = {name: jax.jit(pretrain(o, updates=updates, sample=data.future(1))) for name, o in made.items()}
-    read = jax.jit(lambda key, *rows: representation.classifier_probe(key, *rows, 25, steps=probing))
-    devices = jax.devices()
-    for index, seed in enumerate(seeds):
-        for label, noise in NOISES.items():
-            if noise == "none" and index > 0:
-                continue  # nothing to learn here: every objective finds the cell
-            # Nothing waits for a result before all is asked for, so seeds run side by side, one to a device.
-            with jax.default_device(devices[index % len(devices)]):
-                env = envs.make("exogenous", noise=noise, seed=seed)
-                (rows, cell), (test, test_cell) = (
-                    videos(env, key, count) for key in jax.random.split(jax.random.key(seed))
-                )
-                for name, objective in made.items():
-                    state, _ = runs[name](jax.random.key(seed), Hyper(weight_decay=0.0), rows)
-                    features = [objective.encode(state.params, part.observation) for part in (rows, test)]
-                    found = read(jax.random.key(seed), features[0], cell, features[1], test_cell)
-                    values.setdefault(f"{name}, {label}", []).append(found)
-    numbers = {arm: [float(value) for value in found] for arm, found in values.items()}
-    for arm, found in numbers.items():
+    seeds = list(seeds)
+    # Without noise there is nothing to learn, every objective finds the cell: shown for two seeds, not returned.
+    members = [(noise, seed) for noise in NOISES for seed in (seeds if NOISES[noise] != "none" else seeds[:2])]
+    parts = []
+    for noise, seed in members:
+        env = envs.make("exogenous", noise=NOISES[noise], seed=seed)
+        rows, cell = videos(env, jax.random.key(seed), 2 * count)
+        (cell, test_cell), test = np.split(np.asarray(cell), 2), rows.observation[rows.size // 2 :]
+        parts.append((jax.random.key(seed), first_half(rows), cell, test, test_cell))
+    stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *parts)
+    used = max(d for d in range(1, len(jax.devices()) + 1) if len(members) % d == 0)
+    values: dict[str, list[float]] = {}
+    for name, objective in objectives(envs.make("exogenous").spec, hidden).items():
+        run = pretrain(objective, updates=updates, sample=data.future(1))
+
+        def accuracy(member, hyper, run=run, objective=objective):
+            key, rows, cell, test, test_cell = member
+            state, _ = run(key, hyper, rows)
+            features = [objective.encode(state.params, seen) for seen in (rows.observation, test)]
+            return representation.classifier_probe(key, features[0], cell, features[1], test_cell, 25, steps=probing)
+
+        found = jax.jit(population.over_members(accuracy, 1, jax.devices()[:used]))(stacked, Hyper(weight_decay=0.0))
+        for (noise, _), value in zip(members, np.asarray(found), strict=True):
+            values.setdefault(f"{name}, {noise}", []).append(float(value))
+    for arm, found in values.items():
         say(f"{arm}: {np.mean(found):.3f}")
-    return {arm: found for arm, found in numbers.items() if len(found) == len(seeds)}
+    return {arm: found for arm, found in values.items() if not arm.endswith("no noise")}
