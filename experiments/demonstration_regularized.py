@@ -149,8 +149,9 @@ def run(seeds, scale, say):
                 candidates, key=lambda settings, place=place: np.asarray(candidates[settings])[:, place].mean()
             )
             values = np.asarray(candidates[chosen])
-            means = np.round(values[:, at].mean(0), 3)
-            say(f"{arm}, best settings for {after} episodes: {chosen}: after {SHOWN} {means}")
+            seen = at[at < values.shape[1]]
+            means = np.round(values[:, seen].mean(0), 3)
+            say(f"{arm}, best settings for {after} episodes: {chosen}: after {SHOWN[: len(seen)]} {means}")
             results[arm if after == SHOWN[0] else f"{arm}, after {after}"] = values[:, place].tolist()
 
     references = {}
@@ -163,7 +164,7 @@ def run(seeds, scale, say):
 
     def explore(reference, temperature, unseen=1.0):
         def one(key, reference):
-            return regularised(key, reference, temperature, unseen, process, episodes)
+            return regularised(key, reference, temperature, unseen, process, SHOWN[1])
 
         return jax.vmap(one)(run_keys, reference)
 
@@ -177,7 +178,8 @@ def run(seeds, scale, say):
     )
     by_settings = {}
     for bonus, unseen in itertools.product(UCBVI_BONUSES, UNSEEN):
-        one = functools.partial(optimistic, bonus=bonus, unseen=unseen, process=process, episodes=episodes)
+        length = SHOWN[1] if unseen == UNSEEN[0] else episodes  # how long the others take in the end
+        one = functools.partial(optimistic, bonus=bonus, unseen=unseen, process=process, episodes=length)
         by_settings[f"bonus {bonus}, unseen {unseen}"] = jax.vmap(lambda key, one=one: one(key))(run_keys)
     best_of("UCBVI", by_settings)
     modest = {settings: values for settings, values in by_settings.items() if settings.endswith(f"unseen {UNSEEN[0]}")}
