@@ -1,5 +1,7 @@
 """What the experiments on early stopping and hypergradients rest on: their arithmetic, not their claims."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -54,6 +56,14 @@ def test_a_replay_judges_by_the_other_half_and_counts_what_was_spent():
     score, share, false = found["halving"]  # 30, 10 and 4 settings for 1, 2 and 6 segments more
     assert (score, false) == (2.0, 0.0)
     assert share == pytest.approx((30 + 20 + 24) / 270)
-    few = int(found["prediction"][1] * 30)
-    assert found["fewer settings"][0] == pytest.approx(other[order[:few], -1].max())
-    assert found["fewer settings"][1] == few / 30
+    assert found["fewer settings"][1] == int(found["prediction"][1] * 30) / 30
+
+
+def test_the_best_of_few_is_the_mean_over_all_choices():
+    rng = np.random.default_rng(0)
+    seen, other = rng.normal(size=(2, 7, 3))
+    chosen = [list(some) for some in itertools.combinations(range(7), 3)]
+    scores = [other[some, -1][seen[some, -1].argmax()] for some in chosen]
+    false = [(seen[:, -1] > seen[some, -1].max()).sum() / 4 for some in chosen]
+    np.testing.assert_allclose(performance_prediction.best_of_few(seen, other, 3), [np.mean(scores), np.mean(false)])
+    assert performance_prediction.best_of_few(seen, other, 7) == (other[seen[:, -1].argmax(), -1], 0.0)

@@ -117,28 +117,30 @@ def asha(eta: int = 3, first: int = 1, groups: int = 8) -> Rule:
     return rule
 
 
-def prediction(whole: int = 8, probability: float = 0.9, first: int = 1) -> Rule:
+def prediction(whole: int = 8, probability: float = 0.9, first: int = 1, leaders: int = 2) -> Rule:
     """Stop a setting once its predicted final score is unlikely to beat the best.
 
     All train for ``first`` segments. Then ``whole`` of them train to the end: the best half so far, which are likely to
     be needed anyway and tell what becomes of the good ones, and others drawn at random. Regressions on their curves and
     settings predict the final scores of the rest after every segment. The best is the best of those that have finished,
-    or the one of those under way that is predicted to end highest.
+    or the one of those under way that is predicted to end highest. Those that lead by what they have scored go on
+    whatever is predicted: a few curves to learn from can be wrong about all others, and then the best one is lost.
 
     Args:
       whole: settings that train to the end, at least 3.
       probability: a setting stops if the chance that it ends below either is at least this, in [0.5, 1).
       first: segments before the first decision, at least 1.
+      leaders: how many of those under way no prediction stops, at least 0.
     Raises:
       UserError: for values outside of these.
     Source: Baker, Gupta, Raskar and Naik, 2017, Accelerating Neural Architecture Search using Performance Prediction;
       with ridge regression for their support vectors, the spread of left-out errors for that of the prediction, half of
-      the burn-in chosen, and the second best, since here settings train side by side.
+      the burn-in chosen, the second best, since here settings train side by side, and the leaders.
     """
-    if whole < 3 or not 0.5 <= probability < 1 or first < 1:
+    if whole < 3 or not 0.5 <= probability < 1 or first < 1 or leaders < 0:
         raise UserError(
             f"prediction needs whole={whole} of at least 3, probability={probability} in [0.5, 1), first={first} of at "
-            "least 1"
+            f"least 1, leaders={leaders} of at least 0"
         )
 
     def rule(curves: Curves) -> np.ndarray:
@@ -168,7 +170,8 @@ def prediction(whole: int = 8, probability: float = 0.9, first: int = 1) -> Rule
         chance = _normal_cdf((finals[complete].max() - mean) / np.maximum(spread, 1e-12))
         leader = mean.argmax()  # all of these train at once, so the best of them counts before it has finished
         behind = (mean[leader] - mean) / np.maximum(np.hypot(spread, spread[leader]), 1e-12)
-        going_on[going_on] = np.maximum(chance, _normal_cdf(behind)) < probability
+        place = np.argsort(np.argsort(-partial[:, -1], kind="stable"))
+        going_on[going_on] = (np.maximum(chance, _normal_cdf(behind)) < probability) | (place < leaders)
         return going_on
 
     return rule

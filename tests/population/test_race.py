@@ -132,6 +132,18 @@ def test_prediction_finds_the_best_for_few_updates_and_teachers_train_to_the_end
     assert np.mean(lost) < 0.03  # limits lie between -8 and 1
 
 
+def test_prediction_does_not_stop_those_that_lead_however_wrong_it_is():
+    """The teachers, told by their feature, all fall at the end; of the others the first to be stopped would win."""
+    curves = np.linspace(0.0, 1.0, 20)[:, None] + np.linspace(0.0, 0.1, 10)
+    features = np.linspace(-1.0, 1.0, 20)[:, None]
+    taught = stopping.teachers_of(curves[:, 0], 4)
+    curves[taught] *= np.where(np.arange(10) < 9, 1.0, 5.0)  # they jump: nobody else seems able to reach that
+    others = np.flatnonzero(~taught)
+    for leaders in (0, 1, 3):
+        done = stopping.replay(stopping.prediction(whole=4, leaders=leaders), curves, features)
+        assert set(np.flatnonzero(done == 10)) == {*np.flatnonzero(taught), *others[len(others) - leaders :]}
+
+
 def test_a_stopped_setting_never_comes_back():
     curves, features = made_up(30, noise=0.05, seed=3)
     for rule in (stopping.halving(), stopping.prediction(whole=5, probability=0.7, first=2)):
@@ -174,6 +186,7 @@ def test_features_are_standardised_and_logarithmic_where_they_span_decades():
         (lambda: stopping.halving(eta=1), "eta=1 of at least 2"),
         (lambda: stopping.asha(groups=0), "groups=0 of at least 1"),
         (lambda: stopping.prediction(whole=2), "whole=2 of at least 3"),
+        (lambda: stopping.prediction(leaders=-1), "leaders=-1 of at least 0"),
         (lambda: stopping.named("halvin"), "unknown stopping rule 'halvin'; did you mean 'halving'"),
     ],
 )
