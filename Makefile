@@ -58,7 +58,7 @@ zero-shot-full: install
 		--eval-episodes 10 --set steps=5 --set train_candidates=9 --set behaviour_ratio=0.1 --out runs/zero-shot-full
 
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

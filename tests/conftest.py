@@ -1,5 +1,6 @@
 """Settings for the whole suite: CPU only, cheap compilations that are shared between tests and runs."""
 
+import collections
 import importlib.metadata
 import os
 import pathlib
@@ -26,3 +27,16 @@ from hypothesis import settings  # noqa: E402
 
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci")
+
+
+def pytest_collection_modifyitems(config, items):
+    """For ``--dist loadfile --no-loadscope-reorder``: files with slow tests first, then those with many tests.
+
+    What begins last should be over soon. By itself xdist looks at the number of tests only: a few that take minutes
+    begin when all else is done, on one core.
+    """
+    if config.getoption("loadscopereorder", True):
+        return
+    tests = collections.Counter(item.path for item in items)
+    slow = collections.Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: (-slow[item.path], -tests[item.path]))

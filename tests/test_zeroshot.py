@@ -115,6 +115,7 @@ def test_the_data_are_judged_by_the_mean_over_tasks(env):
     assert np.isnan(judged.score_expert)
 
 
+@pytest.mark.slow
 def test_training_is_evaluated_on_all_tasks(run):
     outcome, said = run
     metrics = outcome.result.metrics
@@ -128,6 +129,7 @@ def test_training_is_evaluated_on_all_tasks(run):
     assert table["agent"].tolist() == ["tests.task_agent", "tests.task_agent", "bc", "behaviour"]
 
 
+@pytest.mark.slow
 def test_the_verb_judges_tasks_and_rewards_of_ones_own(run, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(cli, "prepare", lambda: None)
     outcome, _ = run
