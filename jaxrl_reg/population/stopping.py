@@ -117,7 +117,7 @@ def asha(eta: int = 3, first: int = 1, groups: int = 8) -> Rule:
     return rule
 
 
-def prediction(whole: int = 8, probability: float = 0.8, first: int = 1, leaders: int = 2) -> Rule:
+def prediction(whole: int = 8, probability: float = 0.85, first: int = 1, leaders: int = 2) -> Rule:
     """Stop a setting once its predicted final score is unlikely to beat the best.
 
     All train for ``first`` segments. Then ``whole`` of them train to the end: the best half so far, which are likely to
