@@ -3,6 +3,10 @@
 A point starts at the origin; a disc of radius 0.4 around (1, 0) is in the way of goals at (2, 1), (2, 0) and (2, -1).
 Each demonstration passes above or below, with equal chance, at a height of about 0.9. Policies predict ten steps at a
 time, carry them out and plan again. Goals in training are states later in the same demonstration.
+
+Goals asked for are scattered as those of the demonstrations are. A clone is deterministic, so for one goal its episodes
+are all the same, and for some goals it has learnt by heart which way a demonstration went: asked for the middle one
+only, on seeds 900 to 904 one clone of five passed the obstacle every time and the others never.
 """
 
 from __future__ import annotations
@@ -35,7 +39,8 @@ CLAIM = Claim(
 GOALS = np.array([[2.0, 1.0], [2.0, 0.0], [2.0, -1.0]], np.float32)
 OBSTACLE, RADIUS, DETOUR = np.array([1.0, 0.0]), 0.4, 0.9
 STRIDE, EPISODE, DEMONSTRATIONS, CHUNK = 0.15, 30, 300, 10
-SIZES = {"small": ((192, 192, 192), 2_500, 300), "full": ((512, 512, 512), 20_000, 1_000)}  # widths, updates, episodes
+SIZES = {"small": ((192, 192, 192), 2_500, 300), "full": ((512, 512, 512), 20_000, 1_005)}  # widths, updates, episodes
+SCATTER, PLACES = 0.03, 15  # standard deviation of a goal's place, and how many places of each are asked for
 STEPS, WEIGHTS = (1, 3, 5, 20), (0.0, 0.5, 1.0, 2.0)
 
 
@@ -46,7 +51,7 @@ def step(position, action):
 
 def demonstrations(rng: np.random.Generator):
     """A data set of ways by two points above or below the obstacle; at the goal a demonstration stays there."""
-    goal = GOALS[rng.integers(3, size=DEMONSTRATIONS)] + 0.03 * rng.normal(size=(DEMONSTRATIONS, 2))
+    goal = GOALS[rng.integers(3, size=DEMONSTRATIONS)] + SCATTER * rng.normal(size=(DEMONSTRATIONS, 2))
     side = rng.choice([-1.0, 1.0], size=DEMONSTRATIONS)
     over = np.stack([np.ones(DEMONSTRATIONS), DETOUR * side], axis=1) + 0.05 * rng.normal(size=(DEMONSTRATIONS, 2))
     route = np.stack([over, over + np.array([0.5, 0.0]), goal])  # [3, demonstrations, 2]
@@ -80,12 +85,19 @@ def episodes(policy, key, count):
     return jnp.concatenate([start[None], path])
 
 
-def judged(paths, goals=GOALS):
-    """Of ``[seeds, goals, T + 1, count, 2]``: collisions, success, distance to the goal and where episodes end."""
+def asked():
+    """Goals ``[3 * PLACES, 2]``: the places of each of the three, one after the other."""
+    places = GOALS[:, None] + SCATTER * np.random.default_rng(20_241).normal(size=(3, PLACES, 2))
+    return places.reshape(-1, 2).astype(np.float32)
+
+
+def judged(paths):
+    """Of ``[seeds, 3, T + 1, count, 2]``: collisions, success, distance to the goal and where episodes end."""
     middles = 0.5 * (paths[:, :, 1:] + paths[:, :, :-1])  # a step is 0.15 long: the points between count as well
     near = np.minimum(*(np.linalg.norm(p - OBSTACLE, axis=-1).min(axis=2) for p in (paths, middles)))
     collides = near < RADIUS  # [seeds, goals, count]
-    error = np.linalg.norm(paths[:, :, -1] - goals[:, None], axis=-1)
+    goals = np.repeat(asked(), paths.shape[3] // PLACES, axis=0).reshape(3, -1, 2)
+    error = np.linalg.norm(paths[:, :, -1] - goals, axis=-1)
     ends = np.linalg.norm(paths[:, :, -1, :, None] - GOALS, axis=-1).argmin(axis=-1)
     share = np.stack([(ends == g).mean(axis=(1, 2)) for g in range(len(GOALS))], axis=1)
     success = ~collides & (error < 0.2)
@@ -99,14 +111,18 @@ def judged(paths, goals=GOALS):
 
 
 def rolled(make_policy, states, seeds, count):
-    """Paths ``[seeds, goals, T + 1, count, 2]`` of ``make_policy(state, goal)``."""
+    """Paths ``[seeds, 3, T + 1, count, 2]`` of ``make_policy(state, goal)``, ``count / PLACES`` to every goal."""
     keys = jax.vmap(jax.random.key)(jnp.asarray(list(seeds)))
 
-    def one(state, key, goal):
-        return episodes(make_policy(state, goal), key, count)
+    def one(state, key, index, goal):
+        return episodes(make_policy(state, goal), jax.random.fold_in(key, index), count // PLACES)
 
-    over_goals = jax.vmap(one, in_axes=(None, None, 0))
-    return np.asarray(jax.jit(jax.vmap(over_goals, in_axes=(0, 0, None)))(states, keys, GOALS))
+    goals = asked()
+    over_goals = jax.vmap(one, in_axes=(None, None, 0, 0))
+    over_seeds = jax.jit(jax.vmap(over_goals, in_axes=(0, 0, None, None)))
+    paths = np.asarray(over_seeds(states, keys, jnp.arange(len(goals)), goals))
+    paths = paths.reshape(len(paths), 3, PLACES, *paths.shape[2:]).transpose(0, 1, 3, 2, 4, 5)
+    return paths.reshape(*paths.shape[:3], -1, 2)
 
 
 def train(agent, hyper, dataset, seeds, updates):
@@ -155,7 +171,7 @@ def figure(paths: dict[str, np.ndarray], path: pathlib.Path) -> None:
     for axis, (name, ways) in zip(axes.flat, paths.items(), strict=False):
         axis.add_patch(plt.Circle(tuple(OBSTACLE), RADIUS, color="#cbd5e0"))
         for goal, color in enumerate(("#2f855a", "#2b6cb0", "#6b46c1")):
-            for way in ways[goal].transpose(1, 0, 2)[:12]:
+            for way in ways[goal].transpose(1, 0, 2)[:: ways.shape[2] // 12]:
                 hit = np.linalg.norm(way - OBSTACLE, axis=-1).min() < RADIUS
                 axis.plot(*way.T, color="#e53e3e" if hit else color, lw=0.6, alpha=0.7)
             axis.plot(*GOALS[goal], "o", color=color, ms=6, mec="white")
