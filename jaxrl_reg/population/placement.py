@@ -47,8 +47,10 @@ class Plan:
 
     @property
     def total_bytes(self) -> int:
-        """Estimated peak on one device: data, states in and out, temporaries."""
-        return self.data_bytes + 2 * self.per_device * self.state_bytes + self.program_bytes
+        """Estimated peak on one device: data, states in and out, temporaries; on a CPU, whose memory is the host's as
+        well, also the states that a checkpoint and the result consist of."""
+        copies = 3 if self.platform == "cpu" else 2
+        return self.data_bytes + copies * self.per_device * self.state_bytes + self.program_bytes
 
     def __str__(self) -> str:
         how = "one after the other" if self.chunk == 1 else f"{self.chunk} side by side"

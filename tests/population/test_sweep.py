@@ -358,5 +358,6 @@ def test_interrupt_saves_the_finished_segments(tmp_path):
 def test_plan_counts_padding():
     plan = placement.Plan(members=5, devices=2, chunk=1, platform="cpu", state_bytes=10, data_bytes=7)
     assert plan.per_device == 3
-    assert plan.total_bytes == 7 + 2 * 3 * 10
+    assert plan.total_bytes == 7 + 3 * 3 * 10  # before, after, and on the host, which is the same memory
+    assert dataclasses.replace(plan, platform="gpu").total_bytes == 7 + 2 * 3 * 10
     assert dataclasses.replace(plan, chunk=4).per_device == 4
