@@ -217,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             width = max(map(len, names()), default=0)
             for name in names():
                 print(f"{name:<{width}}  {load(name).CLAIM.statement}")
+            sys.stdout.flush()  # what is left in the buffer: here a closed pipe can still be caught
             return 0
         if options.verb == "table":
             from experiments import systems
@@ -242,6 +243,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"experiments: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # | head
+        sys.stderr.close()
+        return 0
     except Exception:
         traceback.print_exc()
         return 2

@@ -712,6 +712,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if arguments.verb != "report":  # needs no backend
             prepare()
         _CALLS[arguments.verb](arguments)
+        sys.stdout.flush()  # what is left in the buffer: here a closed pipe can still be caught
     except UserError as error:
         print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT

@@ -1,6 +1,7 @@
 """Settings for the whole suite: CPU only, cheap compilations that are shared between tests and runs."""
 
 import collections
+import gc
 import importlib.metadata
 import os
 import pathlib
@@ -13,6 +14,7 @@ QUICK = {
     "xla_backend_optimization_level": 0,
     "xla_llvm_disable_expensive_passes": True,
     "xla_cpu_enable_concurrency_optimized_scheduler": False,
+    "xla_cpu_parallel_codegen_split_count": 1,  # a program is not cut into parts for threads: the workers are enough
 }
 if tuple(map(int, importlib.metadata.version("jaxlib").split(".")[:2])) < (0, 11):  # later ones have no such flag, and
     QUICK["xla_cpu_use_fusion_emitters"] = False  # an unknown flag ends the process
@@ -21,7 +23,11 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")  # so that placement over devices is tested
 cache = pathlib.Path(tempfile.gettempdir()) / f"jaxrl-reg-tests-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")  # a hit costs a tenth of a small compilation
+
+# Traces are made of many small objects that live long: with the usual thresholds a twentieth of the time goes into
+# looking through all of them for garbage.
+gc.set_threshold(100_000, 50, 100)
 
 from hypothesis import settings  # noqa: E402
 

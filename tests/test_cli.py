@@ -1,3 +1,4 @@
+import io
 import json
 import os
 import signal
@@ -194,6 +195,18 @@ def test_list_shows_agents_environments_and_data_sets(capsys, tmp_path):
     assert status == 0
     for text in ("rebrac", "offline", "Tarasov", "pendulum", "brax/hopper", "medium-replay", "mine.hdf5"):
         assert text in out
+
+
+def test_a_closed_pipe_is_no_error(monkeypatch):
+    def flush():
+        raise BrokenPipeError
+
+    pipe, errors = io.StringIO(), io.StringIO()
+    pipe.flush = flush
+    monkeypatch.setattr(sys, "stdout", pipe)
+    monkeypatch.setattr(sys, "stderr", errors)
+    assert cli.main(["list"]) == 0
+    assert errors.closed  # so that the interpreter's own complaint at exit is not seen either
 
 
 def test_list_hyperparameters_gives_default_meaning_and_paper(capsys):
