@@ -57,8 +57,9 @@ zero-shot-full: install
 		--collect-steps 1000000 --seeds 8 --hidden 1024,1024 --batch-size 512 --updates 400000 --segments 40 \
 		--eval-episodes 10 --set steps=5 --set train_candidates=9 --set behaviour_ratio=0.1 --out runs/zero-shot-full
 
+# Many processes start: the first leaves its bytecode to the others, whatever the shell says.
 test: install
-	$(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: install
 	$(BIN)/ruff check .

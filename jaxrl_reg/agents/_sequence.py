@@ -34,7 +34,7 @@ class Config:
     """Settings of both."""
 
     hidden: tuple[int, ...] = setting((128, 128, 128), "width of each block; they must be equal")
-    context: int = setting(20, "steps in a window, and how far back an action may look", small=6)
+    context: int = setting(20, "steps in a window, and how far back an action may look", small=4)
     dropout: float = setting(0.1, "rate of dropout while learning")
     exploration_noise: float = setting(0.1, "scale of the noise added when exploring")
 

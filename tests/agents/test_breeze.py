@@ -108,7 +108,8 @@ def test_a_constant_column_and_a_collapsed_b_stay_finite():
 
 
 def test_moments_are_measured_once_and_shared_by_members():
-    agent, hyper, world = breeze.make(small(breeze), SPEC), as_float32(breeze.Hyper()), rows(size=57)
+    agent = breeze.make(small(breeze, representation="mlp"), SPEC)
+    hyper, world = as_float32(breeze.Hyper()), rows(size=57)
     run = offline(agent, batch_size=8, updates=2)
     states = jax.eval_shape(jax.vmap(lambda key: run.init(key, hyper)), jax.random.split(jax.random.key(0), 3))
     train = jax.vmap(run.train, in_axes=(0, None, 0, None, None))

@@ -36,7 +36,7 @@ def test_measure_and_values_of_a_ring():
     hyper = fb.Hyper(representation_learning_rate=3e-3, discount=gamma, tau=0.05)
     sizes = {"hidden": (32,), "features": STEPS, "preprocessor": (), "backward_hidden": (32,)}
     agent = fb.make(fb.Config(**sizes), world.spec)
-    state, _ = jax.jit(offline(agent, batch_size=64, updates=2500))(jax.random.key(0), as_float32(hyper), world)
+    state, _ = jax.jit(offline(agent, batch_size=64, updates=1500))(jax.random.key(0), as_float32(hyper), world)
     maps = _forward_backward.make(_successor.Config(**sizes), world.spec)
     places, params = jnp.eye(STEPS), state.representation.params
     z = _successor.sample_z(jax.random.key(1), STEPS, STEPS)

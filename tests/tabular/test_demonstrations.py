@@ -214,7 +214,7 @@ def test_a_reward_is_learnt_from_comparisons():
     said = demonstrations.prefer(jax.random.key(0), *gains)
     assert abs(float(said[gains[0] == gains[1]].mean()) - 0.5) < 0.02
     assert abs(float(said[gains[0] - gains[1] == 1.0].mean()) - 1 / (1 + np.exp(-1))) < 0.03
-    learn = jax.jit(lambda said, ridge: demonstrations.reward_from_preferences(*pairs, said, (S, A), ridge))
+    learn = jax.jit(lambda said, ridge: demonstrations.reward_from_preferences(*pairs, said, (S, A), ridge, 100))
     found = learn(said, 1e-4)
     assert (found[:, S - 1] == 0).all()
     assert ((found >= 0) & (found <= 1)).all()
