@@ -25,7 +25,7 @@ def programs(**config):
 
 def start(agent, hyper):
     """A fresh state whose values lie amid the critics', so that some actions are better and some are not."""
-    state, batch = agent.init(jax.random.key(0), hyper), ref.as64(ref.batch())
+    state, batch = jax.jit(agent.init)(jax.random.key(0), hyper), ref.as64(ref.batch())
     params = state.value.params
     values = ref.forward(ref.as64(params), batch.observation)[0][:, 0]
     q = ref.q_values(ref.as64(state.td3.critic.params), batch.observation, batch.action)[0]
@@ -165,7 +165,7 @@ def test_actor_and_targets_wait_for_their_turn():
 
 def test_action_vae_is_cut_and_bounded():
     vae = networks.action_vae(ref.SPEC, (6,), latent=3)
-    params = vae.init(jax.random.key(0))
+    params = jax.jit(vae.init)(jax.random.key(0))
     far = 1e4 * ref.batch().observation
     mean, log_std = vae.encode(params, far, ref.batch().action)
     assert mean.shape == log_std.shape == (ref.B, 3)

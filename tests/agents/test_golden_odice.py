@@ -106,7 +106,7 @@ def one_update(data, **config):
     """The state before, after and the metrics of one update by an agent of that configuration."""
     agent = agents.make("odice", ref.SPEC, hidden=ref.HIDDEN, layer_norm="none", **config)
     hyper = dataclasses.replace(odice.Hyper(), lam=LAM, eta=ETA, value_learning_rate=LR)
-    before = agent.init(KEY, hyper)
+    before = jax.jit(agent.init)(KEY, hyper)
     after, metrics = jax.jit(agent.update)(before, data, hyper, KEY, 0)
     return before, after, metrics
 

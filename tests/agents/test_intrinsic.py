@@ -1,6 +1,7 @@
 """Explorers: what is new pays, what tells skills apart pays, what the environment pays does not matter."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +15,7 @@ from jaxrl_reg.types import Spec, Transition, as_float32
 SPEC = Spec(4, 2)
 
 
+@functools.partial(jax.jit, static_argnums=1)
 def batch(key, size=32):
     keys = jax.random.split(key, 4)
     observation = jax.random.normal(keys[0], (size, 4))
@@ -27,7 +29,7 @@ def batch(key, size=32):
 @pytest.mark.parametrize("module", [rnd, diayn])
 def test_the_rewards_of_the_environment_are_not_looked_at(module):
     agent, hyper = module.make(module.Config(hidden=(8,)), SPEC), as_float32(module.Hyper())
-    state, rows = agent.init(jax.random.key(0), hyper), batch(jax.random.key(1))
+    state, rows = jax.jit(agent.init)(jax.random.key(0), hyper), batch(jax.random.key(1))
     update = jax.jit(agent.update)
     one = update(state, rows, hyper, jax.random.key(2), jnp.int32(0))
     other = update(state, dataclasses.replace(rows, reward=-100 * rows.reward), hyper, jax.random.key(2), jnp.int32(0))
@@ -63,7 +65,7 @@ def test_the_familiar_becomes_boring():
         state, metrics = jax.lax.scan(body, state, jnp.arange(300))
         return state, metrics["predictor_loss"]
 
-    state, loss = train(agent.init(jax.random.key(0), hyper))
+    state, loss = train(jax.jit(agent.init)(jax.random.key(0), hyper))
     assert loss[-1] < 0.1 * loss[0]
     _, after = jax.jit(agent.update)(state, new, hyper, jax.random.key(6), jnp.int32(300))
     assert after["predictor_loss"] > 5 * loss[-1]
@@ -83,7 +85,7 @@ def test_a_skill_that_shows_is_worth_the_log_of_their_number():
 
         return jax.lax.scan(body, state, jnp.arange(200))[1]
 
-    metrics = train(agent.init(jax.random.key(0), hyper))
+    metrics = train(jax.jit(agent.init)(jax.random.key(0), hyper))
     assert metrics["skill_accuracy"][-1] == 1
     assert metrics["discriminator_loss"][0] == pytest.approx(np.log(2), abs=0.3)
     assert metrics["discriminator_loss"][-1] < 0.05

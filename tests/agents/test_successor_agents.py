@@ -38,18 +38,23 @@ def test_measure_and_values_of_a_ring():
     agent = fb.make(fb.Config(**sizes), world.spec)
     state, _ = jax.jit(offline(agent, batch_size=64, updates=1500))(jax.random.key(0), as_float32(hyper), world)
     maps = _forward_backward.make(_successor.Config(**sizes), world.spec)
-    places, params = jnp.eye(STEPS), state.representation.params
-    z = _successor.sample_z(jax.random.key(1), STEPS, STEPS)
-    measure = maps.forward(params, places, jnp.zeros((STEPS, 1)), z).mean(axis=0) @ maps.backward(params, places).T
+    places, at_rest, params = jnp.eye(STEPS), jnp.zeros((STEPS, 1)), state.representation.params
+    reward = np.float32(np.arange(STEPS) == 2)
+
+    @jax.jit
+    def asked():
+        z = _successor.sample_z(jax.random.key(1), STEPS, STEPS)
+        measure = maps.forward(params, places, at_rest, z).mean(axis=0) @ maps.backward(params, places).T
+        task = agent.zero_shot.infer_z(state, places, reward)
+        return measure, task, maps.q(params, places, at_rest, task), agent.zero_shot.goal_z(state, places[2])
+
+    measure, task, values, goal = jax.device_get(asked())
     ahead = (np.arange(STEPS)[None] - np.arange(STEPS)[:, None] - 1) % STEPS
     expected = STEPS * gamma**ahead / (1 - gamma**STEPS)  # of density 1 / STEPS, for ever around
     np.testing.assert_allclose(measure, expected, atol=0.15 * expected.max())
-    reward = jnp.arange(STEPS) == 2
-    task = agent.zero_shot.infer_z(state, places, reward.astype(jnp.float32))
-    np.testing.assert_allclose(jnp.linalg.norm(task), STEPS**0.5, rtol=1e-5)
-    values = maps.q(params, places, jnp.zeros((STEPS, 1)), task)
+    np.testing.assert_allclose(np.linalg.norm(task), STEPS**0.5, rtol=1e-5)
     assert np.argsort(values).tolist() == [2, 3, 4, 5, 0, 1]  # the place just before it first, itself last
-    np.testing.assert_allclose(agent.zero_shot.goal_z(state, places[2]), task, atol=1e-5)
+    np.testing.assert_allclose(goal, task, atol=1e-5)
 
 
 def test_tasks_are_on_the_sphere_and_mixed_from_the_batch():

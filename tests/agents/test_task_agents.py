@@ -55,7 +55,7 @@ def test_laplacian_features_tell_apart_what_never_meets():
     hyper = sf_laplacian.Hyper(feature_learning_rate=3e-3, discount=0.5)
     rows = walks(components=2)
     agent, state = trained(sf_laplacian, rows, 400, hyper, hidden=(16,), features=2)
-    z = jnp.stack([agent.zero_shot.goal_z(state, place) for place in jnp.eye(2 * STEPS)])
+    z = jax.jit(jax.vmap(agent.zero_shot.goal_z, (None, 0)))(state, jnp.eye(2 * STEPS))
     same = np.asarray(z @ z.T) / 2  # cosine
     assert same[:STEPS, :STEPS].min() > 0.9
     assert same[STEPS:, STEPS:].min() > 0.9
@@ -71,7 +71,7 @@ def test_hilbert_distance_is_the_number_of_steps():
     settings = {"hidden": (32,), "features": 4, "random_goals": 0.0, "goal_discount": 0.8}
     _, state = trained(hilp, walks(), 1200, hyper, **settings)
     network = networks.ensemble(networks.mlp((STEPS, 32, 4), layer_norm="first_tanh"), 2)
-    maps = network.apply(state.features.maps.params, jnp.eye(STEPS))[0]
+    maps = np.asarray(jax.jit(network.apply)(state.features.maps.params, jnp.eye(STEPS))[0])
     distance = np.linalg.norm(maps[:, None] - maps[None], axis=-1)
     for k in (1, 2, 3):
         steps = np.diagonal(distance, offset=k)

@@ -39,19 +39,19 @@ def test_physics_of_a_vectorised_skilled_world_is_that_of_each_environment():
 def test_a_skill_is_drawn_at_the_reset_and_stays():
     env = envs.with_skills(envs.make("pointnav", episode_length=2), 3)
     assert env.spec.observation_dim == 5
-    states = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 64))
+    states = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 64))
     skill = np.asarray(states.observation[:, 2:])
     assert set(np.unique(skill)) == {0.0, 1.0}
     np.testing.assert_array_equal(skill.sum(axis=1), 1)
     assert set(skill.argmax(axis=1)) == {0, 1, 2}
     world = envs.vectorize(env, 32)
-    state = world.reset(jax.random.key(1))
-    first = state.observation[:, 2:]
-    state = world.step(state, jnp.zeros((32, 2)))
-    np.testing.assert_array_equal(state.observation[:, 2:], first)
-    state = world.step(state, jnp.zeros((32, 2)))  # the episodes end
-    np.testing.assert_array_equal(state.final_observation[:, 2:], first)
-    assert not np.array_equal(state.observation[:, 2:], first)
+    state, step = jax.jit(world.reset)(jax.random.key(1)), jax.jit(world.step)
+    first = np.asarray(state.observation)[:, 2:]
+    state = step(state, np.zeros((32, 2), np.float32))
+    np.testing.assert_array_equal(np.asarray(state.observation)[:, 2:], first)
+    state = step(state, np.zeros((32, 2), np.float32))  # the episodes end
+    np.testing.assert_array_equal(np.asarray(state.final_observation)[:, 2:], first)
+    assert not np.array_equal(np.asarray(state.observation)[:, 2:], first)
     with pytest.raises(UserError, match="at least 2 skills"):
         envs.with_skills(env, 1)
 

@@ -18,10 +18,20 @@ def f32(x):
     return jnp.asarray(x, jnp.float32)
 
 
+@jax.jit
+def ridge(features, targets, group, penalties):
+    return readouts.ridge_cv(features, targets, group, penalties)
+
+
+@jax.jit
+def logistic(features, targets, group, penalties):
+    return readouts.logistic_cv(features, targets, group, penalties)
+
+
 def test_ridge_equals_the_normal_equations_of_the_chosen_penalty():
     y = X @ RNG.normal(size=(4, 2)) + 1.0 + 0.5 * RNG.normal(size=(60, 2))
     penalties = np.array([1e-4, 1e-2, 1.0])
-    found, errors = jax.jit(lambda *a: readouts.ridge_cv(*a))(f32(X), f32(y), jnp.asarray(GROUP), f32(penalties))
+    found, errors = ridge(f32(X), f32(y), jnp.asarray(GROUP), f32(penalties))
 
     def fit(rows, penalty):
         mean, std, centre = X[rows].mean(0), X[rows].std(0), y[rows].mean(0)
@@ -43,7 +53,7 @@ def test_ridge_equals_the_normal_equations_of_the_chosen_penalty():
 
 def test_logistic_equals_a_general_optimiser():
     y = (X[:, 0] + 0.5 * RNG.normal(size=60) > 2).astype(float)
-    found, errors = readouts.logistic_cv(f32(X), f32(y[:, None]), jnp.asarray(GROUP), f32([0.1]))
+    found, errors = logistic(f32(X), f32(y[:, None]), jnp.asarray(GROUP), f32([0.1]))
     z = (X - X.mean(0)) / X.std(0)
 
     def objective(theta):
@@ -53,7 +63,7 @@ def test_logistic_equals_a_general_optimiser():
     theta = optimize.minimize(objective, np.zeros(5), tol=1e-12).x
     np.testing.assert_allclose(found(f32(X))[:, 0], z @ theta[:4] + theta[4], atol=2e-3)
     assert 0 < float(errors[0]) < np.log(2)
-    separable = readouts.logistic_cv(f32(X), f32(X[:, :1] > 2), jnp.asarray(GROUP), f32([1e-3]))[0]
+    separable = logistic(f32(X), f32(X[:, :1] > 2), jnp.asarray(GROUP), f32([1e-3]))[0]
     assert ((separable(f32(X))[:, 0] > 0) == (X[:, 0] > 2)).all()
 
 
@@ -61,15 +71,15 @@ def test_groups_keep_a_readout_from_remembering():
     """Ten episodes, each with a code of its own and a random label: nothing that generalises."""
     codes, labels = np.repeat(np.eye(10), 6, axis=0), np.repeat(RNG.normal(size=10), 6)[:, None]
     penalty = f32([1e-3])
-    _, by_group = readouts.ridge_cv(f32(codes), f32(labels), jnp.asarray(GROUP), penalty)
-    _, by_frame = readouts.ridge_cv(f32(codes), f32(labels), jnp.arange(60), penalty)
+    _, by_group = ridge(f32(codes), f32(labels), jnp.asarray(GROUP), penalty)
+    _, by_frame = ridge(f32(codes), f32(labels), jnp.arange(60), penalty)
     assert float(by_group[0]) > 0.8 * labels.var()
     assert float(by_frame[0]) < 0.05 * labels.var()
 
 
 def test_a_constant_feature_is_ignored():
     x = np.concatenate([X, np.full((60, 1), 7.0)], axis=1)
-    found, _ = readouts.ridge_cv(f32(x), f32(X[:, :1]), jnp.asarray(GROUP), f32([1e-4]))
+    found, _ = ridge(f32(x), f32(X[:, :1]), jnp.asarray(GROUP), f32([1e-4]))
     assert jnp.isfinite(found.weight).all()
     np.testing.assert_allclose(found.weight[4], 0, atol=1e-5)
 

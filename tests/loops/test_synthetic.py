@@ -124,6 +124,10 @@ def views():
 NETWORK = temporal_mlp(4, 5, (16,))
 
 
+def furthest(a, b):
+    return np.abs(np.asarray(a) - np.asarray(b)).max()
+
+
 def test_fitting_learns_warms_up_and_repeats_when_cut_into_segments():
     whole = s.fit(NETWORK, updates=200, batch_size=16, segments=2)
     _, history = jax.jit(whole)(jax.random.key(0), as_float32(s.FitHyper(learning_rate=1e-2)), views())
@@ -132,20 +136,21 @@ def test_fitting_learns_warms_up_and_repeats_when_cut_into_segments():
     # The first step of Adam is the learning rate itself, here a tenth of its peak; its average moves by the rate.
     once = s.fit(NETWORK, updates=100, segments=100, batch_size=16)
     hyper = as_float32(s.FitHyper(learning_rate=1e-2, average_rate=0.25))
-    first = once.init(jax.random.key(0), hyper)
+    first = jax.jit(once.init)(jax.random.key(0), hyper)
     train = jax.jit(once.train)
     second, _ = train(first, jnp.int32(0), jax.random.key(0), hyper, views())
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), second.params, first.params)
+    moved = jax.tree.map(furthest, second.params, first.params)
     np.testing.assert_allclose(max(jax.tree.leaves(moved)), 1e-3, rtol=1e-2)
     jax.tree.map(np.testing.assert_array_equal, second.average, second.params)
     third, _ = train(second, jnp.int32(1), jax.random.key(0), hyper, views())  # the average moves every tenth update
     jax.tree.map(np.testing.assert_array_equal, third.average, second.average)
     for step, rate in ((10, 0.5), (50, 0.25)):  # the plain mean of what it has seen, until its own rate is larger
         moved, _ = train(third, jnp.int32(step), jax.random.key(0), hyper, views())
-        mixed = jax.tree.map(lambda a, b, rate=rate: rate * a + (1 - rate) * b, moved.params, third.average)
-        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), moved.average, mixed)
+        found, params, before = jax.device_get((moved.average, moved.params, third.average))
+        mixed = jax.tree.map(lambda a, b, rate=rate: rate * a + (1 - rate) * b, params, before)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6), found, mixed)
     last, _ = train(second, jnp.int32(99), jax.random.key(0), hyper, views())
-    moved = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), last.params, second.params)
+    moved = jax.tree.map(furthest, last.params, second.params)
     assert max(jax.tree.leaves(moved)) < 1e-4  # the learning rate has fallen to next to nothing
 
 

@@ -28,7 +28,7 @@ def test_constant_velocity_is_rolled_out_exactly():
 
 def test_ctrnn_by_hand():
     network = latent_dynamics.latent_ctrnn(2, hidden=4)
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     p = jax.tree.map(np.asarray, params)
     drive, out = p["drive"]["Dense_0"], p["readout"]["Dense_0"]
     expected = []
@@ -52,10 +52,10 @@ def test_ctrnn_by_hand():
     ids=["mlp", "lstm", "ctrnn"],
 )
 def test_the_whole_window_and_its_order_matter(network):
-    params = network.init(jax.random.key(0))
+    params = jax.jit(network.init)(jax.random.key(0))
     out = network.apply(params, WINDOW)
     assert out.shape == (5, 2)
     np.testing.assert_allclose(network.apply(params, WINDOW[2]), out[2], rtol=1e-5)  # any leading axes
-    slopes = jax.grad(lambda w: network.apply(params, w).sum())(WINDOW)
+    slopes = jax.jit(jax.grad(lambda w: network.apply(params, w).sum()))(WINDOW)
     assert (jnp.abs(slopes).max((0, 2)) > 0).all()
     assert not np.allclose(network.apply(params, WINDOW[:, ::-1]), out, atol=1e-4)

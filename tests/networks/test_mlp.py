@@ -207,7 +207,7 @@ def test_wrong_widths_raise():
 @pytest.mark.parametrize("norm", ["none", "every"])
 def test_the_output_layer_makes_values_of_features(norm):
     q = networks.q_network(SPEC, (8, 8), n_critics=2, layer_norm=norm)
-    params = q.init(KEY)
+    params = jax.jit(q.init)(KEY)
     values, features = q.apply(params, X, A, features=True)
     kernel, bias = networks.output_layer(params)
     np.testing.assert_allclose((features @ kernel)[..., 0] + bias, values, rtol=1e-5, atol=1e-6)

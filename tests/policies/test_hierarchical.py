@@ -23,7 +23,8 @@ def policy():
 
 @pytest.fixture(scope="module")
 def params(policy):
-    return [jax.tree.map(lambda x: 3.0 * x, policy.init(jax.random.fold_in(KEY, i))) for i in range(2)]
+    large = jax.jit(lambda i: jax.tree.map(lambda x: 3.0 * x, policy.init(jax.random.fold_in(KEY, i))))
+    return [large(i) for i in range(2)]
 
 
 @pytest.fixture(scope="module")
@@ -69,8 +70,8 @@ def test_densities_of_actions_at_rest_have_finite_gradients(policy, params):
 def test_samples_follow_the_density_and_come_back(policy, params, everything):
     action, log_prob = jax.jit(lambda p, x: policy.sample(p, x, KEY, (20_000,)))(params[0], X[:1])
     assert action.shape == (20_000, 1, 4)
-    choice, aim = hierarchical.encode(action, SPACE)
-    np.testing.assert_allclose(hierarchical.decode(choice, aim, SPACE), action, atol=1e-5)
+    there_and_back = jax.jit(lambda action: hierarchical.decode(*hierarchical.encode(action, SPACE), SPACE))
+    np.testing.assert_allclose(there_and_back(action), action, atol=1e-5)
     found = (np.round(action)[:, 0, None] == np.asarray(everything)).all(-1).mean(0)
     np.testing.assert_allclose(found, np.exp(table(policy, params[0], everything)[0]), atol=0.015)
     np.testing.assert_allclose(log_prob[:5, 0], policy.log_prob(params[0], X[:1], action[:5])[:, 0], rtol=1e-5)
@@ -124,5 +125,5 @@ def test_cloning_learns_to_walk_or_to_look_around_but_not_both():
 
         return jax.lax.scan(body, params, length=300)[0]
 
-    chances = jnp.exp(policy.log_prob(fit(policy.init(KEY)), observation, wanted))
+    chances = jnp.exp(policy.log_prob(fit(jax.jit(policy.init)(KEY)), observation, wanted))
     np.testing.assert_allclose(chances, [1 / 2, 1 / 2, 1 / 4, 1 / 4], atol=0.02)  # independent heads: 1/4 and 1/8

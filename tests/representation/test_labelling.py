@@ -79,7 +79,7 @@ def test_factors_are_labelled_one_by_one():
     model = representation.labeller(Spec(2, 4), (), radius=0, discrete=(2, 2))
     run = pretrain(model, batch_size=100, updates=300, sample=data.around(0))
     state, _ = jax.jit(run)(jax.random.key(0), Hyper(learning_rate=3e-2), rows)
-    found = representation.label(rows, model, state.params)
+    found = jax.jit(lambda rows, params: representation.label(rows, model, params))(rows, state.params)
     np.testing.assert_array_equal(found.action, action)
     logits = model.loss(jax.tree.map(jnp.zeros_like, state.params), data.around(0)(rows, jax.random.key(1), 8), None)
     np.testing.assert_allclose(logits[0], 2 * np.log(2), rtol=1e-6)  # a sum over factors
