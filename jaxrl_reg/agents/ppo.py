@@ -133,16 +133,18 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
             def actor_loss(params):
-                log_prob = policy.log_prob(params, observation, action)
+                # Applied once for all that is asked of it: each application has a backward pass of its own.
+                distribution = policy.apply(params, observation)
+                log_prob = gaussian.tanh_normal_log_prob(*distribution, action)
                 loss = losses.ppo_clip_loss(log_prob, old_log_prob, advantage, hyper.clip).mean()
-                entropy = -policy.sample(params, observation, key)[1].mean()
+                entropy = -gaussian.tanh_normal_sample(key, *distribution)[1].mean()
                 log_ratio = jnp.clip(log_prob - old_log_prob, -20.0, 20.0)  # metrics stay finite when a policy leaps
                 change = jnp.expm1(log_ratio)
                 metrics = {"actor_loss": loss, "entropy": entropy, "clipped": (abs(change) > hyper.clip).mean()}
                 metrics["approximate_kl"] = (change - log_ratio).mean()
                 loss = loss - hyper.entropy_coef * entropy
                 if penalty is not None:
-                    metrics["penalty"] = penalty(policy.apply(params, observation), raw, hyper, step).mean()
+                    metrics["penalty"] = penalty(distribution, raw, hyper, step).mean()
                     loss = loss + metrics["penalty"]
                 return loss, metrics
 
@@ -157,7 +159,8 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
 
         def epoch(models, key):
             order_key, part_key = jax.random.split(key)
-            order = jax.random.permutation(order_key, rows).reshape(config.minibatches, -1)
+            # One sort where jax.random.permutation makes two; rows that draw the same 32 bits keep their order.
+            order = jnp.argsort(jax.random.bits(order_key, (rows,))).reshape(config.minibatches, -1)
             return jax.lax.scan(minibatch, models, (order, jax.random.split(part_key, config.minibatches)))
 
         models, metrics = jax.lax.scan(epoch, (state.actor, state.value), jax.random.split(key, config.epochs))

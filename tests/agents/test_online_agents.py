@@ -1,10 +1,12 @@
 """SAC, TD3 and PPO on environments whose values are known, and the parts that are easy to get wrong."""
 
+import dataclasses
 import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from jaxrl_reg import envs, losses, networks
@@ -12,6 +14,7 @@ from jaxrl_reg.agents import ppo, sac, td3
 from jaxrl_reg.envs import Outcome, environment, probe, time_limit
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.loops.online import online
+from jaxrl_reg.policies import gaussian
 from jaxrl_reg.types import Env, Spec, Transition, as_float32, pytree, setting
 
 SPEC = Spec(1, 1, 5)
@@ -151,6 +154,40 @@ def test_ppo_starts_from_the_policy_that_acted_and_then_takes_in_the_observation
     np.testing.assert_allclose(state.statistics.mean, seen.mean(), rtol=1e-3)
     np.testing.assert_allclose(state.statistics.variance, seen.var(), rtol=1e-2)
     np.testing.assert_allclose(state.statistics.count, 24, rtol=1e-4)
+
+
+def test_ppo_sees_every_row_once_in_each_pass():
+    # Nothing is learned, so the means over equal parts are those over all rows, if none is left out or seen twice.
+    hyper = as_float32(ppo.Hyper(actor_learning_rate=0.0, value_learning_rate=0.0))
+    agent = ppo.make(ppo.Config(hidden=(8,), epochs=3, minibatches=4, normalise=False), SPEC)
+    state, batch = jax.jit(agent.init)(jax.random.key(0), hyper), trajectory(jax.random.key(1))
+    _, metrics = jax.jit(agent.update)(state, batch, hyper, jax.random.key(2), jnp.int32(0))
+    value = networks.value_network(SPEC, (8,), activation="tanh", init="orthogonal")
+    rows = jax.jit(value.apply)(state.value.params, batch.observation)
+    assert np.std(rows) > 0.01
+    np.testing.assert_allclose(metrics["v"], np.mean(rows), rtol=1e-5)
+
+
+def test_ppos_entropy_bonus_is_that_of_actions_drawn_anew():
+    agent = ppo.make(ppo.Config(hidden=(8,), epochs=1, minibatches=1, normalise=False), SPEC)
+    batch, key = trajectory(jax.random.key(0)), jax.random.key(3)
+    batch = dataclasses.replace(batch, observation=jnp.full_like(batch.observation, 0.7))  # rows may change places
+    update, moments = jax.jit(agent.update), []
+    for weight in (0.0, 0.5):
+        hyper = as_float32(ppo.Hyper(entropy_coef=weight, max_grad_norm=1e6))
+        state = jax.jit(agent.init)(jax.random.key(1), hyper)
+        after, _ = update(state, batch, hyper, key, jnp.int32(0))
+        moments.append(optax.tree_utils.tree_get(after.actor.opt_state, "mu"))
+    policy = gaussian.squashed(SPEC, (8,), activation="tanh", init="orthogonal", final_scale=0.01)
+    _, parts_key = jax.random.split(jax.random.split(key, 1)[0])
+
+    def drawn(params):
+        return policy.sample(params, jnp.full((12, 1), 0.7), jax.random.split(parts_key, 1)[0])[1].mean()
+
+    expected = jax.jit(jax.grad(drawn))(state.actor.params)
+    assert max(float(np.abs(leaf).max()) for leaf in jax.tree.leaves(expected)) > 0.01
+    for expect, off, on in zip(*map(jax.tree.leaves, (expected, *moments)), strict=True):  # a tenth of the gradient
+        np.testing.assert_allclose((on - off) * 10 / 0.5, expect, rtol=1e-3, atol=1e-5)
 
 
 @pytree
