@@ -3,8 +3,10 @@
 import collections
 import gc
 import importlib.metadata
+import io
 import os
 import pathlib
+import sys
 import tempfile
 
 # XLA reads these once, when the backend starts. Without its optimisations it compiles two to three times faster, and
@@ -29,10 +31,31 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # looking through all of them for garbage.
 gc.set_threshold(100_000, 50, 100)
 
+import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci")
+
+
+@pytest.fixture
+def close_pipe(monkeypatch):
+    """``close_pipe()`` leaves standard output as ``| head`` does, and gives standard error.
+
+    To be called in the test: pytest puts its own streams in place between the fixtures and the test.
+    """
+
+    def flush():
+        raise BrokenPipeError
+
+    def close():
+        pipe, errors = io.StringIO(), io.StringIO()
+        pipe.flush = flush
+        monkeypatch.setattr(sys, "stdout", pipe)
+        monkeypatch.setattr(sys, "stderr", errors)
+        return errors
+
+    return close
 
 
 def pytest_collection_modifyitems(config, items):

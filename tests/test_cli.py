@@ -1,4 +1,3 @@
-import io
 import json
 import os
 import signal
@@ -197,14 +196,8 @@ def test_list_shows_agents_environments_and_data_sets(capsys, tmp_path):
         assert text in out
 
 
-def test_a_closed_pipe_is_no_error(monkeypatch):
-    def flush():
-        raise BrokenPipeError
-
-    pipe, errors = io.StringIO(), io.StringIO()
-    pipe.flush = flush
-    monkeypatch.setattr(sys, "stdout", pipe)
-    monkeypatch.setattr(sys, "stderr", errors)
+def test_a_closed_pipe_is_no_error(close_pipe):
+    errors = close_pipe()
     assert cli.main(["list"]) == 0
     assert errors.closed  # so that the interpreter's own complaint at exit is not seen either
 

@@ -1,9 +1,7 @@
 """The harness: verdicts, files, errors; and that SYSTEMS.md is what the committed results say."""
 
 import dataclasses
-import io
 import json
-import sys
 import types
 
 import numpy as np
@@ -93,14 +91,8 @@ def test_bad_requests_are_one_line_and_exit_2(capsys, arguments, message):
     assert error.count("\n") == 1
 
 
-def test_a_closed_pipe_is_no_error(monkeypatch):
-    def flush():
-        raise BrokenPipeError
-
-    pipe, errors = io.StringIO(), io.StringIO()
-    pipe.flush = flush
-    monkeypatch.setattr(sys, "stdout", pipe)
-    monkeypatch.setattr(sys, "stderr", errors)
+def test_a_closed_pipe_is_no_error(monkeypatch, close_pipe):
+    errors = close_pipe()
     monkeypatch.setattr(harness, "names", lambda: ["iql"])
     assert harness.main(["list"]) == 0
     assert errors.closed  # so that the interpreter's own complaint at exit is not seen either
