@@ -20,7 +20,8 @@ import numpy as np
 
 from experiments.harness import Claim
 from jaxrl_reg import data, loops, population
-from jaxrl_reg.agents import _chunks, bc, beso
+from jaxrl_reg.agents import bc, beso
+from jaxrl_reg.agents.imitation import _chunks
 from jaxrl_reg.types import Spec
 
 CLAIM = Claim(

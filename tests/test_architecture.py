@@ -208,7 +208,7 @@ def test_everything_public_has_a_docstring(path):
     tree = parsed(path)
     missing = [] if ast.get_docstring(tree) or not tree.body else ["the module"]
     # The docstring of an agent's module describes these; the contract suite looks at their fields.
-    known = {"Config", "Hyper", "State", "make"} if path.parent.name == "agents" else set()
+    known = {"Config", "Hyper", "State", "make"} if path.parent.parent.name == "agents" else set()
     for node in tree.body:
         public = isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_")
         if public and node.name not in known and not ast.get_docstring(node):
@@ -223,7 +223,7 @@ def test_exported_names_exist():
             assert getattr(module, name, None) is not None, f"{module.__name__}.{name}"
 
 
-@pytest.mark.parametrize("path", sorted((PACKAGE / "agents").glob("*.py")), ids=lambda path: path.name)
+@pytest.mark.parametrize("path", sorted((PACKAGE / "agents").rglob("*.py")), ids=lambda path: path.name)
 def test_an_agent_fits_on_two_screens(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 200
 

@@ -1,23 +1,79 @@
-"""Agents, one module each, found by their file name: ``make("iql", spec)``, ``load("my_package.my_agent")``."""
+"""Agents, one module each, found by their file name: ``make("iql", spec)``, ``load("my_package.my_agent")``.
+
+They lie in folders by family; ``from jaxrl_reg.agents import iql`` finds each without naming its family.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import importlib
 import importlib.util
-import pkgutil
+import pathlib
 from types import ModuleType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Agent, Spec
 
+if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the two together
+    from jaxrl_reg.agents.imitation import bc as bc
+    from jaxrl_reg.agents.imitation import beso as beso
+    from jaxrl_reg.agents.imitation import dm1 as dm1
+    from jaxrl_reg.agents.imitation import percent_bc as percent_bc
+    from jaxrl_reg.agents.offline import a2pr as a2pr
+    from jaxrl_reg.agents.offline import awac as awac
+    from jaxrl_reg.agents.offline import cql as cql
+    from jaxrl_reg.agents.offline import decision_mamba as decision_mamba
+    from jaxrl_reg.agents.offline import decision_transformer as decision_transformer
+    from jaxrl_reg.agents.offline import diffusion_ql as diffusion_ql
+    from jaxrl_reg.agents.offline import edac as edac
+    from jaxrl_reg.agents.offline import eql as eql
+    from jaxrl_reg.agents.offline import fql as fql
+    from jaxrl_reg.agents.offline import gc_iql as gc_iql
+    from jaxrl_reg.agents.offline import idql as idql
+    from jaxrl_reg.agents.offline import iql as iql
+    from jaxrl_reg.agents.offline import odice as odice
+    from jaxrl_reg.agents.offline import prdc as prdc
+    from jaxrl_reg.agents.offline import rebrac as rebrac
+    from jaxrl_reg.agents.offline import sac_n as sac_n
+    from jaxrl_reg.agents.offline import sql as sql
+    from jaxrl_reg.agents.offline import td3_bc as td3_bc
+    from jaxrl_reg.agents.offline import xql as xql
+    from jaxrl_reg.agents.online import diayn as diayn
+    from jaxrl_reg.agents.online import ppo as ppo
+    from jaxrl_reg.agents.online import rnd as rnd
+    from jaxrl_reg.agents.online import sac as sac
+    from jaxrl_reg.agents.online import td3 as td3
+    from jaxrl_reg.agents.zero_shot import breeze as breeze
+    from jaxrl_reg.agents.zero_shot import fb as fb
+    from jaxrl_reg.agents.zero_shot import hilp as hilp
+    from jaxrl_reg.agents.zero_shot import mc_fb as mc_fb
+    from jaxrl_reg.agents.zero_shot import sf_laplacian as sf_laplacian
+    from jaxrl_reg.agents.zero_shot import vc_fb as vc_fb
+
 _CONTRACT = ("PAPER", "KIND", "Config", "Hyper", "make")
 
 
+def _families() -> dict[str, str]:
+    """Every public agent and the folder that it lies in."""
+    files = pathlib.Path(__path__[0]).glob("*/[!_]*.py")
+    return {file.stem: file.parent.name for file in sorted(files, key=lambda file: file.stem)}
+
+
 def names() -> list[str]:
-    """The agents of this package: every public module of this folder."""
-    return sorted(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+    """The agents of this package: every public module in the folders below."""
+    return list(_families())
+
+
+def family(name: str) -> str:
+    """The folder of an agent of this package, such as ``offline``; raises ``KeyError`` for any other name."""
+    return _families()[name]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if not name.startswith("_") and name in (families := _families()):
+        return importlib.import_module(f"{__name__}.{families[name]}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(name: str) -> ModuleType:
@@ -28,7 +84,7 @@ def load(name: str) -> ModuleType:
     if "." not in name:
         if name not in names():
             raise unknown("agent", name, names())
-        return importlib.import_module(f"{__name__}.{name}")
+        return importlib.import_module(f"{__name__}.{family(name)}.{name}")
     try:
         found = importlib.util.find_spec(name) is not None
     except ModuleNotFoundError:  # a parent package is missing
@@ -40,6 +96,12 @@ def load(name: str) -> ModuleType:
     if missing:
         raise UserError(f"module {name!r} is not an agent: it lacks {', '.join(missing)}")
     return module
+
+
+def short_name(module: ModuleType) -> str:
+    """What an agent's module is called in tables: its name within this package, or its whole path elsewhere."""
+    path = module.__name__
+    return path.rpartition(".")[2] if path.startswith(f"{__name__}.") else path
 
 
 def settings(cls: type) -> list[tuple[str, Any, str]]:

@@ -211,7 +211,7 @@ class Subject:
         sample: Sampler | None = None,
     ):
         self.module = agents.load(agent) if isinstance(agent, str) else agent
-        self.name = self.module.__name__.removeprefix("jaxrl_reg.agents.")
+        self.name = agents.short_name(self.module)
         self.kind = self.module.KIND
         if self.kind not in KINDS:
             raise UserError(f"{self.name}.KIND is {self.kind!r}; it must be one of {', '.join(KINDS)}")

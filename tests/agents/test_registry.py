@@ -1,5 +1,7 @@
 """Finding agents by name, and the one-line errors for names that are wrong."""
 
+import ast
+import pathlib
 import sys
 import types
 
@@ -22,6 +24,19 @@ def test_every_file_is_an_agent():
             for field, _, help in agents.settings(cls):
                 assert help, f"{name}.{cls.__name__}.{field} has no help"
         assert all(isinstance(default, float) for _, default, _ in agents.settings(module.Hyper))
+
+
+def test_editors_are_told_of_every_agent():
+    declared = {}
+    for node in ast.walk(ast.parse(pathlib.Path(agents.__file__).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("jaxrl_reg.agents."):
+            declared |= {
+                alias.name: node.module.rpartition(".")[2] for alias in node.names if alias.asname == alias.name
+            }
+    assert declared == {name: agents.family(name) for name in agents.names()}
+    assert agents.iql is agents.load("iql")
+    with pytest.raises(AttributeError, match="no attribute 'iqll'"):
+        agents.iqll  # noqa: B018
 
 
 def test_unknown_names():

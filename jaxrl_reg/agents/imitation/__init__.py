@@ -1,0 +1,1 @@
+"""Agents that learn to do what the data show, without looking at rewards."""

@@ -1,0 +1,1 @@
+"""Agents that learn a policy for one reward from a fixed data set."""

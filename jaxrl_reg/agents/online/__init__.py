@@ -1,0 +1,1 @@
+"""Agents that learn in the environment itself."""

@@ -1,0 +1,43 @@
+"""FB: forward and backward representations of every policy's future, learnt without rewards; any reward is a task.
+
+In words. F and B as in ``_successor``. The actor is deterministic and climbs min_j F_j(s, a, z)^T z; it also makes the
+next actions of the temporal difference. Nothing keeps it near the data: where those are narrow, see ``vc_fb``,
+``mc_fb`` and ``breeze``.
+
+Metrics: ``critic_loss``, the sum of ``fb_loss`` and the weighted ``orthonormality_loss`` of B; ``q`` mean of F^T z on
+the batch's actions; ``actor_loss``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from jaxrl_reg.agents.zero_shot import _forward_backward, _successor
+from jaxrl_reg.agents.zero_shot._successor import State, mix_z, sample_z
+from jaxrl_reg.types import Agent, Paper, Spec, pytree, setting
+
+__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make", "mix_z", "sample_z"]
+
+PAPER = Paper(
+    title="Learning One Representation to Optimize All Rewards",
+    authors="Touati, Ollivier",
+    year=2021,
+    url="https://arxiv.org/abs/2103.07945",
+    deviations=_successor.DEVIATIONS,
+)
+KIND = "offline"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config(_forward_backward.Sizes):
+    """The sizes of F and B bound the actor's too."""
+
+
+@pytree
+class Hyper(_successor.Hyper):
+    policy_noise: float = setting(0.2, "scale of the noise on the actor's actions in the losses")
+    noise_clip: float = setting(0.3, "largest noise on the actor's actions")
+
+
+def make(config: Config, spec: Spec) -> Agent:
+    return _successor.make(_successor.Config(**vars(config)), spec)
