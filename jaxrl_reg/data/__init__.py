@@ -17,6 +17,7 @@ from jaxrl_reg.data.dataset import (
     validate,
 )
 from jaxrl_reg.data.files import load, metadata, names, save
+from jaxrl_reg.data.fingerprint import fingerprint
 from jaxrl_reg.data.normalisation import (
     Normalizer,
     fit_normalizer,
@@ -52,6 +53,7 @@ __all__ = [
     "concatenate",
     "curation",
     "episode_returns",
+    "fingerprint",
     "first_episodes",
     "fit_normalizer",
     "from_arrays",
