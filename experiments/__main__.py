@@ -1,3 +1,3 @@
-from experiments.harness import main
+from experiments.harness.command import main
 
 raise SystemExit(main())

@@ -85,8 +85,8 @@ SYSTEMS: tuple[tuple[int, str, str], ...] = (
 
 
 def read(results: pathlib.Path) -> list[dict]:
-    """The JSON results in a folder, by name."""
-    return [json.loads(path.read_text()) for path in sorted(results.glob("*.json"))]
+    """The JSON results in a folder and those below it, by name."""
+    return [json.loads(path.read_text()) for path in sorted(results.rglob("*.json"), key=lambda path: path.name)]
 
 
 def verdict(record: dict) -> str:
@@ -117,7 +117,7 @@ def table(results: pathlib.Path) -> str:
     lines = [
         "# Systems",
         "",
-        "Written by `python -m experiments table` from the results in `experiments/results`; do not edit.",
+        "Written by `python -m experiments table` from the results beside the experiments; do not edit.",
         "Intervals are 95% Student-t over paired seeds; the rival shown is the closest one, ablations included.",
         "",
         "## Evidence",

@@ -182,7 +182,7 @@ plt.show()
 # %% [markdown]
 # Every method of the toolbox on this ring, measured over seeds, by `python -m experiments run toolbox_2d`:
 #
-# ![fields and samples of every method](../experiments/results/toolbox_2d_samples.png)
+# ![fields and samples of every method](../experiments/generative/results/toolbox_2d_samples.png)
 
 # %% [markdown]
 # Wrong shapes raise; nothing is broadcast behind your back.

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import maid_offline, performance_prediction
+from experiments.population import maid_offline, performance_prediction
 from jaxrl_reg.transforms import solve_lower
 
 

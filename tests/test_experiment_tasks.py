@@ -5,8 +5,9 @@ import dataclasses
 import jax
 import numpy as np
 
-from experiments import _tasks, breeze, control
-from experiments.control import Arm
+from experiments.arms import Arm
+from experiments.offline import _control as control
+from experiments.zero_shot import _tasks, breeze
 from jaxrl_reg import envs
 
 SEEDS = (3, 4)

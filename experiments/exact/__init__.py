@@ -1,0 +1,1 @@
+"""Experiments on processes small enough for exact answers."""

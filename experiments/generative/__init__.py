@@ -1,0 +1,1 @@
+"""Experiments on generative models and policies."""

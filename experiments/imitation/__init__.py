@@ -1,0 +1,1 @@
+"""Experiments on learning from what others do."""

@@ -1,0 +1,1 @@
+"""Experiments on regularised agents on fixed data."""

@@ -1,0 +1,1 @@
+"""Experiments on tuning many members at once."""

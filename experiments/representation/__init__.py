@@ -1,0 +1,1 @@
+"""Experiments on encoders learnt before the task."""

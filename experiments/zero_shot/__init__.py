@@ -1,0 +1,1 @@
+"""Experiments on agents that are given tasks after training."""
