@@ -61,7 +61,7 @@ def test_an_episode_becomes_a_page_that_asks_the_network_for_nothing(name):
     assert np.abs(np.diff(scene.ends, axis=0)).max() > 0  # it moves
     page = viewer.page(scene, "<b>")
     assert "<b>" not in page
-    assert not report._asks_elsewhere(page)
+    assert not report.asks_elsewhere(page)
     drawn = json.loads(re.search(r'<script type="application/json">(.*?)</script>', page).group(1))
     np.testing.assert_allclose(drawn["frames"], scene.ends, atol=1e-3)
 

@@ -1,0 +1,113 @@
+"""The report of a run: which setting is how good, how sure that is, and against what. Reads files, writes files.
+
+Scores are those of the last checkpoint unless a heading says "best". Every interval is a 95% percentile bootstrap over
+seeds (over episodes for the data's own policy). A member whose score is not finite has diverged; it counts as the
+lowest finite score seen in the run, so that divergence is never rewarded, and the table says how many there are.
+"""
+
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import TYPE_CHECKING, Any
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.evaluation import plots
+from jaxrl_reg.evaluation.report.analysis import Analysis, Group, analyse, data_scores, pool, score_column
+from jaxrl_reg.evaluation.report.drawing import Lines, figures, lines, task_figure
+from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap
+from jaxrl_reg.evaluation.report.finding import verdict
+from jaxrl_reg.evaluation.report.page import asks_elsewhere, render
+from jaxrl_reg.evaluation.report.tables import Members, members, table
+from jaxrl_reg.evaluation.report.tasks import Served, served, task_table
+from jaxrl_reg.evaluation.report.terminal import brief, brief_tasks
+from jaxrl_reg.evaluation.report.words import decimals, interval, labelled, number, seconds
+from jaxrl_reg.io.sinks import read_parquet
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = [
+    "Analysis",
+    "Estimate",
+    "Group",
+    "Lines",
+    "Members",
+    "Served",
+    "analyse",
+    "asks_elsewhere",
+    "bootstrap",
+    "brief",
+    "brief_tasks",
+    "data_scores",
+    "decimals",
+    "figures",
+    "interval",
+    "labelled",
+    "lines",
+    "members",
+    "number",
+    "pool",
+    "render",
+    "score_column",
+    "seconds",
+    "served",
+    "table",
+    "task_figure",
+    "task_table",
+    "verdict",
+    "write",
+]
+
+
+def write(directory: str | pathlib.Path) -> pd.DataFrame:
+    """Read a run directory and write ``report.html``, ``table.csv``, ``curves.png`` and ``profile.png`` into it.
+
+    Returns:
+      The table.
+
+    Raises:
+      UserError: if a file of the run is missing or damaged.
+    """
+    directory = pathlib.Path(directory)
+    stored, facts = _json(directory / "config.json"), _json(directory / "summary.json")
+    frame = read_parquet(directory / "metrics.parquet")
+    try:
+        config = stored["config"]
+        swept = stored.get("swept", list(config["grid"]))
+        analysis = analyse(frame, facts["dataset"], config["agent"], swept)
+    except KeyError as error:
+        raise UserError(f"{directory}: its files lack {error}; they are not those of a run of this version") from error
+    summary = table(analysis)
+    summary.to_csv(directory / "table.csv", index=False)
+    drawn = lines(analysis)
+    light = figures(analysis, drawn, plots.LIGHT)
+    for name in ("curves", "profile"):
+        (directory / f"{name}.png").write_bytes(plots.encode(light[name]))
+    episode, viewer = directory / "episode.html", directory / "rollout.html"
+    tasks: list[Served] = []
+    if (directory / "zeroshot.parquet").exists():
+        tasks = served(read_parquet(directory / "zeroshot.parquet"), swept)
+        task_table(tasks).to_csv(directory / "zeroshot.csv", index=False)
+        (directory / "zeroshot.png").write_bytes(plots.encode(task_figure(tasks, plots.LIGHT)))
+    page = render(
+        analysis,
+        drawn,
+        stored,
+        facts,
+        episode.read_text() if episode.exists() else None,
+        viewer.name if viewer.exists() else None,
+        tasks,
+        members(frame, score_column(frame, facts["dataset"]), swept),
+    )
+    (directory / "report.html").write_text(page)
+    return summary
+
+
+def _json(path: pathlib.Path) -> Any:
+    if not path.is_file():
+        raise UserError(f"{path} does not exist; the run has not started to train")
+    try:
+        return json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} is damaged and cannot be read ({str(error).splitlines()[0]})") from error

@@ -1,0 +1,62 @@
+"""What was run, on what data, where and for how long: the lists at the end of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from jaxrl_reg.evaluation.report.analysis import Analysis
+from jaxrl_reg.evaluation.report.words import decimals, number, seconds, text_of
+
+
+def facts_of(
+    stored: Mapping[str, Any], facts: Mapping[str, Any], analysis: Analysis
+) -> list[tuple[str, list[tuple[str, str]]]]:
+    """Titled lists of names and values for the end of the page."""
+    about, environment = facts["dataset"], stored["environment"]
+    returns = np.asarray(about["returns"], float)
+    places = decimals(returns)
+    quartiles = np.quantile(returns, [0.25, 0.5, 0.75])
+    data = [
+        ("name", about["name"]),
+        ("file", about["file"]),
+        ("rows", f"{about['rows']:,}"),
+        ("episodes", f"{about['episodes']:,}"),
+        ("observation, action", f"{about['observation']}, {about['action']}"),
+        ("of them cut short, and not counted below", f"{about['cut_episodes']:,}"),
+        ("return of an episode, mean", number(returns.mean(), places)),
+        ("return, least to greatest", f"{number(returns.min(), places)} to {number(returns.max(), places)}"),
+        ("return, quartiles", ", ".join(number(value, places) for value in quartiles)),
+        ("rows that end in a terminal state", f"{100 * about['terminal_fraction']:.2f}%"),
+    ]
+    if about["normalised"]:
+        low, high = (number(about[name], places) for name in ("score_random", "score_expert"))
+        data.append(
+            ("score 0 and 100 are returns of", f"{low} (random) and {high} (expert), measured in this environment")
+        )
+    clock = [(name, seconds(value)) for name, value in facts.get("wall", {}).items()]
+    for name, known in facts.get("training", {}).items():
+        clock += [
+            (f"{name}: plan", known["plan"]),
+            (f"{name}: trained parameters per member", f"{known['parameters']:,}"),
+            (f"{name}: tracing, compiling", f"{seconds(known['trace_seconds'])}, {seconds(known['compile_seconds'])}"),
+        ]
+        if "train_seconds" in known:
+            rate = f"{known['updates_per_second']:,.0f} updates per second, all members together"
+            clock.append((f"{name}: training and evaluating", f"{seconds(known['train_seconds'])} ({rate})"))
+    hypers = {name: values[0] for name, values in stored["hypers"].items() if name not in analysis.groups[0].hypers}
+    settings = [(name, text_of(value)) for name, value in stored["config"].items() if value not in (None, {}, False)]
+    machine = [
+        (name, text_of(environment[name])) for name in ("devices", "cores", "platform", "xla_flags", "precision")
+    ]
+    return [
+        ("Run", settings),
+        (f"Settings of {analysis.agent}", [(name, text_of(value)) for name, value in stored["agent_config"].items()]),
+        ("Hyperparameters that were not swept", [(name, text_of(value)) for name, value in hypers.items()]),
+        ("Data", data),
+        ("Wall clock", clock),
+        ("Versions", [*environment["versions"].items(), ("commit", environment["commit"] or "not a git checkout")]),
+        ("Machine", machine),
+    ]

@@ -1,0 +1,143 @@
+"""The page: HTML without any address outside itself."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from jaxrl_reg.evaluation import plots
+from jaxrl_reg.evaluation.report.analysis import Analysis, Group
+from jaxrl_reg.evaluation.report.drawing import Lines, figures, task_figure
+from jaxrl_reg.evaluation.report.estimates import Estimate
+from jaxrl_reg.evaluation.report.facts import facts_of
+from jaxrl_reg.evaluation.report.finding import places_of, verdict
+from jaxrl_reg.evaluation.report.tables import Members
+from jaxrl_reg.evaluation.report.tasks import Served, task_table
+from jaxrl_reg.evaluation.report.terminal import brief_tasks
+from jaxrl_reg.evaluation.report.words import interval, number, text_of
+from jaxrl_reg.evaluation.viewer import templates
+
+LARGEST_EMBEDDED = 3_000_000  # bytes of a rollout page that goes inside the report
+
+
+def row_of(analysis: Analysis, i: int | None, group: Group | None, scale: Any, places: int) -> dict[str, Any]:
+    """What the template shows of one line of the results table."""
+    last = analysis.behaviour if group is None else group.last
+
+    def shown(estimate: Estimate | None, digits: int, sign: bool = False) -> dict[str, Any] | None:
+        if estimate is None:
+            return None
+        return {
+            "sort": estimate.value,
+            "value": number(estimate.value, digits, sign),
+            "interval": interval(estimate, digits),
+        }
+
+    row: dict[str, Any] = {
+        **dict.fromkeys(
+            (
+                "best",
+                "best_update",
+                "apart_baseline",
+                "apart_behaviour",
+                "stopped",
+                "improvement",
+                "minus_baseline",
+                "minus_behaviour",
+            )
+        ),
+        "runs": "",
+        "diverged": 0,
+        "hypers": [] if group is None else [(value, text_of(value)) for value in group.hypers.values()],
+        "last": shown(last, places),
+        "bar": {"low": scale(last.low), "width": scale(last.high) - scale(last.low), "value": scale(last.value)},
+    }
+    if group is not None:
+        row |= {
+            "best": shown(group.curve[group.best], places),
+            "best_update": f"{int(group.updates[group.best]):,}",
+            "runs": len(group.scores),
+            "diverged": group.diverged,
+        }
+    if i is not None and analysis.stopped(i) and group is not None:
+        row["stopped"] = f"{int(group.updates[-1]):,}"
+    if i is not None and group is not None:
+        row |= {
+            "improvement": shown(analysis.improvement[i], 2),
+            "minus_baseline": shown(analysis.minus_baseline[i], places, sign=True),
+            "apart_baseline": analysis.baseline is not None and group.last.apart(analysis.baseline.last),
+            "minus_behaviour": shown(analysis.minus_behaviour[i], places, sign=True),
+            "apart_behaviour": group.last.apart(analysis.behaviour),
+        }
+    return row
+
+
+def render(
+    analysis: Analysis,
+    drawn: Lines,
+    stored: Mapping[str, Any],
+    facts: Mapping[str, Any],
+    episode: str | None = None,
+    viewer: str | None = None,
+    tasks: Sequence[Served] = (),
+    everyone: Members | None = None,
+) -> str:
+    """The page: HTML without any address outside itself.
+
+    Args:
+      analysis: from ``analyse``.
+      drawn: from ``lines``.
+      stored: the run's ``config.json``.
+      facts: the run's ``summary.json``.
+      episode: a recorded episode as a self-contained HTML page, which is embedded; one that names any address outside
+        itself, or is larger than ``LARGEST_EMBEDDED``, is left out.
+      viewer: the name of a file beside the report that shows the episode in the environment's own viewer.
+      tasks: from ``served``, for an agent to which tasks were put after training.
+      everyone: from ``members``, a table of single runs.
+    """
+    places = places_of(analysis)
+    everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
+    edges = [edge for group in everything for edge in (group.last.low, group.last.high)]
+    edges += [analysis.behaviour.low, analysis.behaviour.high]
+    low, span = min(edges), (max(edges) - min(edges)) or 1.0
+
+    def scale(value: float) -> float:
+        """Per cent of the way from the least to the greatest end of any interval."""
+        return round(2.0 + 96.0 * (value - low) / span, 2)
+
+    light, dark = (figures(analysis, drawn, theme) for theme in (plots.LIGHT, plots.DARK))
+    if tasks:
+        for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+            shown["tasks"] = task_figure(tasks, theme)
+    embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not asks_elsewhere(episode)
+    config, about = stored["config"], facts["dataset"]
+    template = templates().get_template("report.html")
+    return template.render(
+        agent=analysis.agent,
+        env=config["env"],
+        dataset=about["name"],
+        created=stored["created"],
+        score=analysis.score,
+        verdict=verdict(analysis),
+        swept=list(analysis.groups[0].hypers),
+        rows=[row_of(analysis, i, analysis.groups[i], scale, places) for i in analysis.order],
+        baseline=row_of(analysis, None, analysis.baseline, scale, places) if analysis.baseline else None,
+        behaviour=row_of(analysis, None, None, scale, places),
+        reference=scale(analysis.baseline.last.value) if analysis.baseline else None,
+        last_update=f"{int(analysis.groups[analysis.order[0]].updates[-1]):,}",
+        any_stopped=any(map(analysis.stopped, range(len(analysis.groups)))),
+        any_diverged=any(group.diverged for group in everything),
+        few=min(len(group.scores) for group in everything) < 10,
+        figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light},
+        episode=episode if embedded else None,
+        viewer=viewer,
+        tasks=brief_tasks(task_table(tasks)) if tasks else [],
+        facts=facts_of(stored, facts, analysis),
+        members=everyone,
+    )
+
+
+def asks_elsewhere(page: str) -> bool:
+    """Whether a page names any address of the web, apart from those that only name a file format."""
+    return re.search(r"https?://(?!www\.w3\.org)", page) is not None

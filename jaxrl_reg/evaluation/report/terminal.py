@@ -1,0 +1,79 @@
+"""The tables in short, for a terminal."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from jaxrl_reg.evaluation.report.estimates import Estimate
+from jaxrl_reg.evaluation.report.words import decimals, interval, missing, number, text_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def brief_tasks(frame: pd.DataFrame) -> list[list[str]]:
+    """A task table for a terminal: a row per task, a column per setting, best first, and the data's own policy."""
+    labels = list(dict.fromkeys(frame["label"]))
+    places = decimals([*frame["iqm"], *frame["high"]])
+    rows = [["return, IQM [95%]", *labels, "data's own policy"]]
+    for task in dict.fromkeys(frame["task"]):
+        mine = frame[frame["task"] == task].set_index("label")
+        cells = [
+            f"{number(mine.loc[label, 'iqm'], places)} "
+            f"{interval(Estimate(*mine.loc[label, ['iqm', 'low', 'high']].astype(float)), places)}"
+            for label in labels
+        ]
+        rows.append([task, *cells, number(float(mine["behaviour"].iloc[0]), places)])
+    return rows
+
+
+def brief(frame: pd.DataFrame) -> list[list[str]]:
+    """The table for a terminal: rows of text, headings first, the columns that matter least last."""
+    places = decimals([*frame["last_iqm"], *frame["best_iqm"].dropna()])
+    swept = [name for name in frame.columns if name not in _FIXED]
+
+    def cell(row: Any, name: str, digits: int, sign: bool = False) -> str:
+        if name not in row or not np.isfinite(_float(row[name])):
+            return ""
+        estimate = Estimate(*(_float(row[key]) for key in (name, f"{name}_low", f"{name}_high")))
+        return f"{number(estimate.value, digits, sign)} {interval(estimate, digits)}"
+
+    rows = [["", "last IQM [95%]", "minus bc", "P(> bc)", "best IQM [95%] at update"]]
+    for _, row in frame.iterrows():
+        values = " ".join(f"{name}={text_of(row[name])}" for name in swept if not missing(row[name]))
+        best = cell(row, "best_iqm", places)
+        rows.append(
+            [
+                f"{row['agent']} {values}".strip(),
+                cell(row, "last_iqm", places),
+                cell(row, "minus_baseline", places, sign=True),
+                cell(row, "p_better_than_baseline", 2),
+                f"{best} {int(row['best_update']):,}" if best else "",
+            ]
+        )
+    return rows
+
+
+_FIXED = (
+    "agent",
+    "runs",
+    "diverged",
+    "last_update",
+    "best_update",
+    "apart_from_baseline",
+    "apart_from_behaviour",
+    *(
+        f"{name}{end}"
+        for name in ("last_iqm", "best_iqm", "p_better_than_baseline", "minus_baseline", "minus_behaviour")
+        for end in ("", "_low", "_high")
+    ),
+)
+
+
+def _float(value: Any) -> float:
+    try:
+        return float(value)
+    except (TypeError, ValueError):  # pandas' missing values
+        return float("nan")
