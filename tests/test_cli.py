@@ -8,6 +8,7 @@ import time
 import pytest
 
 from jaxrl_reg import cli, jobs
+from jaxrl_reg.cli.parser import intro
 from jaxrl_reg.errors import UserError
 from tests.pointnav_data import save_pointnav
 
@@ -174,7 +175,7 @@ def test_help_is_fast_because_it_does_not_import_jax():
 def test_the_examples_in_the_help_mean_what_they_say():
     from jaxrl_reg import envs
 
-    texts = (cli.INTRO, cli.SWEEP_EXAMPLES, cli.TRAIN_EXAMPLES, cli.COLLECT_EXAMPLES)
+    texts = (intro(), *(verb.examples for verb in cli.VERBS.values()))
     lines = [line.split()[1:] for text in texts for line in text.splitlines() if line.startswith("  jaxrl-reg ")]
     assert len(lines) > 8
     for line in lines:
@@ -330,7 +331,7 @@ def test_a_user_error_is_shown_in_one_line_whatever_its_text(capsys, monkeypatch
     def fail(_):
         raise UserError("first\nsecond")
 
-    monkeypatch.setitem(cli._CALLS, "env", fail)
+    monkeypatch.setitem(cli.VERBS, "env", cli.VERBS["env"]._replace(call=fail))
     status, _, err = command("env", capsys)
     assert (status, err) == (2, "jaxrl-reg: first second\n")
 

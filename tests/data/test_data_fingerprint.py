@@ -27,7 +27,8 @@ def test_same_for_copies_and_files_whatever_their_name_and_scores(tmp_path):
     named = dataclasses.replace(one, name="two", score_random=jnp.float32(1.0))
     data.save(one, tmp_path / "one.hdf5")
     wanted = data.fingerprint(one)
-    assert len(wanted) == 16 and int(wanted, 16) >= 0
+    assert len(wanted) == 16
+    assert int(wanted, 16) >= 0
     assert wanted == data.fingerprint(rows()) == data.fingerprint(named)
     assert wanted == data.fingerprint(data.load(tmp_path / "one.hdf5"))
 

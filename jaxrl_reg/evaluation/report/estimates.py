@@ -72,4 +72,5 @@ def bootstrap(statistic: Any, *scores: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def estimates(value: np.ndarray, low: np.ndarray, high: np.ndarray) -> list[Estimate]:
+    """One ``Estimate`` for each position of the three arrays."""
     return [Estimate(*map(float, ends)) for ends in zip(value, low, high, strict=True)]

@@ -42,5 +42,6 @@ def verdict(analysis: Analysis) -> list[str]:
 
 
 def places_of(analysis: Analysis) -> int:
+    """How many decimals the scores of a run are told with."""
     groups = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
     return decimals([analysis.behaviour.value, *(group.last.value for group in groups)])

@@ -33,6 +33,7 @@ def labelled(hypers: Mapping[str, Any]) -> str:
 
 
 def missing(value: Any) -> bool:
+    """Whether a cell of a table holds nothing."""
     return value is None or (isinstance(value, float) and np.isnan(value))
 
 
@@ -45,6 +46,7 @@ def seconds(value: float) -> str:
 
 
 def text_of(value: Any) -> str:
+    """A setting or a fact as text: ``0.1``, ``256, 256``, ``10,000``."""
     if isinstance(value, float):
         return f"{value:g}"
     if isinstance(value, Mapping):

@@ -1,0 +1,111 @@
+"""What there is: ``list`` and ``env``."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+from typing import Any
+
+from jaxrl_reg import jobs
+from jaxrl_reg.cli.display import columns
+from jaxrl_reg.cli.options import PROG, Verb
+from jaxrl_reg.errors import UserError, unknown
+
+TOPICS = ("agents", "envs", "datasets", "hyperparameters")
+
+
+def _list_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("topic", metavar="TOPIC", nargs="?", help=", ".join(TOPICS))
+    parser.add_argument("name", metavar="AGENT", nargs="?", help="for hyperparameters: of this agent only")
+    parser.add_argument("--data-dir", default="datasets", metavar="DIR", help="where data sets are kept [datasets]")
+
+
+def _list(arguments: argparse.Namespace) -> None:
+    topic = arguments.topic
+    if topic is not None and topic not in TOPICS:
+        raise unknown("topic", topic, TOPICS)
+    if arguments.name is not None and topic != "hyperparameters":
+        raise UserError(f"only 'list hyperparameters' takes a name, not 'list {topic}'")
+    if topic in (None, "agents"):
+        _list_agents()
+    if topic in (None, "envs"):
+        _list_envs()
+    if topic in (None, "datasets"):
+        _list_datasets(arguments.data_dir)
+    if topic == "hyperparameters":
+        _list_hyperparameters(arguments.name)
+    if topic is None:
+        print(f"hyperparameters\n  {PROG} list hyperparameters [AGENT]")
+
+
+def _list_agents() -> None:
+    from jaxrl_reg import agents
+
+    rows = []
+    for name in agents.names():
+        module = agents.load(name)
+        rows.append((name, module.KIND, f"{module.PAPER.title} ({module.PAPER.authors}, {module.PAPER.year})"))
+    print("agents\n" + columns(rows))
+
+
+def _list_envs() -> None:
+    from jaxrl_reg import envs
+
+    print("envs\n" + columns([(name,) for name in envs.names()]))
+
+
+def _list_datasets(directory: str) -> None:
+    print(
+        "datasets, collected in any environment on first use\n"
+        + columns([(name,) for name in (*jobs.COLLECTED, *jobs.EXPLORED)])
+    )
+    found = sorted(pathlib.Path(directory).rglob("*.hdf5")) if pathlib.Path(directory).is_dir() else []
+    rows = [(str(path), f"{path.stat().st_size / 2**20:.1f} MiB") for path in found]
+    print(f"files in {directory}\n" + (columns(rows) if rows else "  none yet"))
+
+
+def _list_hyperparameters(name: str | None) -> None:
+    from jaxrl_reg import agents
+
+    for agent in agents.names() if name is None else [name]:
+        module = agents.load(agent)
+        paper = module.PAPER
+        print(f"{agent}: {paper.title} ({paper.authors}, {paper.year}) {paper.url}")
+        for kind, cls in (("swept with --grid, fixed with --set", module.Hyper), ("fixed with --set", module.Config)):
+            rows = [(field, _default(value), text) for field, value, text in agents.settings(cls)]
+            if rows:
+                print(f" {kind}\n" + columns(rows, indent="   "))
+        if paper.deviations:
+            print(columns([("", f"differs from the paper: {paper.deviations}")], indent=""))
+
+
+def _default(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _env(_: argparse.Namespace) -> None:
+    from jaxrl_reg.io import env_info
+
+    print("\n".join(env_info.lines(env_info.describe())))
+
+
+VERBS = (
+    Verb(
+        "list",
+        "[TOPIC] [AGENT]",
+        "agents, envs, datasets, hyperparameters",
+        "Show what there is, with defaults, meanings and papers.",
+        _list_options,
+        _list,
+    ),
+    Verb(
+        "env",
+        "",
+        "versions, devices and cache, for bug reports",
+        "Print versions, devices and cache state for a bug report.",
+        lambda parser: None,
+        _env,
+    ),
+)

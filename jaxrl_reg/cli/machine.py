@@ -1,0 +1,83 @@
+"""The machine: what JAX is told before its backend starts, several processes, and Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import pathlib
+import shlex
+from collections.abc import Iterator
+from typing import Any
+
+from jaxrl_reg.cli.display import Display
+from jaxrl_reg.cli.options import PROG
+from jaxrl_reg.errors import UserError
+
+STOPPED = 130  # exit status after Ctrl-C
+
+
+def prepare() -> None:
+    """Settings that JAX reads when its backend starts. What the environment already says is left alone.
+
+    One CPU device per core lets members train side by side; the scheduler flag avoids a standstill of XLA's CPU runtime
+    on a busy machine; compiled programs are kept between runs.
+    """
+    flags = os.environ.get("XLA_FLAGS", "")
+    if "xla_cpu_enable_concurrency_optimized_scheduler" not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_cpu_enable_concurrency_optimized_scheduler=false".strip()
+    import jax
+
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    settings: Any = jax.config  # its attributes are made at run time
+    if "xla_force_host_platform_device_count" not in flags and settings.jax_num_cpu_devices == -1:
+        with contextlib.suppress(RuntimeError):  # the backend is already up
+            jax.config.update("jax_num_cpu_devices", cores)
+    if settings.jax_compilation_cache_dir is None:
+        home = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+        jax.config.update("jax_compilation_cache_dir", os.path.join(home, "jaxrl-reg"))
+
+
+def add_distributed(parser: argparse.ArgumentParser) -> None:
+    """The option ``--distributed``, which ``join`` reads."""
+    parser.add_argument(
+        "--distributed",
+        nargs="?",
+        const="",
+        metavar="HOST:PORT,N,I",
+        help="share the members between N processes, each started with this command: alone under SLURM, GKE, Cloud TPU "
+        "or Open MPI, else with the address of process 0, their number and that of this one",
+    )
+
+
+def join(given: str | None) -> None:
+    """Become one of several processes, before JAX is used."""
+    if given is None:
+        return
+    from jaxrl_reg.population import hosts
+
+    if not given:
+        return hosts.join()
+    address, *numbers = given.split(",")
+    if ":" not in address or len(numbers) != 2 or not all(number.isdigit() for number in numbers):
+        raise UserError(f"--distributed takes HOST:PORT,N,I such as 10.0.0.1:1234,2,0, not {given!r}")
+    hosts.join(address, *map(int, numbers))
+
+
+@contextlib.contextmanager
+def job(directory: pathlib.Path | None) -> Iterator[Display]:
+    """A display for a job; Ctrl-C becomes exit status 130 and, with a run directory, the way to go on."""
+    from jaxrl_reg.population import Interrupted
+
+    stopped = False
+    with Display() as display:
+        try:
+            yield display
+        except (KeyboardInterrupt, Interrupted):
+            stopped = True
+    if stopped:
+        if directory is not None and (directory / "config.json").exists():
+            display.say(f"stopped; go on with: {PROG} resume {shlex.quote(str(directory))}")
+        else:
+            display.say("stopped; run the same command again to go on")
+        raise SystemExit(STOPPED)

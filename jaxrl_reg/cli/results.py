@@ -1,0 +1,99 @@
+"""What a run came to: ``evaluate``, ``zeroshot`` and ``report``."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from jaxrl_reg import jobs
+from jaxrl_reg.cli import machine
+from jaxrl_reg.cli.display import Display, print_rows, print_table
+from jaxrl_reg.cli.options import Verb, whole
+
+ZEROSHOT_EXAMPLES = """\
+examples:
+  jaxrl-reg zeroshot runs/pointmaze-sf_laplacian-20260101-120000 --task reach_top_left,reach_bottom_right
+  jaxrl-reg zeroshot runs/pointmaze-sf_laplacian-20260101-120000 --reward my_rewards.py:far_left --episodes 50
+
+A reward is a function of one step, in JAX:
+
+  def far_left(observation, action, next_observation):
+      return next_observation[0] < -0.5"""
+
+
+def _run_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory")
+
+
+def _evaluate_options(parser: argparse.ArgumentParser) -> None:
+    _run_option(parser)
+    parser.add_argument("--episodes", type=whole, metavar="N", help="per member [ten times the run's own]")
+
+
+def _zeroshot_options(parser: argparse.ArgumentParser) -> None:
+    _run_option(parser)
+    parser.add_argument("--task", metavar="NAME,NAME", help="tasks that the environment offers [all]")
+    parser.add_argument(
+        "--reward", metavar="FILE.py:FUNCTION", action="append", default=[], help="a reward of yours; may be repeated"
+    )
+    parser.add_argument("--samples", type=whole, default=10_000, metavar="N", help="labelled states per task [10_000]")
+    parser.add_argument("--episodes", type=whole, default=10, metavar="N", help="per member and task [10]")
+
+
+def _evaluate(arguments: argparse.Namespace) -> None:
+    with machine.job(None) as display:
+        table = jobs.evaluate(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
+    print_table(display, table, pathlib.Path(arguments.run))
+
+
+def _zeroshot(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.report import brief_tasks
+
+    names = None if arguments.task is None else [name.strip() for name in arguments.task.split(",") if name.strip()]
+    with machine.job(None) as display:
+        table = jobs.zeroshot(
+            arguments.run,
+            names,
+            arguments.reward,
+            samples=arguments.samples,
+            episodes=arguments.episodes,
+            say=display.say,
+            on_tick=display.tick,
+        )
+    print_rows(display, brief_tasks(table), pathlib.Path(arguments.run))
+
+
+def report(arguments: argparse.Namespace) -> None:
+    """Write the report of ``arguments.run`` again and print its table."""
+    table = jobs.report(arguments.run)
+    print_table(Display(), table, pathlib.Path(arguments.run))
+
+
+VERBS = (
+    Verb(
+        "evaluate",
+        "RUN [options]",
+        "more episodes from the checkpoints of a run",
+        "Roll out more episodes from the checkpoints of a run and write its report again.",
+        _evaluate_options,
+        _evaluate,
+    ),
+    Verb(
+        "zeroshot",
+        "RUN [options]",
+        "put tasks to an agent that was trained without any",
+        "Put tasks to an agent that was trained without rewards: infer each from labelled states of its data, roll out "
+        "episodes, report. No further training.",
+        _zeroshot_options,
+        _zeroshot,
+        ZEROSHOT_EXAMPLES,
+    ),
+    Verb(
+        "report",
+        "RUN",
+        "write the report of a run again",
+        "Write the report of a run again from its metrics.",
+        _run_option,
+        report,
+    ),
+)

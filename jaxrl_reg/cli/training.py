@@ -1,0 +1,147 @@
+"""Train: ``sweep``, ``train``, ``compare`` and ``resume``."""
+
+from __future__ import annotations
+
+import argparse
+import pathlib
+
+from jaxrl_reg import jobs
+from jaxrl_reg.cli import machine
+from jaxrl_reg.cli.display import columns, print_table
+from jaxrl_reg.cli.options import SEARCHING, TRAINING, Verb, add_config, config_of, names
+from jaxrl_reg.cli.results import report
+
+SWEEP_EXAMPLES = """\
+examples:
+  jaxrl-reg sweep --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
+  jaxrl-reg sweep --env pointnav --agent iql --grid expectile=0.7,0.9 --grid inverse_temperature=log:0.5:10:4
+  jaxrl-reg sweep --agent td3_bc --dataset medium --set discount=0.995 --set n_critics=4 --scale full
+  jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --sample alpha=lin:0:5 --draws 32 --design sobol
+  jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --draws 27 --early-stop halving
+  jaxrl-reg sweep --agent rebrac --grid hidden=64x64,256x256 --grid n_critics=2,4 --sample actor_bc_coef=log:0.001:1
+
+Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values;
+--sample draws from log:LOW:HIGH, lin:LOW:HIGH or values V,V,... A setting of the agent (widths, number of critics)
+can be swept as well: every value of it is a program of its own, and the plan says so before anything runs."""
+
+TRAIN_EXAMPLES = """\
+examples:
+  jaxrl-reg train --env brax/hopper --agent iql --seeds 8
+  jaxrl-reg train --agent rebrac --set actor_bc_coef=0.05 --dataset expert"""
+
+COMPARE_EXAMPLES = """\
+examples:
+  jaxrl-reg compare
+  jaxrl-reg compare --agents td3_bc,prdc,a2pr,iql --datasets medium-replay --seeds 8 --updates 20000
+  jaxrl-reg compare --scale full --envs brax/hopper,brax/halfcheetah --out runs/table
+
+Finished runs of the directory are skipped and stopped ones resumed: run the same command again to go on."""
+
+_COMPARING = tuple(
+    name for name in TRAINING if name not in ("env", "agent", "dataset", "tensorboard", "wandb", *SEARCHING)
+)
+
+
+def _sweep_options(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, TRAINING)
+    _run_options(parser)
+
+
+def _train_options(parser: argparse.ArgumentParser) -> None:
+    add_config(parser, [field for field in TRAINING if field not in SEARCHING])
+    _run_options(parser)
+
+
+def _run_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--out", metavar="DIR", help="run directory [runs/<env>-<agent>-<time>]")
+    machine.add_distributed(parser)
+
+
+def _compare_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--agents", type=names, metavar="A,A", help="agents [every offline one that sees rewards]")
+    presets = "; ".join(f"{scale}: {','.join(preset['envs'])}" for scale, preset in jobs.COMPARISONS.items())
+    parser.add_argument("--envs", type=names, metavar="E,E", help=f"environments [{presets}]")
+    parser.add_argument("--datasets", type=names, metavar="D,D", help=f"data sets or files [{','.join(jobs.COMPARED)}]")
+    add_config(parser, _COMPARING, {scale: {**jobs.SCALES[scale], **own} for scale, own in jobs.COMPARISONS.items()})
+    parser.add_argument(
+        "--out", default="runs/comparison", metavar="DIR", help="directory of the runs [runs/comparison]"
+    )
+
+
+def _resume_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("run", metavar="RUN", help="run directory")
+    machine.add_distributed(parser)
+
+
+def _sweep(arguments: argparse.Namespace) -> None:
+    machine.join(arguments.distributed)
+    config = config_of(arguments)
+    directory = pathlib.Path(arguments.out) if arguments.out else jobs.default_directory(config)
+    with machine.job(directory) as display:
+        call = jobs.train if arguments.verb == "train" else jobs.sweep
+        outcome = call(config, directory=directory, say=display.say, on_tick=display.tick)
+    if not outcome.table.empty:  # else another process has it
+        print_table(display, outcome.table, outcome.directory)
+
+
+def _compare(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.comparison import cell
+
+    config, directory = config_of(arguments), pathlib.Path(arguments.out)
+    given = {name: getattr(arguments, name) for name in ("agents", "envs", "datasets") if getattr(arguments, name)}
+    with machine.job(None) as display:
+        table = jobs.compare(config, **given, directory=directory, say=display.say, on_tick=display.tick)
+    rows = [(row["agent"], row["task"], cell(row)) for row in table.to_dict("records")]
+    display.say(columns(rows))
+    display.say(f"table: {directory / 'comparison.md'}")
+
+
+def _resume(arguments: argparse.Namespace) -> None:
+    machine.join(arguments.distributed)
+    directory = pathlib.Path(arguments.run)
+    if jobs.finished(directory):
+        print(f"{directory} has already finished")
+        return report(arguments)
+    with machine.job(directory) as display:
+        outcome = jobs.resume(directory, say=display.say, on_tick=display.tick)
+    if not outcome.table.empty:  # else another process has it
+        print_table(display, outcome.table, outcome.directory)
+
+
+VERBS = (
+    Verb(
+        "sweep",
+        "[options]",
+        "collect a data set if needed, train a grid and a cloning baseline, evaluate, report",
+        "Collect a data set if needed, train a grid and a cloning baseline, evaluate, report.",
+        _sweep_options,
+        _sweep,
+        SWEEP_EXAMPLES,
+    ),
+    Verb(
+        "train",
+        "[options]",
+        "the same for one setting",
+        "Train one setting over several seeds, with a cloning baseline, and report.",
+        _train_options,
+        _sweep,
+        TRAIN_EXAMPLES,
+    ),
+    Verb(
+        "compare",
+        "[options]",
+        "every offline agent on the same data with the same budget, in one table",
+        "Train every offline agent on every data set with the same budget and its own defaults; one table, one figure.",
+        _compare_options,
+        _compare,
+        COMPARE_EXAMPLES,
+    ),
+    Verb(
+        "resume",
+        "RUN [options]",
+        "continue a run that was stopped",
+        "Continue a run from its newest checkpoint.",
+        _resume_options,
+        _resume,
+    ),
+)
