@@ -44,11 +44,16 @@ def as_float32(tree: T) -> T:
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-    """Sizes that an agent needs to build its networks."""
+    """Sizes that an agent needs to build its networks.
+
+    ``discrete``: of an action only the largest component counts, the first of equals. Agents for continuous actions
+    work there as they are; those with a categorical policy take it.
+    """
 
     observation_dim: int
     action_dim: int
     max_episode_steps: int = 1000
+    discrete: bool = False
 
 
 @pytree

@@ -36,7 +36,7 @@ def make(
     """The process as an environment; without arrays, a random one of ``states`` and ``actions`` drawn from ``seed``.
 
     An agent's action has one component in [-1, 1] for each of the ``A`` actions, and the largest one is taken (the
-    first of equals), so agents for continuous actions work as they are. Observations are one-hot unless ``observations
+    first of equals), so agents for continuous actions work as they are; ``spec.discrete`` says so. Observations are one-hot unless ``observations
     [S, O]`` gives other features. ``initial [S]`` are the probabilities of the first state, uniform by default.
     ``inner`` is the state's number, int32.
 
@@ -78,7 +78,7 @@ def make(
         following = jax.random.categorical(key, log_transition[state, choice])
         return core.Outcome(following, observations[following], reward[state, choice], terminal[following])
 
-    spec = Spec(observations.shape[-1], choices)
+    spec = Spec(observations.shape[-1], choices, discrete=True)
     return core.time_limit(core.environment(reset, step, spec, name), episode_length)
 
 

@@ -16,7 +16,10 @@ class Policy(NamedTuple):
     actions per observation from one pass of the network, differentiable where the distribution allows it;
     ``log_prob(params, observation, action) -> [...]``; ``mode(params, observation) -> [..., A]``;
     ``entropy(params, observation) -> [...]``, None where there is no closed form.
-    Actions of ``categorical`` are int32 without the axis ``A``.
+    For losses that ask one pass of the network for several things: ``log_prob_of(distribution, action) -> [...]`` and
+    ``entropy_of(distribution, key) -> [...]`` take what ``apply`` gave; the latter is exact where there is a closed
+    form, else from one sample.
+    Actions of ``categorical.make`` are int32 without the axis ``A``.
     """
 
     init: Callable[[Key], PyTree]
@@ -24,6 +27,8 @@ class Policy(NamedTuple):
     sample: Callable[..., tuple[Array, Array]]
     log_prob: Callable[[PyTree, Array, Array], Array]
     mode: Callable[[PyTree, Array], Array]
+    log_prob_of: Callable[[Any, Array], Array]
+    entropy_of: Callable[[Any, Key], Array]
     entropy: Callable[[PyTree, Array], Array] | None = None
 
 

@@ -75,7 +75,13 @@ def squashed(
     def mode(params: PyTree, observation: Array) -> Array:
         return jnp.tanh(apply(params, observation)[0])
 
-    return Policy(network.init, apply, sample, log_prob, mode)
+    def log_prob_of(distribution: tuple[Array, Array], action: Array) -> Array:
+        return tanh_normal_log_prob(*distribution, action)
+
+    def entropy_of(distribution: tuple[Array, Array], key: Key) -> Array:
+        return -tanh_normal_sample(key, *distribution)[1]
+
+    return Policy(network.init, apply, sample, log_prob, mode, log_prob_of, entropy_of)
 
 
 def clipped(
@@ -118,4 +124,10 @@ def clipped(
     def entropy(params: PyTree, observation: Array) -> Array:
         return normal_entropy(apply(params, observation)[1])
 
-    return Policy(init, apply, sample, log_prob, mode, entropy)
+    def log_prob_of(distribution: tuple[Array, Array], action: Array) -> Array:
+        return normal_log_prob(*distribution, action)
+
+    def entropy_of(distribution: tuple[Array, Array], key: Key | None = None) -> Array:
+        return normal_entropy(distribution[1])
+
+    return Policy(init, apply, sample, log_prob, mode, log_prob_of, entropy_of, entropy)

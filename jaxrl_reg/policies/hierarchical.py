@@ -161,6 +161,8 @@ def make(
         sample,
         lambda params, observation, action: log_prob(apply(params, observation), action, space),
         mode,
+        lambda distribution, action: log_prob(distribution, action, space),
+        lambda distribution, key: entropy(distribution),
         lambda params, observation: entropy(apply(params, observation)),
     )
 

@@ -99,3 +99,12 @@ def test_wrong_arrays_are_refused(process):
     ):
         with pytest.raises(UserError, match=message):
             envs.make("tabular", **settings)
+
+
+def test_choices_are_announced_through_every_wrapper():
+    env = gridworld.make(slip=0.1)
+    wrapped = envs.transform_observation(envs.time_limit(env, 7), lambda observation: 2.0 * observation)
+    assert env.spec.discrete
+    assert wrapped.spec.discrete
+    assert wrapped.spec.max_episode_steps == 7
+    assert not envs.make("pointnav").spec.discrete

@@ -201,3 +201,61 @@ def test_categorical():
     np.testing.assert_allclose((action == 1).mean(0), np.exp(log_softmax[:, 1]), atol=0.05)
     np.testing.assert_allclose(entropy, -(np.exp(log_softmax) * log_softmax).sum(-1), rtol=1e-5)
     np.testing.assert_array_equal(mode, logits.argmax(-1))
+
+
+def test_coded_choices_have_the_probabilities_and_the_entropy_of_the_softmax():
+    spec = Spec(observation_dim=3, action_dim=3, discrete=True)
+    policy = categorical.coded(spec, (8,), gain=3.0)
+
+    @jax.jit
+    def everything(key):
+        params = policy.init(key)
+        sample = policy.sample(params, X, key, (4000,))
+        return policy.apply(params, X), *sample, policy.mode(params, X), policy.entropy(params, X)
+
+    logits, action, log_prob, mode, entropy = (np.asarray(array) for array in everything(KEY))
+    p = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+    assert p.max() > 0.5, "a policy that prefers something"
+    assert action.dtype == np.float32
+    assert action.shape == (4000, 16, 3)
+    np.testing.assert_array_equal(np.sort(action, -1), np.broadcast_to([-1.0, -1.0, 1.0], action.shape))
+    taken = action.argmax(-1)
+    np.testing.assert_allclose((action > 0).mean(0), p, atol=0.04)
+    np.testing.assert_allclose(log_prob, np.log(p)[np.arange(16), taken], atol=1e-5)
+    np.testing.assert_array_equal(mode.argmax(-1), p.argmax(-1))
+    np.testing.assert_allclose(entropy, -(p * np.log(p)).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(policy.entropy_of(logits, KEY), entropy, rtol=1e-6)
+
+
+def test_a_coded_choice_is_the_largest_component_and_of_equals_the_first():
+    policy = categorical.coded(Spec(3, 3, discrete=True), (8,))
+    logits = jnp.log(jnp.array([0.2, 0.3, 0.5]))
+    actions = jnp.array([[-1.0, -1.0, 1.0], [0.1, 0.3, -0.9], [-0.5, -0.7, -0.6], [-1.0, 0.4, 0.4], [0.0, 0.0, 0.0]])
+    expected = np.log([0.5, 0.3, 0.2, 0.3, 0.2])
+    np.testing.assert_allclose(policy.log_prob_of(jnp.broadcast_to(logits, (5, 3)), actions), expected, rtol=1e-6)
+
+
+def test_the_entropy_of_a_choice_that_is_all_but_certain_is_zero_with_a_gradient():
+    policy = categorical.coded(Spec(3, 3, discrete=True), (8,))
+    value, gradient = jax.value_and_grad(lambda x: policy.entropy_of(x, KEY))(jnp.array([0.0, -200.0, -1e4]))
+    assert float(value) == 0.0
+    assert np.isfinite(gradient).all()
+
+
+@pytest.mark.parametrize("name", ["squashed", "clipped", "coded"])
+def test_what_is_read_off_a_distribution_is_what_the_policy_says(name):
+    make = {**MAKERS, "coded": categorical.coded}[name]
+    policy = make(SPEC, (8,))
+
+    @jax.jit
+    def both(key):
+        params = policy.init(key)
+        action, log_prob = policy.sample(params, X, key)
+        distribution = policy.apply(params, X)
+        entropy = policy.entropy_of(distribution, key)
+        exact = -log_prob if policy.entropy is None else policy.entropy(params, X)
+        return policy.log_prob_of(distribution, action), policy.log_prob(params, X, action), entropy, exact
+
+    of_distribution, log_prob, entropy, expected = both(KEY)
+    np.testing.assert_allclose(of_distribution, log_prob, atol=1e-6)
+    np.testing.assert_allclose(entropy, expected, atol=1e-5)  # a tanh-normal's is that of the sample with this key

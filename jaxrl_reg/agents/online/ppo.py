@@ -3,8 +3,9 @@
 In words. On a trajectory ``[T, E]``: values, log-densities and advantages (GAE; a time-out bootstraps from the
 observation before the reset) are computed once, from the parameters and the observation statistics that acted. Then
 ``epochs`` passes over shuffled minibatches, each one Adam step of the actor on the clipped surrogate with standardised
-advantages, minus ``entropy_coef`` times the entropy (a one-sample estimate: the tanh-normal has no closed form), and
-one of the value on the squared error. Last, the observation statistics take in the trajectory.
+advantages, minus ``entropy_coef`` times the entropy, and one of the value on the squared error. Last, the observation
+statistics take in the trajectory. Where the world's actions are discrete the policy is categorical and its entropy
+exact; elsewhere it is a tanh-normal, whose entropy is estimated by one sample, having no closed form.
 
 Metrics, means over minibatches: ``actor_loss``, ``value_loss``, ``entropy`` (nats), ``approximate_kl`` between the
 acting and the trained policy (nats), ``clipped`` share of rows outside the clip range, ``v`` mean value.
@@ -23,7 +24,7 @@ import optax
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.policies import gaussian
+from jaxrl_reg.policies import categorical, gaussian
 from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
 
@@ -83,18 +84,20 @@ def merge(old: Statistics, observation: Array) -> Statistics:
     return Statistics(old.mean + shift * count / total, spread / total, total)
 
 
-Penalty = Callable[[tuple[Array, Array], Array, Any, Array], Array]
+Penalty = Callable[[Any, Array, Any, Array], Array]
 
 
 def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
     """Proximal policy optimisation; ``penalty(distribution, observation [B, O], hyper, step) -> [B]`` joins the loss.
 
-    ``distribution`` is the actor's ``(mean, log_std)`` before the tanh, ``observation`` as it came. Fine-tuning that
-    keeps what a policy knew (VPT) puts a divergence from it here, in place of the entropy bonus: ``hyper.anchor *
-    hyper.decay**step * losses.gaussian_kl(*prior(observation), *distribution)``, with a ``Hyper`` of one's own.
+    ``distribution`` is the actor's ``(mean, log_std)`` before the tanh, or its logits ``[B, A]`` where actions are
+    discrete; ``observation`` as it came. Fine-tuning that keeps what a policy knew (VPT) puts a divergence from it
+    here, in place of the entropy bonus: ``hyper.anchor * hyper.decay**step * losses.gaussian_kl(*prior(observation),
+    *distribution)``, with a ``Hyper`` of one's own.
     """
     options: dict[str, Any] = {"activation": config.activation, "init": "orthogonal"}
-    policy = gaussian.squashed(spec, config.hidden, final_scale=0.01, **options)
+    make_policy = categorical.coded if spec.discrete else gaussian.squashed
+    policy = make_policy(spec, config.hidden, final_scale=0.01, **options)
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
 
     def optimiser(learning_rate: Array | float, hyper: Hyper) -> optax.GradientTransformation:
@@ -135,9 +138,9 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
             def actor_loss(params):
                 # Applied once for all that is asked of it: each application has a backward pass of its own.
                 distribution = policy.apply(params, observation)
-                log_prob = gaussian.tanh_normal_log_prob(*distribution, action)
+                log_prob = policy.log_prob_of(distribution, action)
                 loss = losses.ppo_clip_loss(log_prob, old_log_prob, advantage, hyper.clip).mean()
-                entropy = -gaussian.tanh_normal_sample(key, *distribution)[1].mean()
+                entropy = policy.entropy_of(distribution, key).mean()
                 log_ratio = jnp.clip(log_prob - old_log_prob, -20.0, 20.0)  # metrics stay finite when a policy leaps
                 change = jnp.expm1(log_ratio)
                 metrics = {"actor_loss": loss, "entropy": entropy, "clipped": (abs(change) > hyper.clip).mean()}

@@ -11,10 +11,11 @@ import pytest
 
 from jaxrl_reg import envs, losses, networks
 from jaxrl_reg.agents import ppo, sac, td3
-from jaxrl_reg.envs import Outcome, environment, probe, time_limit
+from jaxrl_reg.envs import Outcome, environment, gridworld, probe, time_limit
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.evaluation.returns import evaluator
 from jaxrl_reg.loops.online import online
-from jaxrl_reg.policies import gaussian
+from jaxrl_reg.policies import categorical, gaussian
 from jaxrl_reg.types import Env, Spec, Transition, as_float32, pytree, setting
 
 SPEC = Spec(1, 1, 5)
@@ -110,6 +111,37 @@ def test_ppo_finds_the_known_values():
         tolerance = 0.1 if name != "endless" else 0.3
         np.testing.assert_allclose(value.apply(state.value.params, standard), want, atol=tolerance, err_msg=name)
         check_actions(act, state, hyper, name, 0.1)
+
+
+def test_ppo_walks_through_a_grid_with_a_choice_of_moves():
+    """Two rooms with a door: the shortest way is 7 steps."""
+    env = gridworld.make("S..#.\n...#.\n.....\n...#G", episode_length=30)
+    config = ppo.Config(hidden=HIDDEN, epochs=4, minibatches=4)
+    agent = ppo.make(config, env.spec)
+    hyper = as_float32(ppo.Hyper(actor_learning_rate=3e-3, value_learning_rate=1e-2, discount=0.9, entropy_coef=0.01))
+    run = online(agent, env, steps=16 * 32 * 30, num_envs=16, unroll=32, evaluate=evaluator(env, 4))
+    state, history = jax.jit(run)(jax.random.key(0), hyper)
+    assert float(history["eval/length"][-1]) == 7.0
+    first = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 16)).observation
+    explored = agent.act(state.agent, first, hyper, jax.random.key(1), True)
+    np.testing.assert_array_equal(np.sort(explored, -1), np.broadcast_to([-1.0, -1.0, -1.0, 1.0], (16, 4)))
+    assert 0.0 < float(history["entropy"][-1]) < np.log(4)
+
+
+def test_ppos_entropy_over_choices_is_exact():
+    spec = Spec(1, 3, discrete=True)
+    agent = ppo.make(ppo.Config(hidden=(8,), epochs=1, minibatches=2, normalise=False), spec)
+    hyper = as_float32(ppo.Hyper(actor_learning_rate=0.0, value_learning_rate=0.0))
+    state, batch = jax.jit(agent.init)(jax.random.key(0), hyper), trajectory(jax.random.key(1))
+    state = state._replace(actor=state.actor._replace(params=jax.tree.map(lambda x: 300.0 * x, state.actor.params)))
+    batch = dataclasses.replace(batch, action=jax.random.uniform(jax.random.key(2), (4, 3, 3), minval=-1.0))
+    _, metrics = jax.jit(agent.update)(state, batch, hyper, jax.random.key(2), jnp.int32(0))
+    policy = categorical.coded(spec, (8,), activation="tanh", init="orthogonal", final_scale=0.01)
+    p = jax.nn.softmax(policy.apply(state.actor.params, batch.observation))
+    expected = -(p * jnp.log(p)).sum(-1).mean()
+    assert float(expected) < 1.0, "far from uniform"
+    np.testing.assert_allclose(metrics["entropy"], expected, rtol=1e-5)
+    assert float(metrics["clipped"]) == 0.0
 
 
 def test_advantages_by_hand_through_a_time_out_and_a_termination():
