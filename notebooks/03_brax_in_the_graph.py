@@ -25,7 +25,7 @@ if "google.colab" in sys.modules:
     pins = [f"{p}=={importlib.metadata.version(p)}" for p in there]
     with open("pins.txt", "w") as file:
         file.write("\n".join(pins))
-    source = "jaxrl-reg @ git+https://github.com/jaxrl-reg/jaxrl_reg"
+    source = "jaxrl-reg[all] @ git+https://github.com/jaxrl-reg/jaxrl_reg"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "pins.txt", source])
 
 SMALL = os.environ.get("JAXRL_REG_SMALL") == "1"  # tiny sizes, for the tests

@@ -26,7 +26,7 @@ if "google.colab" in sys.modules:
     pins = [f"{p}=={importlib.metadata.version(p)}" for p in there]
     with open("pins.txt", "w") as file:
         file.write("\n".join(pins))
-    source = "jaxrl-reg @ git+https://github.com/jaxrl-reg/jaxrl_reg"
+    source = "jaxrl-reg[all] @ git+https://github.com/jaxrl-reg/jaxrl_reg"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "--quiet", "--constraint", "pins.txt", source])
 
 SMALL = os.environ.get("JAXRL_REG_SMALL") == "1"  # tiny sizes, for the tests
@@ -57,14 +57,14 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple = setting((64, 64), "widths of the hidden layers")
+    hidden: tuple = setting(default=(64, 64), help="widths of the hidden layers")
 
 
 @pytree
 class Hyper:
-    learning_rate: float = setting(3e-4, "Adam step size")
-    threshold: float = setting(0.5, "rank of an episode at which its weight is one half")
-    sharpness: float = setting(10.0, "how sharply weights fall below the threshold")
+    learning_rate: float = setting(default=3e-4, help="Adam step size")
+    threshold: float = setting(default=0.5, help="rank of an episode at which its weight is one half")
+    sharpness: float = setting(default=10.0, help="how sharply weights fall below the threshold")
 
 
 class State(NamedTuple):

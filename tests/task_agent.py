@@ -17,12 +17,12 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((8,), "not used")
+    hidden: tuple[int, ...] = setting(default=(8,), help="not used")
 
 
 @pytree
 class Hyper:
-    stride: float = setting(0.4, "length of an action along each axis")
+    stride: float = setting(default=0.4, help="length of an action along each axis")
 
 
 class State(NamedTuple):

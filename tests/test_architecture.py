@@ -267,3 +267,11 @@ def test_links_in_the_documents_lead_somewhere():
         for link in re.findall(r"\]\(([^)#\s]+)", path.read_text(encoding="utf-8")):
             if not re.match(r"https?://|mailto:", link):
                 assert (path.parent / link).exists(), f"{path.relative_to(ROOT)}: {link}"
+
+
+def test_editors_see_that_a_setting_has_a_default():
+    """Type checkers know a default of a field specifier by its keyword alone."""
+    for path in MODULES:
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).split(".")[-1] == "setting":
+                assert any(word.arg == "default" for word in node.keywords), f"{path.name}:{node.lineno}"

@@ -18,16 +18,16 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    policy_freq: int = setting(2, "critic updates per actor update")
+    policy_freq: int = setting(default=2, help="critic updates per actor update")
 
 
 @pytree
 class Hyper:
-    learning_rate: float = setting(3e-4, "Adam step size")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target towards the critic")
-    bc_coef: float = setting(1.0, "weight of cloning")
-    noise: float = setting(0.2, "scale of exploration")
+    learning_rate: float = setting(default=3e-4, help="Adam step size")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target towards the critic")
+    bc_coef: float = setting(default=1.0, help="weight of cloning")
+    noise: float = setting(default=0.2, help="scale of exploration")
 
 
 class State(NamedTuple):

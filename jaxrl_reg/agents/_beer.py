@@ -46,12 +46,12 @@ def following(features: Array, next_q: Array, target: Array, batch: Transition, 
 
 def coefficient() -> Any:
     """The static setting ``beer`` of an agent's ``Config``."""
-    return setting(0.0, COEFFICIENT)
+    return setting(default=0.0, help=COEFFICIENT)
 
 
 def measured() -> Any:
     """The static setting ``measure_features`` of an agent's ``Config``."""
-    return setting(False, MEASURED)
+    return setting(default=False, help=MEASURED)
 
 
 def bound(params: PyTree, features: Array, following: Following) -> Array:

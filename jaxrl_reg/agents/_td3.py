@@ -34,11 +34,11 @@ FIRST_STEP = "The first update, step 0, already moves the actor; the released co
 class Config:
     """Settings of all."""
 
-    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
-    n_critics: int = setting(2, "number of critics; the target takes their minimum")
-    critic_layer_norm: str = setting("none", "LayerNorm in the critics: none, every or first_tanh")
-    policy_freq: int = setting(2, "critic updates per actor update")
-    exploration_noise: float = setting(0.1, "scale of the noise when the policy explores")
+    hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers")
+    n_critics: int = setting(default=2, help="number of critics; the target takes their minimum")
+    critic_layer_norm: str = setting(default="none", help="LayerNorm in the critics: none, every or first_tanh")
+    policy_freq: int = setting(default=2, help="critic updates per actor update")
+    exploration_noise: float = setting(default=0.1, help="scale of the noise when the policy explores")
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
@@ -47,12 +47,12 @@ class Config:
 class Hyper:
     """Settings of all; each algorithm adds its own."""
 
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target networks towards the online ones")
-    target_noise: float = setting(0.2, "scale of the noise on target actions")
-    noise_clip: float = setting(0.5, "largest noise on target actions")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target networks towards the online ones")
+    target_noise: float = setting(default=0.2, help="scale of the noise on target actions")
+    noise_clip: float = setting(default=0.5, help="largest noise on target actions")
 
 
 class State(NamedTuple):

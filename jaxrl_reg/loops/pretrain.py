@@ -18,8 +18,8 @@ from jaxrl_reg.types import Array, Dataset, Key, Metrics, PyTree, Run, pytree, s
 class Hyper:
     """Settings of pretraining that can be swept."""
 
-    learning_rate: float = setting(1e-3, "AdamW step size")
-    weight_decay: float = setting(1e-4, "AdamW weight decay")
+    learning_rate: float = setting(default=1e-3, help="AdamW step size")
+    weight_decay: float = setting(default=1e-4, help="AdamW weight decay")
 
 
 class State(NamedTuple):

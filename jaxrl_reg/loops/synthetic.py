@@ -41,8 +41,8 @@ SIGMA_DATA = 1.0  # channels are standardised
 class FitHyper:
     """Settings of ``fit``."""
 
-    learning_rate: float = setting(2e-3, "Adam step size at its peak")
-    average_rate: float = setting(0.005, "least step of the averaged parameters towards the trained ones")
+    learning_rate: float = setting(default=2e-3, help="Adam step size at its peak")
+    average_rate: float = setting(default=0.005, help="least step of the averaged parameters towards the trained ones")
 
 
 class FitState(NamedTuple):

@@ -9,8 +9,8 @@ from jaxrl_reg.types import Run, pytree, setting
 
 @pytree
 class Hyper:
-    learning_rate: float = setting(0.1, "step size")
-    noise: float = setting(0.01, "standard deviation of the gradient noise")
+    learning_rate: float = setting(default=0.1, help="step size")
+    noise: float = setting(default=0.01, help="standard deviation of the gradient noise")
 
 
 def make_data(rows=64):

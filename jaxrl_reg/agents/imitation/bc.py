@@ -36,14 +36,16 @@ POLICIES = ("deterministic", "gaussian")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
-    policy: str = setting("deterministic", "deterministic or gaussian")
-    exploration_noise: float = setting(0.1, "scale of the noise of a deterministic policy when it explores")
+    hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers")
+    policy: str = setting(default="deterministic", help="deterministic or gaussian")
+    exploration_noise: float = setting(
+        default=0.1, help="scale of the noise of a deterministic policy when it explores"
+    )
 
 
 @pytree
 class Hyper:
-    learning_rate: float = setting(3e-4, "Adam step size")
+    learning_rate: float = setting(default=3e-4, help="Adam step size")
 
 
 class State(NamedTuple):

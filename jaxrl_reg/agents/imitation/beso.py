@@ -61,30 +61,34 @@ NETWORKS = ("mlp", "gpt")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers of mlp")
-    network: str = setting("mlp", "denoiser: mlp, or gpt over tokens of states and actions")
-    gpt_hidden: int = setting(240, "width of gpt; a multiple of its heads")
-    gpt_layers: int = setting(4, "blocks of gpt", small=1)
-    gpt_heads: int = setting(4, "attention heads of gpt")
-    gpt_dropout: float = setting(0.05, "attention dropout of gpt")
-    history: int = setting(1, "states that a plan is made from, the present one included")
-    chunk: int = setting(10, "actions in a plan")
-    execute: int = setting(10, "actions of a plan that are carried out before the next plan")
-    steps: int = setting(3, "denoising steps")
-    sampler: str = setting("ddim", "solver, a name in generative.SAMPLERS")
-    sigma_data: float = setting(0.5, "standard deviation of the data's actions")
-    sigma_min: float = setting(0.02, "smallest noise level")
-    sigma_max: float = setting(5.0, "largest noise level, well above sigma_data")
-    guidance: float = setting(1.5, "weight of the goal when acting; 0: none, 1: as trained, above 1: sharpened")
-    decay_steps: int = setting(0, "updates over which the learning rate falls to 0; 0: constant")
+    hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="widths of the hidden layers of mlp")
+    network: str = setting(default="mlp", help="denoiser: mlp, or gpt over tokens of states and actions")
+    gpt_hidden: int = setting(default=240, help="width of gpt; a multiple of its heads")
+    gpt_layers: int = setting(default=4, help="blocks of gpt", small=1)
+    gpt_heads: int = setting(default=4, help="attention heads of gpt")
+    gpt_dropout: float = setting(default=0.05, help="attention dropout of gpt")
+    history: int = setting(default=1, help="states that a plan is made from, the present one included")
+    chunk: int = setting(default=10, help="actions in a plan")
+    execute: int = setting(default=10, help="actions of a plan that are carried out before the next plan")
+    steps: int = setting(default=3, help="denoising steps")
+    sampler: str = setting(default="ddim", help="solver, a name in generative.SAMPLERS")
+    sigma_data: float = setting(default=0.5, help="standard deviation of the data's actions")
+    sigma_min: float = setting(default=0.02, help="smallest noise level")
+    sigma_max: float = setting(default=5.0, help="largest noise level, well above sigma_data")
+    guidance: float = setting(
+        default=1.5, help="weight of the goal when acting; 0: none, 1: as trained, above 1: sharpened"
+    )
+    decay_steps: int = setting(default=0, help="updates over which the learning rate falls to 0; 0: constant")
 
 
 @pytree
 class Hyper:
-    learning_rate: float = setting(1e-4, "AdamW step size, before decay")
-    weight_decay: float = setting(0.0, "of AdamW, per unit of the learning rate")
-    drop_rate: float = setting(0.1, "probability that a row learns without its goal")
-    average_rate: float = setting(1e-3, "step of the acting actor towards the trained one, at least", range=(1e-3, 1.0))
+    learning_rate: float = setting(default=1e-4, help="AdamW step size, before decay")
+    weight_decay: float = setting(default=0.0, help="of AdamW, per unit of the learning rate")
+    drop_rate: float = setting(default=0.1, help="probability that a row learns without its goal")
+    average_rate: float = setting(
+        default=1e-3, help="step of the acting actor towards the trained one, at least", range=(1e-3, 1.0)
+    )
 
 
 class State(NamedTuple):

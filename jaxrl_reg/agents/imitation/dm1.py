@@ -46,22 +46,26 @@ DISPERSIONS = ("l2", "cosine", "hinge", "covariance")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((768, 768, 768), "widths of the hidden layers")
-    chunk: int = setting(4, "actions in a plan")
-    execute: int = setting(4, "actions of a plan that are carried out before the next plan")
-    steps: int = setting(1, "jumps from noise to plan")
-    dispersion: str = setting("l2", "form of the dispersive loss: l2, cosine, hinge or covariance")
-    equal_fraction: float = setting(0.5, "share of rows that learn the velocity itself, r = t")
+    hidden: tuple[int, ...] = setting(default=(768, 768, 768), help="widths of the hidden layers")
+    chunk: int = setting(default=4, help="actions in a plan")
+    execute: int = setting(default=4, help="actions of a plan that are carried out before the next plan")
+    steps: int = setting(default=1, help="jumps from noise to plan")
+    dispersion: str = setting(default="l2", help="form of the dispersive loss: l2, cosine, hinge or covariance")
+    equal_fraction: float = setting(default=0.5, help="share of rows that learn the velocity itself, r = t")
 
 
 @pytree
 class Hyper:
-    learning_rate: float = setting(1e-4, "AdamW step size")
-    weight_decay: float = setting(1e-6, "of AdamW, per unit of the learning rate", range=(0.0, 1.0))
-    power: float = setting(1.0, "of the adaptive weight; 0: plain squared error", range=(0.0, 1.0))
-    dispersive_weight: float = setting(0.5, "weight of the dispersive loss; 0: none")
-    dispersive_scale: float = setting(0.5, "temperature of l2 and cosine, margin of hinge; not used by covariance")
-    average_rate: float = setting(5e-4, "step of the acting actor towards the trained one, at least", range=(5e-4, 1.0))
+    learning_rate: float = setting(default=1e-4, help="AdamW step size")
+    weight_decay: float = setting(default=1e-6, help="of AdamW, per unit of the learning rate", range=(0.0, 1.0))
+    power: float = setting(default=1.0, help="of the adaptive weight; 0: plain squared error", range=(0.0, 1.0))
+    dispersive_weight: float = setting(default=0.5, help="weight of the dispersive loss; 0: none")
+    dispersive_scale: float = setting(
+        default=0.5, help="temperature of l2 and cosine, margin of hinge; not used by covariance"
+    )
+    average_rate: float = setting(
+        default=5e-4, help="step of the acting actor towards the trained one, at least", range=(5e-4, 1.0)
+    )
 
 
 class State(NamedTuple):

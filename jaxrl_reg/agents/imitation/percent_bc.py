@@ -30,7 +30,7 @@ KIND = "offline"
 
 @pytree
 class Hyper(bc.Hyper):
-    fraction: float = setting(0.1, "share of the data that is cloned, best episodes first")
+    fraction: float = setting(default=0.1, help="share of the data that is cloned, best episodes first")
 
 
 def make(config: Config, spec: Spec) -> Agent:

@@ -35,12 +35,16 @@ DEVIATIONS = (
 class Config:
     """Settings of all."""
 
-    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
-    n_critics: int = setting(2, "number of critics; their minimum is used")
-    layer_norm: str = setting("every", "LayerNorm in the value, not in the critics: none, every or first_tanh")
-    actor_dropout: float = setting(0.0, "dropout in the actor; 0.1 for Kitchen and Adroit")
-    max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
-    decay_steps: int = setting(1_000_000, "updates over which the actor's learning rate falls to 0; 0: constant")
+    hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers")
+    n_critics: int = setting(default=2, help="number of critics; their minimum is used")
+    layer_norm: str = setting(
+        default="every", help="LayerNorm in the value, not in the critics: none, every or first_tanh"
+    )
+    actor_dropout: float = setting(default=0.0, help="dropout in the actor; 0.1 for Kitchen and Adroit")
+    max_weight: float = setting(default=100.0, help="largest weight of a row in the actor loss")
+    decay_steps: int = setting(
+        default=1_000_000, help="updates over which the actor's learning rate falls to 0; 0: constant"
+    )
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
@@ -49,11 +53,11 @@ class Config:
 class Hyper:
     """Settings of all; each algorithm adds its own."""
 
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor, before decay")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    value_learning_rate: float = setting(3e-4, "Adam step size of the value")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics towards the online ones")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor, before decay")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    value_learning_rate: float = setting(default=3e-4, help="Adam step size of the value")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
 
 
 class State(NamedTuple):

@@ -33,21 +33,23 @@ DEVIATIONS = (
 class Config:
     """Settings of both."""
 
-    hidden: tuple[int, ...] = setting((128, 128, 128), "width of each block; they must be equal")
-    context: int = setting(20, "steps in a window, and how far back an action may look", small=4)
-    dropout: float = setting(0.1, "rate of dropout while learning")
-    exploration_noise: float = setting(0.1, "scale of the noise added when exploring")
+    hidden: tuple[int, ...] = setting(default=(128, 128, 128), help="width of each block; they must be equal")
+    context: int = setting(default=20, help="steps in a window, and how far back an action may look", small=4)
+    dropout: float = setting(default=0.1, help="rate of dropout while learning")
+    exploration_noise: float = setting(default=0.1, help="scale of the noise added when exploring")
 
 
 @pytree
 class Hyper:
     """Settings of both."""
 
-    learning_rate: float = setting(1e-3, "AdamW step size, after warm-up")
-    warm_up: float = setting(100.0, "updates over which the step size rises linearly")
-    weight_decay: float = setting(1e-4, "of AdamW, per unit of the learning rate, on matrices only")
-    gradient_clip: float = setting(0.25, "largest norm of the gradient over all parameters")
-    target_return: float = setting(1.0, "return asked for: 0 is the mean of the data's episodes, 1 their best")
+    learning_rate: float = setting(default=1e-3, help="AdamW step size, after warm-up")
+    warm_up: float = setting(default=100.0, help="updates over which the step size rises linearly")
+    weight_decay: float = setting(default=1e-4, help="of AdamW, per unit of the learning rate, on matrices only")
+    gradient_clip: float = setting(default=0.25, help="largest norm of the gradient over all parameters")
+    target_return: float = setting(
+        default=1.0, help="return asked for: 0 is the mean of the data's episodes, 1 their best"
+    )
 
 
 class Returns(NamedTuple):

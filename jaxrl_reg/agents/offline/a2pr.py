@@ -39,21 +39,27 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_td3.Config):
-    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the actor's hidden layers")
-    critic_hidden: tuple[int, ...] = setting((), "of critics and value; none: one layer more than the actor")
-    vae_hidden: tuple[int, ...] = setting((), "of the autoencoder; none: two layers three times the actor's first")
-    advantage_filter: bool = setting(True, "the autoencoder learns only from actions better than the value")
-    detach_generated: bool = setting(True, "no gradient through the autoencoder into the actor")
+    hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="widths of the actor's hidden layers")
+    critic_hidden: tuple[int, ...] = setting(
+        default=(), help="of critics and value; none: one layer more than the actor"
+    )
+    vae_hidden: tuple[int, ...] = setting(
+        default=(), help="of the autoencoder; none: two layers three times the actor's first"
+    )
+    advantage_filter: bool = setting(
+        default=True, help="the autoencoder learns only from actions better than the value"
+    )
+    detach_generated: bool = setting(default=True, help="no gradient through the autoencoder into the actor")
 
 
 @pytree
 class Hyper(_td3.Hyper):
-    value_learning_rate: float = setting(3e-4, "Adam step size of the value")
-    vae_learning_rate: float = setting(1e-3, "Adam step size of the autoencoder")
-    alpha: float = setting(2.5, "weight of the normalised value against the pull; 40 for HalfCheetah")
-    mask: float = setting(0.5, "weight of the pull where it counts; 0.4 to 1 in the paper")
-    vae_weight: float = setting(1.0, "weight of the reconstruction; 1.5 for Walker2d")
-    kl_coef: float = setting(0.5, "weight of the autoencoder's divergence from the standard normal")
+    value_learning_rate: float = setting(default=3e-4, help="Adam step size of the value")
+    vae_learning_rate: float = setting(default=1e-3, help="Adam step size of the autoencoder")
+    alpha: float = setting(default=2.5, help="weight of the normalised value against the pull; 40 for HalfCheetah")
+    mask: float = setting(default=0.5, help="weight of the pull where it counts; 0.4 to 1 in the paper")
+    vae_weight: float = setting(default=1.0, help="weight of the reconstruction; 1.5 for Walker2d")
+    kl_coef: float = setting(default=0.5, help="weight of the autoencoder's divergence from the standard normal")
 
 
 class State(NamedTuple):

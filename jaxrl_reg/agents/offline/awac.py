@@ -34,20 +34,20 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers")
-    n_critics: int = setting(2, "number of critics; their minimum is used")
-    max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
+    hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="widths of the hidden layers")
+    n_critics: int = setting(default=2, help="number of critics; their minimum is used")
+    max_weight: float = setting(default=100.0, help="largest weight of a row in the actor loss")
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics towards the online ones")
-    temperature: float = setting(1 / 3, "lambda: small follows the advantage, large clones the data")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
+    temperature: float = setting(default=1 / 3, help="lambda: small follows the advantage, large clones the data")
 
 
 class State(NamedTuple):

@@ -39,23 +39,27 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers")
-    n_critics: int = setting(2, "number of critics; targets take their minimum")
-    n_samples: int = setting(10, "sampled actions per row and proposal")
-    target_entropy: float | None = setting(None, "in nats; None: minus the number of action dimensions")
-    target_gap: float | None = setting(None, "Lagrange form: the penalty's target; None: a fixed coefficient")
+    hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="widths of the hidden layers")
+    n_critics: int = setting(default=2, help="number of critics; targets take their minimum")
+    n_samples: int = setting(default=10, help="sampled actions per row and proposal")
+    target_entropy: float | None = setting(default=None, help="in nats; None: minus the number of action dimensions")
+    target_gap: float | None = setting(
+        default=None, help="Lagrange form: the penalty's target; None: a fixed coefficient"
+    )
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-5, "Adam step size of the actor")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics and of the Lagrange multiplier")
-    temperature_learning_rate: float = setting(3e-5, "Adam step size of the log temperature")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics towards the online ones")
-    cql_coef: float = setting(5.0, "weight of the penalty; later implementations use 10 on locomotion")
+    actor_learning_rate: float = setting(default=3e-5, help="Adam step size of the actor")
+    critic_learning_rate: float = setting(
+        default=3e-4, help="Adam step size of the critics and of the Lagrange multiplier"
+    )
+    temperature_learning_rate: float = setting(default=3e-5, help="Adam step size of the log temperature")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
+    cql_coef: float = setting(default=5.0, help="weight of the penalty; later implementations use 10 on locomotion")
 
 
 class State(NamedTuple):

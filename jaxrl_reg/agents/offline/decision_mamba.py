@@ -43,18 +43,20 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_sequence.Config):
-    state_size: int = setting(8, "numbers of memory per channel")
-    ramp_steps: int = setting(100_000, "updates over which the refinement reaches its final weight")
+    state_size: int = setting(default=8, help="numbers of memory per channel")
+    ramp_steps: int = setting(default=100_000, help="updates over which the refinement reaches its final weight")
 
 
 @pytree
 class Hyper(_sequence.Hyper):
-    action_coef: float = setting(0.9, "weight of the action's error")
-    observation_coef: float = setting(0.05, "weight of the next observation's")
-    return_coef: float = setting(0.05, "weight of the next return's")
-    final_weight: float = setting(0.85, "weight of the past policy in the labels at the end, before the cap")
-    cap: float = setting(0.5, "largest weight of the past policy", range=(0.0, 1.0))
-    target_rate: float = setting(0.005, "step of the past policy towards the present one")
+    action_coef: float = setting(default=0.9, help="weight of the action's error")
+    observation_coef: float = setting(default=0.05, help="weight of the next observation's")
+    return_coef: float = setting(default=0.05, help="weight of the next return's")
+    final_weight: float = setting(
+        default=0.85, help="weight of the past policy in the labels at the end, before the cap"
+    )
+    cap: float = setting(default=0.5, help="largest weight of the past policy", range=(0.0, 1.0))
+    target_rate: float = setting(default=0.005, help="step of the past policy towards the present one")
 
 
 class State(NamedTuple):

@@ -30,7 +30,7 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_sequence.Config):
-    heads: int = setting(1, "attention heads; must divide the width")
+    heads: int = setting(default=1, help="attention heads; must divide the width")
 
 
 @pytree

@@ -46,26 +46,32 @@ ESTIMATES = ("chain", "one_step")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers, of actor and critics")
-    n_critics: int = setting(2, "number of critics, at least 2; the target takes their minimum")
-    steps: int = setting(5, "denoising steps")
-    estimate: str = setting("chain", "the action in the actor's value term: chain, or one_step (EDP)")
-    candidates: int = setting(50, "samples among which the critics choose when acting", small=4)
-    backup_candidates: int = setting(1, "samples over which the target takes the largest value; 10 for AntMaze")
-    average_every: int = setting(5, "updates per step of the actor's average")
+    hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="widths of the hidden layers, of actor and critics")
+    n_critics: int = setting(default=2, help="number of critics, at least 2; the target takes their minimum")
+    steps: int = setting(default=5, help="denoising steps")
+    estimate: str = setting(default="chain", help="the action in the actor's value term: chain, or one_step (EDP)")
+    candidates: int = setting(default=50, help="samples among which the critics choose when acting", small=4)
+    backup_candidates: int = setting(
+        default=1, help="samples over which the target takes the largest value; 10 for AntMaze"
+    )
+    average_every: int = setting(default=5, help="updates per step of the actor's average")
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics, and of the averaged actor, towards the online ones")
-    eta: float = setting(1.0, "weight of the value against denoising; 0 clones; 0.005 Kitchen, 0.5 to 4.5 AntMaze")
-    gradient_clip: float = setting(10.0, "largest gradient norm, of actor and critics; 1 to 10 by task")
-    temperature: float = setting(1.0, "of the choice among candidates when exploring")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(
+        default=0.005, help="step of the target critics, and of the averaged actor, towards the online ones"
+    )
+    eta: float = setting(
+        default=1.0, help="weight of the value against denoising; 0 clones; 0.005 Kitchen, 0.5 to 4.5 AntMaze"
+    )
+    gradient_clip: float = setting(default=10.0, help="largest gradient norm, of actor and critics; 1 to 10 by task")
+    temperature: float = setting(default=1.0, help="of the choice among candidates when exploring")
 
 
 class State(NamedTuple):

@@ -21,7 +21,9 @@ __all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "action_gradients", "mak
 
 @pytree
 class Hyper(sac_n.Hyper):
-    eta: float = setting(1.0, "weight of the similarity of gradients; the paper: 1, and 5 for most expert data")
+    eta: float = setting(
+        default=1.0, help="weight of the similarity of gradients; the paper: 1, and 5 for most expert data"
+    )
 
 
 def action_gradients(q: Network, params: PyTree, observation: Array, action: Array) -> Array:

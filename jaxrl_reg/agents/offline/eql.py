@@ -24,13 +24,13 @@ __all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
 
 @dataclasses.dataclass(frozen=True)
 class Config(_in_sample.Config):
-    max_exponent: float = setting(5.0, "largest (q - v) / alpha in the value's loss")
+    max_exponent: float = setting(default=5.0, help="largest (q - v) / alpha in the value's loss")
 
 
 @pytree
 class Hyper(_in_sample.Hyper):
-    alpha: float = setting(2.0, "in units of value: larger stays closer to the data, smaller is greedier")
-    inverse_temperature: float = setting(10.0, "of the actor's weights, after the division by alpha")
+    alpha: float = setting(default=2.0, help="in units of value: larger stays closer to the data, smaller is greedier")
+    inverse_temperature: float = setting(default=10.0, help="of the actor's weights, after the division by alpha")
 
 
 def make(config: Config, spec: Spec) -> Agent:

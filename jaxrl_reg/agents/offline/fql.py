@@ -41,23 +41,23 @@ AGGREGATES = {"mean": jnp.mean, "min": jnp.min}
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((512, 512, 512, 512), "widths of the hidden layers of all networks")
-    n_critics: int = setting(2, "number of critics")
-    aggregate: str = setting("mean", "of the target critics: mean, or min (Adroit, some AntMaze)")
-    layer_norm: str = setting("every", "LayerNorm in the critics: none, every or first_tanh")
-    steps: int = setting(10, "Euler steps of the flow")
-    normalise_q: bool = setting(False, "divide the value term by the mean |Q|; alpha then is 0.03 to 10")
+    hidden: tuple[int, ...] = setting(default=(512, 512, 512, 512), help="widths of the hidden layers of all networks")
+    n_critics: int = setting(default=2, help="number of critics")
+    aggregate: str = setting(default="mean", help="of the target critics: mean, or min (Adroit, some AntMaze)")
+    layer_norm: str = setting(default="every", help="LayerNorm in the critics: none, every or first_tanh")
+    steps: int = setting(default=10, help="Euler steps of the flow")
+    normalise_q: bool = setting(default=False, help="divide the value term by the mean |Q|; alpha then is 0.03 to 10")
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the flow and the one-step policy")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics towards the online ones")
-    alpha: float = setting(10.0, "weight of the distillation, in units of value per squared action unit")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the flow and the one-step policy")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
+    alpha: float = setting(default=10.0, help="weight of the distillation, in units of value per squared action unit")
 
 
 class State(NamedTuple):

@@ -39,21 +39,25 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((512, 512), "widths of the hidden layers")
-    layer_norm: str = setting("every", "LayerNorm in the values: none, every or first_tanh")
-    random_goals: float = setting(0.375, "fraction of goals from anywhere in the data; the others are future states")
-    goal_discount: float = setting(0.98, "future goals are k steps ahead with probability proportional to its power k")
-    max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
+    hidden: tuple[int, ...] = setting(default=(512, 512), help="widths of the hidden layers")
+    layer_norm: str = setting(default="every", help="LayerNorm in the values: none, every or first_tanh")
+    random_goals: float = setting(
+        default=0.375, help="fraction of goals from anywhere in the data; the others are future states"
+    )
+    goal_discount: float = setting(
+        default=0.98, help="future goals are k steps ahead with probability proportional to its power k"
+    )
+    max_weight: float = setting(default=100.0, help="largest weight of a row in the actor loss")
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
-    value_learning_rate: float = setting(3e-4, "Adam step size of the values")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target values towards the online ones")
-    expectile: float = setting(0.7, "0.5: mean over the data's ways to the goal, towards 1: the best")
-    inverse_temperature: float = setting(1.0, "beta of the actor's weights")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor")
+    value_learning_rate: float = setting(default=3e-4, help="Adam step size of the values")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target values towards the online ones")
+    expectile: float = setting(default=0.7, help="0.5: mean over the data's ways to the goal, towards 1: the best")
+    inverse_temperature: float = setting(default=1.0, help="beta of the actor's weights")
 
 
 class State(NamedTuple):

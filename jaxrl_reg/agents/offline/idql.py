@@ -39,31 +39,37 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers of critics and value")
-    n_critics: int = setting(2, "number of critics; their minimum is used")
-    actor_hidden: int = setting(256, "width of the actor's residual blocks; a job's --hidden sets it too")
-    blocks: int = setting(3, "residual blocks of the actor", small=1)
-    time_width: int = setting(128, "width of the noise level's embedding in the actor", small=8)
-    actor_dropout: float = setting(0.1, "dropout in the actor")
-    steps: int = setting(5, "denoising steps")
-    candidates: int = setting(64, "samples among which the critics choose when acting; 16 to 256", small=4)
-    max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
-    decay_steps: int = setting(3_000_000, "updates over which the actor's learning rate falls to 0; 0: constant")
+    hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers of critics and value")
+    n_critics: int = setting(default=2, help="number of critics; their minimum is used")
+    actor_hidden: int = setting(default=256, help="width of the actor's residual blocks; a job's --hidden sets it too")
+    blocks: int = setting(default=3, help="residual blocks of the actor", small=1)
+    time_width: int = setting(default=128, help="width of the noise level's embedding in the actor", small=8)
+    actor_dropout: float = setting(default=0.1, help="dropout in the actor")
+    steps: int = setting(default=5, help="denoising steps")
+    candidates: int = setting(default=64, help="samples among which the critics choose when acting; 16 to 256", small=4)
+    max_weight: float = setting(default=100.0, help="largest weight of a row in the actor loss")
+    decay_steps: int = setting(
+        default=3_000_000, help="updates over which the actor's learning rate falls to 0; 0: constant"
+    )
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "AdamW step size of the actor, before decay")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    value_learning_rate: float = setting(3e-4, "Adam step size of the value")
-    weight_decay: float = setting(0.0, "of AdamW, per unit of the learning rate")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics towards the online ones")
-    actor_average_rate: float = setting(0.001, "step of the acting actor towards the trained one")
-    expectile: float = setting(0.7, "0.5: mean over the data's actions, towards 1: maximum; 0.9 for AntMaze")
-    inverse_temperature: float = setting(0.0, "beta of the actor's weights; 0 clones, as in the paper's main results")
+    actor_learning_rate: float = setting(default=3e-4, help="AdamW step size of the actor, before decay")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    value_learning_rate: float = setting(default=3e-4, help="Adam step size of the value")
+    weight_decay: float = setting(default=0.0, help="of AdamW, per unit of the learning rate")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
+    actor_average_rate: float = setting(default=0.001, help="step of the acting actor towards the trained one")
+    expectile: float = setting(
+        default=0.7, help="0.5: mean over the data's actions, towards 1: maximum; 0.9 for AntMaze"
+    )
+    inverse_temperature: float = setting(
+        default=0.0, help="beta of the actor's weights; 0 clones, as in the paper's main results"
+    )
 
 
 class State(NamedTuple):

@@ -32,13 +32,17 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_in_sample.Config):
-    layer_norm: str = setting("none", "LayerNorm in critics and value: none, every or first_tanh")
+    layer_norm: str = setting(default="none", help="LayerNorm in critics and value: none, every or first_tanh")
 
 
 @pytree
 class Hyper(_in_sample.Hyper):
-    expectile: float = setting(0.7, "0.5: mean over the data's actions, towards 1: maximum; 0.9 for AntMaze")
-    inverse_temperature: float = setting(3.0, "beta of the actor's weights; 10 for AntMaze, 0.5 for Kitchen and Adroit")
+    expectile: float = setting(
+        default=0.7, help="0.5: mean over the data's actions, towards 1: maximum; 0.9 for AntMaze"
+    )
+    inverse_temperature: float = setting(
+        default=3.0, help="beta of the actor's weights; 10 for AntMaze, 0.5 for Kitchen and Adroit"
+    )
 
 
 def make(config: Config, spec: Spec) -> Agent:

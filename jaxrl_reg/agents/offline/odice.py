@@ -51,26 +51,36 @@ GRADIENTS = ("orthogonal", "semi", "true")
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256), "widths of the values' hidden layers")
-    actor_hidden: tuple[int, ...] = setting((), "widths of the actor's hidden layers; none: as hidden")
-    n_values: int = setting(2, "number of value networks; targets take their minimum")
-    layer_norm: str = setting("every", "LayerNorm in the values: none, every or first_tanh")
-    divergence: str = setting("pearson", "what the visitations are compared with: pearson or reverse_kl")
-    gradient: str = setting("orthogonal", "orthogonal, semi (forward only) or true (no targets, no projection)")
-    weight: str = setting("published", "actor weight: ratio, the slope f*'(y), or published: max(y, 0) with pearson")
-    max_weight: float = setting(100.0, "largest weight of a row in the actor loss, and slope of reverse_kl's f*")
-    imitation: bool = setting(False, "ignore rewards and imitate the data; the actor's mean is squashed by tanh")
+    hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the values' hidden layers")
+    actor_hidden: tuple[int, ...] = setting(default=(), help="widths of the actor's hidden layers; none: as hidden")
+    n_values: int = setting(default=2, help="number of value networks; targets take their minimum")
+    layer_norm: str = setting(default="every", help="LayerNorm in the values: none, every or first_tanh")
+    divergence: str = setting(default="pearson", help="what the visitations are compared with: pearson or reverse_kl")
+    gradient: str = setting(
+        default="orthogonal", help="orthogonal, semi (forward only) or true (no targets, no projection)"
+    )
+    weight: str = setting(
+        default="published", help="actor weight: ratio, the slope f*'(y), or published: max(y, 0) with pearson"
+    )
+    max_weight: float = setting(
+        default=100.0, help="largest weight of a row in the actor loss, and slope of reverse_kl's f*"
+    )
+    imitation: bool = setting(
+        default=False, help="ignore rewards and imitate the data; the actor's mean is squashed by tanh"
+    )
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(2e-4, "Adam step size of the actor")
-    value_learning_rate: float = setting(2e-4, "Adam step size of the values")
-    actor_weight_decay: float = setting(1e-4, "L2 penalty in the actor's gradient; imitation: 1e-5 to 1e-3")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target values towards the online ones")
-    lam: float = setting(0.6, "lambda: 1 - lam lowers all values, lam raises those with large residuals")
-    eta: float = setting(1.0, "weight of the backward gradient; the true gradient has 1")
+    actor_learning_rate: float = setting(default=2e-4, help="Adam step size of the actor")
+    value_learning_rate: float = setting(default=2e-4, help="Adam step size of the values")
+    actor_weight_decay: float = setting(
+        default=1e-4, help="L2 penalty in the actor's gradient; imitation: 1e-5 to 1e-3"
+    )
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target values towards the online ones")
+    lam: float = setting(default=0.6, help="lambda: 1 - lam lowers all values, lam raises those with large residuals")
+    eta: float = setting(default=1.0, help="weight of the backward gradient; the true gradient has 1")
 
 
 class State(NamedTuple):

@@ -46,17 +46,21 @@ BETA = 2.0  # by which cells are made; those of a population have several
 
 @dataclasses.dataclass(frozen=True)
 class Config(_td3.Config):
-    standardise: bool = setting(True, "measure states in standard deviations over the data (plus 1e-3)")
-    chunk: int = setting(8192, "rows of the data whose distances are held at a time")
-    neighbours: str = setting("exact", "search of the nearest row: exact, or approximate (in cells, see clusters)")
-    clusters: int = setting(0, "cells of the approximate search (more, where crowded); 0: the root of the rows")
-    probes: int = setting(8, "cells that the approximate search looks into; all of them: exact")
+    standardise: bool = setting(default=True, help="measure states in standard deviations over the data (plus 1e-3)")
+    chunk: int = setting(default=8192, help="rows of the data whose distances are held at a time")
+    neighbours: str = setting(
+        default="exact", help="search of the nearest row: exact, or approximate (in cells, see clusters)"
+    )
+    clusters: int = setting(
+        default=0, help="cells of the approximate search (more, where crowded); 0: the root of the rows"
+    )
+    probes: int = setting(default=8, help="cells that the approximate search looks into; all of them: exact")
 
 
 @pytree
 class Hyper(_td3.Hyper):
-    alpha: float = setting(2.5, "weight of the normalised value; 40 for HalfCheetah, 7.5 for AntMaze")
-    beta: float = setting(BETA, "weight of states against actions in the distance; 7.5 for AntMaze")
+    alpha: float = setting(default=2.5, help="weight of the normalised value; 40 for HalfCheetah, 7.5 for AntMaze")
+    beta: float = setting(default=BETA, help="weight of states against actions in the distance; 7.5 for AntMaze")
 
 
 def sample(data: Dataset | tuple[Dataset, retrieval.Cells], key: Key, batch_size: int) -> Transition:

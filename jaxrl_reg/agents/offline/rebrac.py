@@ -35,20 +35,20 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_td3.Config):
-    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers")
-    n_critics: int = setting(2, "number of critics; their minimum is used")
-    critic_layer_norm: str = setting("every", "LayerNorm in the critics: none, every or first_tanh")
-    actor_layer_norm: str = setting("none", "LayerNorm in the actor: none, every or first_tanh")
+    hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="widths of the hidden layers")
+    n_critics: int = setting(default=2, help="number of critics; their minimum is used")
+    critic_layer_norm: str = setting(default="every", help="LayerNorm in the critics: none, every or first_tanh")
+    actor_layer_norm: str = setting(default="none", help="LayerNorm in the actor: none, every or first_tanh")
 
 
 @pytree
 class Hyper(_td3.Hyper):
-    actor_learning_rate: float = setting(1e-3, "Adam step size of the actor")
-    critic_learning_rate: float = setting(1e-3, "Adam step size of the critics")
+    actor_learning_rate: float = setting(default=1e-3, help="Adam step size of the actor")
+    critic_learning_rate: float = setting(default=1e-3, help="Adam step size of the critics")
     actor_bc_coef: float = setting(
-        0.01, "penalty on the actor's distance to the data; the paper's range is 0.001 to 0.1"
+        default=0.01, help="penalty on the actor's distance to the data; the paper's range is 0.001 to 0.1"
     )
-    critic_bc_coef: float = setting(0.01, "penalty in the target; the paper's range is 0 to 0.5")
+    critic_bc_coef: float = setting(default=0.01, help="penalty in the target; the paper's range is 0 to 0.5")
 
 
 def make(config: Config, spec: Spec) -> Agent:

@@ -37,20 +37,22 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256, 256), "widths of the hidden layers")
-    n_critics: int = setting(10, "number of critics; the paper: 10 halfcheetah, 20 walker2d, 200 to 500 hopper")
-    target_entropy: float | None = setting(None, "in nats; None: minus the number of action dimensions")
+    hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="widths of the hidden layers")
+    n_critics: int = setting(
+        default=10, help="number of critics; the paper: 10 halfcheetah, 20 walker2d, 200 to 500 hopper"
+    )
+    target_entropy: float | None = setting(default=None, help="in nats; None: minus the number of action dimensions")
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    temperature_learning_rate: float = setting(3e-4, "Adam step size of the log temperature")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics towards the online ones")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    temperature_learning_rate: float = setting(default=3e-4, help="Adam step size of the log temperature")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
 
 
 class State(NamedTuple):

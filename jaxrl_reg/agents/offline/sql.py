@@ -32,7 +32,7 @@ KIND = "offline"
 
 @pytree
 class Hyper(_in_sample.Hyper):
-    alpha: float = setting(1.0, "in units of value: larger stays closer to the data, smaller is greedier")
+    alpha: float = setting(default=1.0, help="in units of value: larger stays closer to the data, smaller is greedier")
 
 
 def make(config: Config, spec: Spec) -> Agent:

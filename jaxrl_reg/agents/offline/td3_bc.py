@@ -37,8 +37,8 @@ class Config(_td3.Config):
 
 @pytree
 class Hyper(_td3.Hyper):
-    alpha: float = setting(2.5, "weight of the normalised value against cloning")
-    bc_coef: float = setting(1.0, "weight of the cloning term; 0 leaves TD3 on fixed data")
+    alpha: float = setting(default=2.5, help="weight of the normalised value against cloning")
+    bc_coef: float = setting(default=1.0, help="weight of the cloning term; 0 leaves TD3 on fixed data")
 
 
 def make(config: Config, spec: Spec) -> Agent:

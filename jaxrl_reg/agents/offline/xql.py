@@ -36,15 +36,17 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_in_sample.Config):
-    max_exponent: float = setting(7.0, "largest (q - v) / temperature in the value's loss; 5 to 7")
-    huber: bool = setting(True, "critics by the Huber loss; otherwise by the squared error")
+    max_exponent: float = setting(default=7.0, help="largest (q - v) / temperature in the value's loss; 5 to 7")
+    huber: bool = setting(default=True, help="critics by the Huber loss; otherwise by the squared error")
 
 
 @pytree
 class Hyper(_in_sample.Hyper):
-    temperature: float = setting(2.0, "of the soft maximum, in units of value; 1 to 10, smaller is greedier")
-    inverse_temperature: float = setting(3.0, "of the actor's weights")
-    huber_delta: float = setting(20.0, "TD error at which the Huber loss turns linear")
+    temperature: float = setting(
+        default=2.0, help="of the soft maximum, in units of value; 1 to 10, smaller is greedier"
+    )
+    inverse_temperature: float = setting(default=3.0, help="of the actor's weights")
+    huber_delta: float = setting(default=20.0, help="TD error at which the Huber loss turns linear")
 
 
 def make(config: Config, spec: Spec) -> Agent:

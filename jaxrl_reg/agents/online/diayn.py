@@ -40,14 +40,16 @@ KIND = "off_policy"
 class Config(sac.Config):
     """SAC's, and the number of skills."""
 
-    skills: int = setting(2, "how many entries at the end of the observation are the skill; as in envs.with_skills")
+    skills: int = setting(
+        default=2, help="how many entries at the end of the observation are the skill; as in envs.with_skills"
+    )
 
 
 @pytree
 class Hyper(sac.Hyper):
     """SAC's, and the discriminator's."""
 
-    discriminator_learning_rate: float = setting(3e-4, "Adam step size of the discriminator")
+    discriminator_learning_rate: float = setting(default=3e-4, help="Adam step size of the discriminator")
 
 
 class State(NamedTuple):

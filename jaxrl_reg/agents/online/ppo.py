@@ -42,23 +42,23 @@ KIND = "on_policy"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((64, 64), "widths of the hidden layers of actor and value")
-    activation: str = setting("tanh", "nonlinearity of the hidden layers")
-    epochs: int = setting(10, "passes over each trajectory")
-    minibatches: int = setting(16, "parts of each pass; must divide the rows of a trajectory")
-    clip_value: bool = setting(False, "hold the value within `clip` of its old prediction as well")
-    normalise: bool = setting(True, "standardise observations with running statistics")
+    hidden: tuple[int, ...] = setting(default=(64, 64), help="widths of the hidden layers of actor and value")
+    activation: str = setting(default="tanh", help="nonlinearity of the hidden layers")
+    epochs: int = setting(default=10, help="passes over each trajectory")
+    minibatches: int = setting(default=16, help="parts of each pass; must divide the rows of a trajectory")
+    clip_value: bool = setting(default=False, help="hold the value within `clip` of its old prediction as well")
+    normalise: bool = setting(default=True, help="standardise observations with running statistics")
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
-    value_learning_rate: float = setting(1e-3, "Adam step size of the value")
-    discount: float = setting(0.99, "gamma")
-    gae_lambda: float = setting(0.95, "0: one-step advantages, 1: Monte Carlo")
-    clip: float = setting(0.2, "how far the density ratio may leave 1")
-    entropy_coef: float = setting(0.0, "weight of the entropy bonus")
-    max_grad_norm: float = setting(0.5, "largest norm of the actor's gradient, and of the value's")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor")
+    value_learning_rate: float = setting(default=1e-3, help="Adam step size of the value")
+    discount: float = setting(default=0.99, help="gamma")
+    gae_lambda: float = setting(default=0.95, help="0: one-step advantages, 1: Monte Carlo")
+    clip: float = setting(default=0.2, help="how far the density ratio may leave 1")
+    entropy_coef: float = setting(default=0.0, help="weight of the entropy bonus")
+    max_grad_norm: float = setting(default=0.5, help="largest norm of the actor's gradient, and of the value's")
 
 
 class Statistics(NamedTuple):

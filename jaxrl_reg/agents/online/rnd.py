@@ -39,15 +39,15 @@ CLIP = 5.0  # standardised states, so that one far away does not blind the netwo
 class Config(sac.Config):
     """SAC's, and the features."""
 
-    features: int = setting(64, "outputs of the random network")
+    features: int = setting(default=64, help="outputs of the random network")
 
 
 @pytree
 class Hyper(sac.Hyper):
     """SAC's, and the predictor's."""
 
-    predictor_learning_rate: float = setting(1e-4, "Adam step size of the predictor")
-    novelty_rate: float = setting(0.01, "step of the running mean that is the unit of the reward")
+    predictor_learning_rate: float = setting(default=1e-4, help="Adam step size of the predictor")
+    novelty_rate: float = setting(default=0.01, help="step of the running mean that is the unit of the reward")
 
 
 class Moments(NamedTuple):

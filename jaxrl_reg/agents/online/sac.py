@@ -37,22 +37,22 @@ KIND = "off_policy"
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    hidden: tuple[int, ...] = setting((256, 256), "widths of the hidden layers")
-    n_critics: int = setting(2, "number of critics; their minimum is used")
-    critic_layer_norm: str = setting("none", "LayerNorm in the critics: none, every or first_tanh")
-    initial_temperature: float = setting(1.0, "alpha at the start of training")
+    hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers")
+    n_critics: int = setting(default=2, help="number of critics; their minimum is used")
+    critic_layer_norm: str = setting(default="none", help="LayerNorm in the critics: none, every or first_tanh")
+    initial_temperature: float = setting(default=1.0, help="alpha at the start of training")
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
 
 
 @pytree
 class Hyper:
-    actor_learning_rate: float = setting(3e-4, "Adam step size of the actor")
-    critic_learning_rate: float = setting(3e-4, "Adam step size of the critics")
-    temperature_learning_rate: float = setting(3e-4, "Adam step size of the logarithm of alpha")
-    discount: float = setting(0.99, "gamma")
-    tau: float = setting(0.005, "step of the target critics towards the online ones")
-    target_entropy_factor: float = setting(1.0, "target entropy in nats per action dimension, sign turned")
+    actor_learning_rate: float = setting(default=3e-4, help="Adam step size of the actor")
+    critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
+    temperature_learning_rate: float = setting(default=3e-4, help="Adam step size of the logarithm of alpha")
+    discount: float = setting(default=0.99, help="gamma")
+    tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
+    target_entropy_factor: float = setting(default=1.0, help="target entropy in nats per action dimension, sign turned")
 
 
 class State(NamedTuple):

@@ -37,23 +37,23 @@ RIDGE, BATCH_RIDGE = 1e-4, 1e-2  # in units of the mean eigenvalue; a batch may 
 class Config:
     """Settings of all."""
 
-    hidden: tuple[int, ...] = setting((512, 512), "widths of the hidden layers")
-    features: int = setting(50, "D, the dimension of phi, psi and z", small=8)
-    q_loss: bool = setting(False, "fit psi^T z only, instead of every feature")
+    hidden: tuple[int, ...] = setting(default=(512, 512), help="widths of the hidden layers")
+    features: int = setting(default=50, help="D, the dimension of phi, psi and z", small=8)
+    q_loss: bool = setting(default=False, help="fit psi^T z only, instead of every feature")
 
 
 @pytree
 class Hyper:
     """Settings of all."""
 
-    actor_learning_rate: float = setting(1e-4, "Adam step size of the actor")
-    successor_learning_rate: float = setting(1e-4, "Adam step size of psi")
-    feature_learning_rate: float = setting(5e-4, "Adam step size of phi")
-    discount: float = setting(0.98, "gamma")
-    tau: float = setting(0.01, "step of the target networks towards the online ones")
-    mix_ratio: float = setting(0.5, "fraction of training tasks that are made from states of the batch")
-    policy_noise: float = setting(0.2, "scale of the noise on the actor's actions in the losses")
-    noise_clip: float = setting(0.3, "largest noise on the actor's actions")
+    actor_learning_rate: float = setting(default=1e-4, help="Adam step size of the actor")
+    successor_learning_rate: float = setting(default=1e-4, help="Adam step size of psi")
+    feature_learning_rate: float = setting(default=5e-4, help="Adam step size of phi")
+    discount: float = setting(default=0.98, help="gamma")
+    tau: float = setting(default=0.01, help="step of the target networks towards the online ones")
+    mix_ratio: float = setting(default=0.5, help="fraction of training tasks that are made from states of the batch")
+    policy_noise: float = setting(default=0.2, help="scale of the noise on the actor's actions in the losses")
+    noise_clip: float = setting(default=0.3, help="largest noise on the actor's actions")
 
 
 class Features(NamedTuple):

@@ -34,34 +34,32 @@ SWITCHES = {
 class Sizes:
     """Of the networks of F and B."""
 
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(16,))
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
+    hidden: tuple[int, ...] = setting(default=(1024,), help="the first is the widest; papers: 256 to 1024", small=(16,))
+    features: int = setting(default=50, help="D, the dimension of F, B and z; 100 for mazes", small=8)
     preprocessor: tuple[int, ...] = setting(
-        (1024, 1024, 512),
-        "of an mlp for F: what (s, a) and (s, z) pass before its heads; empty: nothing",
+        default=(1024, 1024, 512),
+        help="of an mlp for F: before its heads",
         small=(16,),
     )
-    backward_hidden: tuple[int, ...] = setting(
-        (256, 256, 256), "of an mlp for B; fewer layers make a smoother B", small=(16, 16)
-    )
+    backward_hidden: tuple[int, ...] = setting(default=(256, 256, 256), help="of an mlp for B", small=(16, 16))
 
 
 @dataclasses.dataclass(frozen=True)
 class Config(Sizes):
     """Of the maps and their loss."""
 
-    representation: str = setting("mlp", "networks of F and B: mlp or attention")
-    value: str = setting("none", "what knows the value of tasks beside F: none or expectile, a network V")
-    f_regularisation: bool = setting(False, "pull F^T z to the reward that B knows by z, and the value after it")
-    detach_reward: bool = setting(False, "no gradient into B through that reward")
-    ridge: float = setting(1e-2, "on the covariance of B in that reward; its mean eigenvalue is 1")
-    target_dropout: bool = setting(False, "dropout in the slow copies too, as in BREEZE's released code")
-    conservatism: str = setting("none", "none, vc or mc")
-    samples: int = setting(12, "actions in the penalty of conservatism", small=6)
-    uniform_share: float = setting(0.5, "fraction of them that is uniform; a third of the others is of each other kind")
-    target_penalty: float | None = setting(None, "a multiplier holds the penalty there; None: its weight is fixed")
-    conservative_weight: float = setting(1.0, "weight of the penalty, times the multiplier")
-    multiplier_learning_rate: float = setting(1e-4, "Adam step size of the multiplier's logarithm")
+    representation: str = setting(default="mlp", help="networks of F and B: mlp or attention")
+    value: str = setting(default="none", help="what knows the value of tasks beside F: none or expectile, a network V")
+    f_regularisation: bool = setting(default=False, help="pull F^T z to the reward B knows by z, and the next value")
+    detach_reward: bool = setting(default=False, help="no gradient into B through that reward")
+    ridge: float = setting(default=1e-2, help="on the covariance of B in that reward; its mean eigenvalue is 1")
+    target_dropout: bool = setting(default=False, help="dropout in the slow copies too, as in BREEZE's released code")
+    conservatism: str = setting(default="none", help="none, vc or mc")
+    samples: int = setting(default=12, help="actions in the penalty of conservatism", small=6)
+    uniform_share: float = setting(default=0.5, help="fraction of them that is uniform; the other kinds share the rest")
+    target_penalty: float | None = setting(default=None, help="held there by a multiplier; None: fixed weight")
+    conservative_weight: float = setting(default=1.0, help="weight of the penalty, times the multiplier")
+    multiplier_learning_rate: float = setting(default=1e-4, help="Adam step size of the multiplier's logarithm")
 
 
 class Batch(NamedTuple):

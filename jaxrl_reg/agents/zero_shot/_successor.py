@@ -46,21 +46,23 @@ UNSET = {"weight_decay": 0.0, "actor_weight_decay": 0.0}  # unless a Hyper has t
 class Config(_task_actors.Config, _forward_backward.Config):
     """Sizes, switches, and what no ``Hyper`` holds. The defaults are those of FB."""
 
-    standardise: bool = setting(False, "observations, and actions of a diffusion actor, by their moments in the data")
-    warm_restarts: bool = setting(False, "learning rate of F and B: cosines down to a tenth, each twice as long")
-    second_moment: float = setting(0.999, "Adam's beta_2 for F, B and V")
+    standardise: bool = setting(
+        default=False, help="observations, and a diffusion actor's actions, by the data's moments"
+    )
+    warm_restarts: bool = setting(default=False, help="F and B step by cosines down to a tenth, each twice as long")
+    second_moment: float = setting(default=0.999, help="Adam's beta_2 for F, B and V")
 
 
 @pytree
 class Hyper:
     """Settings of all."""
 
-    representation_learning_rate: float = setting(1e-4, "Adam step size of F and B")
-    actor_learning_rate: float = setting(1e-4, "Adam step size of the actor")
-    discount: float = setting(0.98, "gamma, on every row; 0.99 for mazes")
-    tau: float = setting(0.01, "step of the slow copies of F and B")
-    mix_ratio: float = setting(0.5, "fraction of training tasks that are states of the batch")
-    orthonormality: float = setting(1.0, "weight of the orthonormality of B")
+    representation_learning_rate: float = setting(default=1e-4, help="Adam step size of F and B")
+    actor_learning_rate: float = setting(default=1e-4, help="Adam step size of the actor")
+    discount: float = setting(default=0.98, help="gamma, on every row; 0.99 for mazes")
+    tau: float = setting(default=0.01, help="step of the slow copies of F and B")
+    mix_ratio: float = setting(default=0.5, help="fraction of training tasks that are states of the batch")
+    orthonormality: float = setting(default=1.0, help="weight of the orthonormality of B")
 
 
 class State(NamedTuple):

@@ -29,17 +29,21 @@ Value = Callable[[Array, Array, Array], Array]
 class Config:
     """Of the actors."""
 
-    hidden: tuple[int, ...] = setting((1024,), "no layer is wider than the first; papers: 256 to 1024", small=(16,))
-    features: int = setting(50, "D, the dimension of F, B and z; 100 for mazes", small=8)
-    actor: str = setting("deterministic", "deterministic, gaussian, diffusion or diffusion_bc")
-    steps: int = setting(10, "denoising steps; 5 for walker and Kitchen", small=3)
-    time_width: int = setting(128, "width of the noise level's embedding in the diffusion actor", small=8)
-    actor_dropout: float = setting(0.1, "dropout in the diffusion actor")
-    candidates: int = setting(64, "samples of it among which F^T z chooses when acting", small=4)
-    train_candidates: int = setting(1, "samples of it among which F^T z chooses a'; 2 to 9 for some data")
-    max_weight: float = setting(100.0, "largest weight of a row in the actor loss")
-    policy_noise: float = setting(0.2, "scale of the noise on a deterministic actor's actions while training")
-    noise_clip: float = setting(0.3, "largest such noise")
+    hidden: tuple[int, ...] = setting(
+        default=(1024,), help="no layer is wider than the first; papers: 256 to 1024", small=(16,)
+    )
+    features: int = setting(default=50, help="D, the dimension of F, B and z; 100 for mazes", small=8)
+    actor: str = setting(default="deterministic", help="deterministic, gaussian, diffusion or diffusion_bc")
+    steps: int = setting(default=10, help="denoising steps; 5 for walker and Kitchen", small=3)
+    time_width: int = setting(default=128, help="width of the noise level's embedding in the diffusion actor", small=8)
+    actor_dropout: float = setting(default=0.1, help="dropout in the diffusion actor")
+    candidates: int = setting(default=64, help="samples of it among which F^T z chooses when acting", small=4)
+    train_candidates: int = setting(default=1, help="samples of it among which F^T z chooses a'; 2 to 9 for some data")
+    max_weight: float = setting(default=100.0, help="largest weight of a row in the actor loss")
+    policy_noise: float = setting(
+        default=0.2, help="scale of the noise on a deterministic actor's actions while training"
+    )
+    noise_clip: float = setting(default=0.3, help="largest such noise")
 
 
 class TaskActor(NamedTuple):

@@ -39,28 +39,40 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_successor.Config):
-    actor: str = setting("diffusion", "diffusion, diffusion_bc (no weights), gaussian or deterministic (as in FB)")
-    representation: str = setting("attention", "networks of F and B: attention or mlp", small="mlp")
-    value: str = setting("expectile", "what knows the value of tasks beside F: expectile, a network V, or none")
-    f_regularisation: bool = setting(True, "pull F^T z to the reward that B knows by z, and the value after it")
-    standardise: bool = setting(True, "observations, and actions of a diffusion actor, by their moments in the data")
-    warm_restarts: bool = setting(True, "learning rate of F and B: cosines down to a tenth, each twice as long")
-    second_moment: float = setting(0.99, "Adam's beta_2 for F, B and V")
+    actor: str = setting(
+        default="diffusion", help="diffusion, diffusion_bc (no weights), gaussian or deterministic (as in FB)"
+    )
+    representation: str = setting(default="attention", help="networks of F and B: attention or mlp", small="mlp")
+    value: str = setting(
+        default="expectile", help="what knows the value of tasks beside F: expectile, a network V, or none"
+    )
+    f_regularisation: bool = setting(
+        default=True, help="pull F^T z to the reward that B knows by z, and the value after it"
+    )
+    standardise: bool = setting(
+        default=True, help="observations, and actions of a diffusion actor, by their moments in the data"
+    )
+    warm_restarts: bool = setting(
+        default=True, help="learning rate of F and B: cosines down to a tenth, each twice as long"
+    )
+    second_moment: float = setting(default=0.99, help="Adam's beta_2 for F, B and V")
 
 
 @pytree
 class Hyper(_successor.Hyper):
-    orthonormality: float = setting(10.0, "weight of the orthonormality of B; 1 in FB")
-    value_learning_rate: float = setting(3e-4, "AdamW step size of V")
-    weight_decay: float = setting(0.03, "of F, B and V, per unit of the learning rate")
-    actor_weight_decay: float = setting(0.01, "of the actor, per unit of the learning rate")
-    actor_average_rate: float = setting(0.001, "step of the acting actor towards the trained one")
+    orthonormality: float = setting(default=10.0, help="weight of the orthonormality of B; 1 in FB")
+    value_learning_rate: float = setting(default=3e-4, help="AdamW step size of V")
+    weight_decay: float = setting(default=0.03, help="of F, B and V, per unit of the learning rate")
+    actor_weight_decay: float = setting(default=0.01, help="of the actor, per unit of the learning rate")
+    actor_average_rate: float = setting(default=0.001, help="step of the acting actor towards the trained one")
     expectile: float = setting(
-        0.99, "towards 1: V is the best of the data's actions; 0.7 for Kitchen", range=(0.5, 0.999)
+        default=0.99, help="towards 1: V is the best of the data's actions; 0.7 for Kitchen", range=(0.5, 0.999)
     )
-    inverse_temperature: float = setting(0.05, "alpha of the actor's weights; 0.1 for Kitchen")
-    f_weight: float = setting(0.001, "weight of the pull on F^T z; 1e-4 for some data")
-    behaviour_ratio: float = setting(0.0, "fraction of next actions that are the data's; 0.1 to 0.2 for some data")
+    inverse_temperature: float = setting(default=0.05, help="alpha of the actor's weights; 0.1 for Kitchen")
+    f_weight: float = setting(default=0.001, help="weight of the pull on F^T z; 1e-4 for some data")
+    behaviour_ratio: float = setting(
+        default=0.0, help="fraction of next actions that are the data's; 0.1 to 0.2 for some data"
+    )
 
 
 def make(config: Config, spec: Spec) -> Agent:

@@ -35,8 +35,8 @@ class Config(_forward_backward.Sizes):
 
 @pytree
 class Hyper(_successor.Hyper):
-    policy_noise: float = setting(0.2, "scale of the noise on the actor's actions in the losses")
-    noise_clip: float = setting(0.3, "largest noise on the actor's actions")
+    policy_noise: float = setting(default=0.2, help="scale of the noise on the actor's actions in the losses")
+    noise_clip: float = setting(default=0.3, help="largest noise on the actor's actions")
 
 
 def make(config: Config, spec: Spec) -> Agent:

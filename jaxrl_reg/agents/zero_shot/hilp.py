@@ -44,16 +44,20 @@ MEAN_RATE = 0.005  # of the running mean of the features
 class Config(_features.Config):
     """As in ``_features``, and how goals are drawn."""
 
-    random_goals: float = setting(0.375, "fraction of goals from anywhere in the data; the others are future states")
-    goal_discount: float = setting(0.98, "future goals are k steps ahead with probability proportional to its power k")
+    random_goals: float = setting(
+        default=0.375, help="fraction of goals from anywhere in the data; the others are future states"
+    )
+    goal_discount: float = setting(
+        default=0.98, help="future goals are k steps ahead with probability proportional to its power k"
+    )
 
 
 @pytree
 class Hyper(_features.Hyper):
     """As in ``_features``, and those of the distance."""
 
-    distance_discount: float = setting(0.98, "gamma of the distance")
-    expectile: float = setting(0.5, "0.5: mean over the data's ways to the goal, towards 1: the shortest")
+    distance_discount: float = setting(default=0.98, help="gamma of the distance")
+    expectile: float = setting(default=0.5, help="0.5: mean over the data's ways to the goal, towards 1: the shortest")
 
 
 class Distance(NamedTuple):

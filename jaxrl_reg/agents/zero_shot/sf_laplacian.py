@@ -44,7 +44,7 @@ class Config(_features.Config):
 class Hyper(_features.Hyper):
     """As in ``_features``, and the weight of orthonormality."""
 
-    orthonormality: float = setting(1.0, "weight of the orthonormality of the features")
+    orthonormality: float = setting(default=1.0, help="weight of the orthonormality of the features")
 
 
 def make(config: Config, spec: Spec) -> Agent:

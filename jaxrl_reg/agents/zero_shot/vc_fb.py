@@ -30,16 +30,22 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(fb.Config):
-    samples: int = setting(12, "actions in the penalty", small=6)
-    uniform_share: float = setting(0.5, "fraction of them that is uniform; a third of the others is of each other kind")
-    target_penalty: float | None = setting(50.0, "the multiplier holds the penalty there; None: no multiplier")
+    samples: int = setting(default=12, help="actions in the penalty", small=6)
+    uniform_share: float = setting(
+        default=0.5, help="fraction of them that is uniform; a third of the others is of each other kind"
+    )
+    target_penalty: float | None = setting(
+        default=50.0, help="the multiplier holds the penalty there; None: no multiplier"
+    )
 
 
 @pytree
 class Hyper(fb.Hyper):
-    actor_learning_rate: float = setting(3e-5, "Adam step size of the actor")
-    conservative_weight: float = setting(1.0, "weight of the penalty, times the multiplier; 0.01 in code without one")
-    multiplier_learning_rate: float = setting(1e-4, "Adam step size of the multiplier's logarithm")
+    actor_learning_rate: float = setting(default=3e-5, help="Adam step size of the actor")
+    conservative_weight: float = setting(
+        default=1.0, help="weight of the penalty, times the multiplier; 0.01 in code without one"
+    )
+    multiplier_learning_rate: float = setting(default=1e-4, help="Adam step size of the multiplier's logarithm")
 
 
 def make(config: Config, spec: Spec) -> Agent:

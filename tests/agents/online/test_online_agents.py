@@ -224,7 +224,7 @@ def test_ppos_entropy_bonus_is_that_of_actions_drawn_anew():
 
 @pytree
 class Anchored(ppo.Hyper):
-    anchor: float = setting(0.0, "weight of the divergence from the prior")
+    anchor: float = setting(default=0.0, help="weight of the divergence from the prior")
 
 
 def test_ppo_can_be_held_to_a_prior():
