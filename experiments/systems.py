@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+
+from experiments.harness import finding
 
 # Number, system, what it becomes here. "(core)" means only the part that transfers to this framework.
 SYSTEMS: tuple[tuple[int, str, str], ...] = (
@@ -84,55 +87,136 @@ SYSTEMS: tuple[tuple[int, str, str], ...] = (
 )
 
 
-def read(results: pathlib.Path) -> list[dict]:
-    """The JSON results in a folder and those below it, by name."""
-    return [json.loads(path.read_text()) for path in sorted(results.rglob("*.json"), key=lambda path: path.name)]
+HEADS = "experiment | claim | paper | metric | method | margin | verdict | power | seeds | earlier | scale | command"
 
 
-def verdict(record: dict) -> str:
-    """One cell: the claim's verdict with the closest rival's interval."""
+def read(results: pathlib.Path) -> list[tuple[pathlib.Path, dict]]:
+    """The JSON files of experiments in a folder and those below it, by name."""
+    paths = sorted(results.rglob("*.json"), key=lambda path: path.name)
+    return [(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+
+
+def verdict(stored: dict) -> str:
+    """One cell: the claim's verdict with the closest rival's interval, and why it fails if anybody has said so."""
+    record = stored["record"]
+    if record is None:
+        return "no record"
     closest = min(record["differences"], key=lambda d: d["low"])
     word = "holds" if record["holds"] else "**fails**"
-    return f"{word}: {closest['mean']:+.3g} [{closest['low']:.3g}, {closest['high']:.3g}] over {closest['rival']}"
+    text = f"{word}: {closest['mean']:+.3g} [{closest['low']:.3g}, {closest['high']:.3g}] over {closest['rival']}"
+    return text if record["holds"] else f"{text}{_reason(stored)}"
 
 
-def command(record: dict) -> str:
-    return f"`python -m experiments run {record['name']} --seeds {len(record['seeds'])}`"
+def _reason(stored: dict) -> str:
+    """The note of the experiment as it is now; one that is no longer there keeps its recorded one."""
+    known = stored["name"] in finding.names()
+    note = finding.load(stored["name"]).CLAIM.note if known else stored["record"]["claim"].get("note", "")
+    return f" ({note})" if note else ""
 
 
-def evidence(record: dict) -> str:
+def chance(stored: dict) -> str:
+    """One cell: the power, the product over rivals."""
+    return f"{stored['power']['product']:.3f} with {stored['power']['n']}" if stored["power"] else ""
+
+
+def earlier(stored: dict) -> str:
+    """One cell: how many of the other runs held; those of the present question first, then of earlier revisions."""
+    record, other = stored["record"], stored["history"]
+    if record is not None:
+        same = [run for run in other if run["claim"].get("revision") == record["claim"].get("revision")]
+    else:
+        same = other
+    parts = [(same, ""), ([run for run in other if run not in same], " with other settings")]
+    return ", ".join(f"{sum(r['holds'] for r in runs)} of {len(runs)} held{what}" for runs, what in parts if runs)
+
+
+def command(stored: dict) -> str:
+    record = stored["record"]
+    if record is None:
+        return f"`python -m experiments record {stored['name']}`"
+    scale = "" if record["scale"] == "small" else f" --scale {record['scale']}"
+    run = f"run {stored['name']} --seeds {len(record['seeds'])} --seed-offset {record['seeds'][0]}{scale}"
+    return f"`python -m experiments {run}`"
+
+
+def picture(path: pathlib.Path, root: pathlib.Path) -> str:
+    """The figure of a result, small, linked to itself; paths from ``root``."""
+    figure = path.with_suffix(".png")
+    if not figure.is_file():
+        return ""
+    place = os.path.relpath(figure, root).replace(os.sep, "/")
+    return f'<a href="{place}"><img src="{place}" alt="{path.stem}" width="160"></a>'
+
+
+def evidence(path: pathlib.Path, stored: dict) -> str:
     """A row of the table of experiments."""
+    record = stored["record"] or stored["history"][-1]
     claim = record["claim"]
     method = sum(record["values"][claim["method"]]) / len(record["seeds"])
-    return (
-        f"| {record['name']} | {claim['statement']} | [paper]({claim['paper']}) | {claim['metric']} | {method:.3g} | "
-        f"{verdict(record)} | {len(record['seeds'])} | {record['scale']} | {command(record)} |"
-    )
+    cells = [
+        stored["name"],
+        claim["statement"],
+        f"[paper]({claim['paper']})",
+        claim["metric"],
+        f"{method:.3g}",
+        f"{claim['margin']:g}",
+        verdict(stored),
+        chance(stored),
+        f"{len(record['seeds'])} from {record['seeds'][0]}",
+        earlier(stored),
+        record["scale"],
+        command(stored),
+    ]
+    return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
 
 
-def table(results: pathlib.Path) -> str:
-    """The text of ``SYSTEMS.md``."""
-    records = read(results)
-    by_system = {number: record for record in records for number in record["claim"]["systems"]}
+def row(number: int, system: str, becomes: str, parts: list[tuple[pathlib.Path, dict]], root: pathlib.Path) -> str:
+    """A row of the table of systems; it holds only if all of its experiments do."""
+    if not parts:
+        return f"| {number} | {system} | {becomes} | not built yet | | | |"
+    held = [stored["record"] is not None and stored["record"]["holds"] for _, stored in parts]
+    whole = "holds" if all(held) else f"**fails**: {held.count(False)} of {len(held)} experiments"
+    lines = {
+        "verdict": [whole, *(f"{stored['name']} {verdict(stored)}" for _, stored in parts)],
+        "power": ["", *(chance(stored) for _, stored in parts)] if len(parts) > 1 else [chance(parts[0][1])],
+        "figure": [picture(path, root) for path, _ in parts],
+        "command": [command(stored) for _, stored in parts],
+    }
+    cells = ["<br>".join(line.replace("|", "&#124;") for line in column) for column in lines.values()]
+    return f"| {number} | {system} | {becomes} | {' | '.join(cells)} |"
+
+
+def table(results: pathlib.Path, root: pathlib.Path) -> str:
+    """The text of ``SYSTEMS.md`` in the folder ``root``."""
+    found = read(results)
+    by_system: dict[int, list[tuple[pathlib.Path, dict]]] = {}
+    for path, stored in found:
+        claim = (stored["record"] or stored["history"][-1])["claim"]
+        for number in claim["systems"]:
+            by_system.setdefault(number, []).append((path, stored))
     lines = [
         "# Systems",
         "",
         "Written by `python -m experiments table` from the results beside the experiments; do not edit.",
-        "Intervals are 95% Student-t over paired seeds; the rival shown is the closest one, ablations included.",
+        "",
+        "Intervals are 95% Student-t over paired seeds; the rival shown is the closest one, ablations included. A",
+        "claim holds if the interval to every rival lies above the margin. *Power*: the chance that so many fresh",
+        "seeds hold, from all seeds run so far: noncentral t for each rival, and their product, which is a lower bound",
+        "where the differences rise and fall together. *Earlier*: how other runs ended. Nothing is left out.",
         "",
         "## Evidence",
         "",
-        "| experiment | claim | paper | metric | method | verdict | seeds | scale | command |",
-        "|---|---|---|---|---|---|---|---|---|",
-        *(evidence(record) for record in records),
+        f"| {HEADS} |",
+        "|" + "---|" * (HEADS.count("|") + 1),
+        *(evidence(path, stored) for path, stored in found),
         "",
         "## The family",
         "",
-        "| # | system | what it becomes here | verdict | command |",
-        "|---|---|---|---|---|",
+        "A system holds only if all of its experiments do.",
+        "",
+        "| # | system | what it becomes here | verdict | power | figure | command |",
+        "|" + "---|" * 7,
     ]
     for number, system, becomes in SYSTEMS:
-        record = by_system.get(number)
-        last = f"{verdict(record)} | {command(record)}" if record else "not built yet |"
-        lines.append(f"| {number} | {system} | {becomes} | {last} |")
+        lines.append(row(number, system, becomes, by_system.get(number, []), root))
     return "\n".join(lines) + "\n"

@@ -9,7 +9,7 @@ import pytest
 from scipy import stats
 
 from experiments import quoted, systems
-from experiments.harness import Claim, command, finding, statistics
+from experiments.harness import Claim, command, finding, history, statistics
 from jaxrl_reg.errors import UserError
 
 CLAIM = Claim(
@@ -62,19 +62,109 @@ def test_missing_arm_is_named():
         statistics.judge(CLAIM, {"ours": [1.0], "ours without it": [0.0]})
 
 
+def toy(values, **claim):
+    """A module whose seeds all have the values of GOOD, or others, in turn."""
+
+    def run(seeds, scale, say):
+        say(f"at {scale}")
+        return {arm: [points[seed % len(points)] for seed in seeds] for arm, points in values.items()}
+
+    return types.SimpleNamespace(CLAIM=dataclasses.replace(CLAIM, **claim), run=run)
+
+
+@pytest.fixture
+def install(tmp_path, monkeypatch):
+    """Puts a module in the place of every experiment, with its results in ``tmp_path``."""
+    monkeypatch.setattr(finding, "results", lambda name: tmp_path)
+    monkeypatch.setattr(finding, "family", lambda name: "offline")
+    return lambda module: monkeypatch.setattr(finding, "load", lambda name: module)
+
+
+def stored(tmp_path):
+    return json.loads((tmp_path / "toy.json").read_text())
+
+
 @pytest.mark.parametrize(("values", "code", "word"), [(GOOD, 0, "holds"), ({**GOOD, "ours": [1.0] * 4}, 1, "fails")])
-def test_run_writes_json_and_figure_and_ends_with_the_verdict(tmp_path, monkeypatch, capsys, values, code, word):
-    module = types.SimpleNamespace(CLAIM=CLAIM, run=lambda seeds, scale, say: say(f"at {scale}") or values)
-    monkeypatch.setattr(finding, "load", lambda name: module)
-    assert command.main(["run", "toy", "--seeds", "4", "--seed-offset", "10", "--out", str(tmp_path)]) == code
+def test_run_writes_json_and_figure_and_ends_with_the_verdict(tmp_path, install, capsys, values, code, word):
+    install(toy(values, seeds=4))
+    assert command.main(["run", "toy", "--seed-offset", "12"]) == code
     assert capsys.readouterr().out.strip().splitlines()[-1].startswith(f"toy: {word}  ours ")
-    record = json.loads((tmp_path / "toy.json").read_text())
-    assert record["seeds"] == [10, 11, 12, 13]
+    record = stored(tmp_path)["record"]
+    assert record["seeds"] == [12, 13, 14, 15]
     assert record["values"] == values
     assert record["said"] == ["at small"]
     assert record["holds"] == (code == 0)
     assert (tmp_path / "toy.png").read_bytes().startswith(b"\x89PNG")
-    assert "toy" in systems.table(tmp_path)
+    assert "toy" in systems.table(tmp_path, tmp_path)
+
+
+def test_a_run_on_seeds_that_were_looked_at_is_kept_and_is_no_record(tmp_path, install, capsys):
+    install(toy(GOOD))
+    command.main(["run", "toy", "--seeds", "8"])  # seeds below 10 are for choosing settings
+    assert "seeds 0 to 7 have been used before: this run joins the history" in capsys.readouterr().out
+    assert stored(tmp_path)["record"] is None
+    command.main(["run", "toy", "--seeds", "4", "--seed-offset", "20"])
+    first = stored(tmp_path)["record"]
+    command.main(["run", "toy", "--seeds", "4", "--seed-offset", "22"])
+    assert "seeds 22, 23 have been used before" in capsys.readouterr().out
+    command.main(["run", "toy", "--seeds", "4", "--seed-offset", "40"])  # nobody looked, but one record is enough
+    assert "a record exists" in capsys.readouterr().out
+    kept = stored(tmp_path)
+    assert kept["record"] == first
+    assert [run["seeds"][0] for run in kept["history"]] == [0, 22, 40]
+    assert kept["power"]["seen"] == 8 + 4 + 2 + 4
+
+
+def test_a_new_record_is_on_seeds_never_used_and_keeps_the_old_one(tmp_path, install, capsys):
+    install(toy(GOOD, seeds=4))
+    assert command.main(["record", "toy"]) == 0
+    first = stored(tmp_path)["record"]
+    assert first["seeds"] == [2000, 2001, 2002, 2003]
+    command.main(["run", "toy", "--seed-offset", "2150"])
+    assert command.main(["record", "toy", "--before", "2020"]) == 0  # the record is younger
+    assert stored(tmp_path)["record"] == first
+    assert command.main(["record", "toy", "--before", "9999"]) == 0
+    kept = stored(tmp_path)
+    assert kept["record"]["seeds"] == [2200, 2201, 2202, 2203]
+    assert first in kept["history"]
+    assert "2 of 2 held" in systems.table(tmp_path, tmp_path)
+
+
+def test_values_of_other_settings_are_kept_but_say_nothing_about_power(tmp_path, install):
+    install(toy(GOOD, seeds=4))
+    command.main(["record", "toy"])
+    install(toy({**GOOD, "ours": [2.6, 3.4, 2.2, 3.8]}, seeds=4, revision=2))
+    command.main(["run", "toy", "--seed-offset", "2100"])
+    kept = stored(tmp_path)
+    assert kept["record"]["claim"]["revision"] == 2
+    assert kept["power"]["seen"] == 4
+    assert kept["history"][0]["values"] == GOOD
+    assert "1 of 1 held with other settings" in systems.table(tmp_path, tmp_path)
+
+
+def test_the_power_of_a_claim_is_printed_with_the_seeds_that_it_needs(tmp_path, install, capsys):
+    install(toy(GOOD, seeds=4))
+    assert command.main(["power", "toy"]) == 2
+    assert "first: python -m experiments run toy --seeds 10" in capsys.readouterr().err
+    command.main(["run", "toy"])
+    assert "power 1.000 with 4 seeds" in capsys.readouterr().out
+    assert command.main(["power", "toy"]) == 0
+    out = capsys.readouterr().out
+    assert "<- the claim's margin" in out
+    assert "0.95 needs 3 seeds" in out
+    install(toy(GOOD, seeds=2))
+    assert command.main(["power", "toy"]) == 1
+
+
+def test_a_system_holds_only_if_all_of_its_experiments_do(tmp_path, install):
+    for name, values in {"one": GOOD, "two": {**GOOD, "ours": [1.0] * 4}}.items():
+        install(toy(values, seeds=4))
+        command.main(["record", name])
+    text = systems.table(tmp_path, tmp_path)
+    line = next(line for line in text.splitlines() if line.startswith("| 3 |"))
+    assert "**fails**: 1 of 2 experiments<br>one holds" in line
+    assert "two **fails**" in line
+    assert '<img src="one.png"' in line
 
 
 @pytest.mark.parametrize(
@@ -99,12 +189,12 @@ def test_a_closed_pipe_is_no_error(monkeypatch, close_pipe):
     assert errors.closed  # so that the interpreter's own complaint at exit is not seen either
 
 
-def test_an_experiment_that_crashes_exits_2(tmp_path, monkeypatch, capsys):
+def test_an_experiment_that_crashes_exits_2(install, capsys):
     def crash(seeds, scale, say):
         raise RuntimeError("boom")
 
-    monkeypatch.setattr(finding, "load", lambda name: types.SimpleNamespace(CLAIM=CLAIM, run=crash))
-    assert command.main(["run", "toy", "--out", str(tmp_path)]) == 2
+    install(types.SimpleNamespace(CLAIM=CLAIM, run=crash))
+    assert command.main(["run", "toy"]) == 2
     assert "boom" in capsys.readouterr().err
 
 
@@ -116,6 +206,18 @@ def test_experiments_lie_in_families_beside_their_results():
     assert not {"_control", "systems", "arms"} & set(names)
 
 
+def test_the_power_that_is_stored_is_that_of_the_stored_values():
+    for path, kept in systems.read(finding.FOLDER):
+        claim, file = finding.load(path.stem).CLAIM, history.read(path)
+        seen = history.known_power(claim, file.runs, "small")
+        assert seen is not None
+        again = f"run: python -m experiments power {path.stem}"
+        assert (kept["power"]["n"], kept["power"]["seen"]) == (claim.seeds, seen.seen), again
+        assert kept["power"]["at_least"] == pytest.approx(seen.at_least, abs=1e-6), again
+        if file.record is not None and file.record["holds"]:
+            assert seen.at_least >= 0.95, f"{path.stem}: see python -m experiments power {path.stem}"
+
+
 def test_every_experiment_declares_its_claim():
     assert {"td3_bc", "iql", "rebrac", "cql", "edac"} <= set(finding.names())
     for name in finding.names():
@@ -124,13 +226,14 @@ def test_every_experiment_declares_its_claim():
         assert claim.baselines
         assert claim.paper.startswith("https://")
         assert claim.margin >= 0
+        assert claim.chosen, f"{name}: how was the number of seeds chosen?"
         assert set(claim.systems) <= {number for number, *_ in systems.SYSTEMS}
 
 
 def test_the_table_of_systems_lists_all_and_matches_the_committed_results():
     assert [number for number, *_ in systems.SYSTEMS] == list(range(1, 75))
     path = finding.FOLDER.parent / "SYSTEMS.md"
-    assert path.read_text() == systems.table(finding.FOLDER), "run: python -m experiments table"
+    assert path.read_text() == systems.table(finding.FOLDER, finding.FOLDER.parent), "run: python -m experiments table"
 
 
 def test_the_readme_quotes_the_kept_runs():

@@ -31,6 +31,8 @@ CLAIM = Claim(
     metric="log-likelihood per step under the target policy (nats)",
     systems=(17,),
     margin=1.0,
+    seeds=5,
+    chosen="seeds 100 to 104: over real data 1.82, sd 0.16; power 1.000",
 )
 LENGTH = 16
 UNIT = 10.0  # an action of 1 in the data set is a push of 10, so that none needs clipping

@@ -43,6 +43,8 @@ CLAIM = Claim(
     ablation="MeanFlow without adaptive weight, 1 step",
     metric="fraction of samples within 3 std of a mode",
     margin=0.1,
+    seeds=5,
+    chosen="seeds 300 to 304: over MeanFlow without adaptive weight, 1 step 0.419, sd 0.088; power 1.000",
 )
 STD, RADIUS, MODES = 0.08, 2.0, 8
 REACH = 3.0  # standard deviations

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -36,25 +37,37 @@ def paired_difference(method: Sequence[float], rival: Sequence[float]) -> tuple[
     return mean, mean - float(half), mean + float(half)
 
 
-def judge(claim: Claim, values: dict[str, Sequence[float]]) -> list[Difference]:
-    """The paired differences to every rival, and whether each clears the margin. NaN never holds."""
+def advantages(claim: Claim, values: Mapping[str, Sequence[float]]) -> dict[str, np.ndarray]:
+    """By rival ``[seeds]``: how much better the method is, in the metric's unit.
+
+    Raises:
+      UserError: an arm has no values.
+    """
     missing = [arm for arm in (claim.method, *claim.rivals) if arm not in values]
     if missing:
         raise UserError(f"the experiment returned no values for {', '.join(missing)}")
-    sign = 1.0 if claim.higher_is_better else -1.0
-    differences = []
-    for rival in claim.rivals:
-        mean, low, high = paired_difference(sign * np.asarray(values[claim.method]), sign * np.asarray(values[rival]))
-        differences.append(Difference(rival, mean, low, high, bool(low > claim.margin)))
-    return differences
+    sign, method = 1.0 if claim.higher_is_better else -1.0, np.asarray(values[claim.method], float)
+    return {rival: sign * (method - np.asarray(values[rival], float)) for rival in claim.rivals}
 
 
-def summary_line(name: str, claim: Claim, values: dict[str, Sequence[float]], differences: list[Difference]) -> str:
-    """The last line that a run prints; the difference shown is the one to the closest rival."""
+def judge(claim: Claim, values: Mapping[str, Sequence[float]]) -> list[Difference]:
+    """The paired differences to every rival, and whether each clears the margin. NaN never holds."""
+    found = []
+    for rival, points in advantages(claim, values).items():
+        mean, low, high = paired_difference(points, np.zeros_like(points))
+        found.append(Difference(rival, mean, low, high, bool(low > claim.margin)))
+    return found
+
+
+def summary_line(
+    name: str, claim: Claim, values: Mapping[str, Sequence[float]], differences: list[Difference], power: Any = None
+) -> str:
+    """The last line of a run; the difference shown is the one to the closest rival. ``power`` is a ``Power``."""
     verdict = "holds" if all(d.holds for d in differences) else "fails"
     closest = min(differences, key=lambda d: d.low)
     return (
         f"{name}: {verdict}  {claim.method} {np.mean(values[claim.method]):.4g}  "
         f"{closest.rival} {np.mean(values[closest.rival]):.4g}  "
         f"difference {closest.mean:.4g} [{closest.low:.4g}, {closest.high:.4g}]"
+        + ("" if power is None else f"  power {power.product:.3f} with {power.n} seeds")
     )

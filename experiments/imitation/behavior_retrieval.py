@@ -30,6 +30,8 @@ CLAIM = Claim(
     metric="success within 25 steps, two demonstrations",
     systems=(34,),
     margin=0.15,
+    seeds=5,
+    chosen="seeds 100 to 104: over demonstrations only 0.244, sd 0.033; power 0.996",
 )
 GOALS = 0.8 * jnp.array([[1.0, 1.0], [-1.0, 1.0], [-1.0, -1.0], [1.0, -1.0]])
 STEPS, SPEED, REACHED, NOISE, PER_KIND = 25, 0.1, 0.25, 0.3, 25

@@ -35,6 +35,8 @@ CLAIM = Claim(
     systems=(52,),
     higher_is_better=False,
     margin=0.25,
+    seeds=5,
+    chosen="seeds 200 to 204: over ERM 0.565, sd 0.04; power 1.000",
 )
 INPUTS, NOISE = 4, 0.6
 TRAINING, TESTS = (1.0, 2.0, 4.0, 8.0), (1.0, 8.0, 16.0, 32.0, 64.0)

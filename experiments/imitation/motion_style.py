@@ -42,6 +42,8 @@ CLAIM = Claim(
     systems=(52,),
     higher_is_better=False,
     margin=0.3,
+    seeds=5,
+    chosen="seeds 100 to 104: over plain 0.393, sd 0.0086; power 1.000",
 )
 SEEN, FRAMES, TIME_STEP = 8, 20, 0.4  # seconds
 HORIZON, NOISE = 2.4, 0.02  # seconds ahead that they look; standard deviation of the velocity, m/s

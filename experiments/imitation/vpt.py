@@ -34,6 +34,8 @@ CLAIM = Claim(
     metric="share of episodes that open the door",
     systems=(33,),
     margin=0.1,
+    seeds=5,
+    chosen="seeds 100 to 104: over entropy bonus instead 0.873, sd 0.019; power 1.000",
 )
 SIDE, STEPS, VIDEOS, LABELS = 11, 44, 400, 60
 CELLS, KEY, DOOR, START = SIDE * SIDE, 0, SIDE * SIDE - 1, SIDE * SIDE // 2

@@ -21,6 +21,8 @@ CLAIM = Claim(
     metric="true value of the policy, mean over three data sets",
     margin=0.02,
     systems=(9,),
+    seeds=5,
+    chosen="seeds 100 to 104: over A2PR without advantages 0.144, sd 0.0044; power 1.000",
 )
 ARMS = {
     "A2PR": "a2pr",

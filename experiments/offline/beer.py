@@ -32,6 +32,8 @@ CLAIM = Claim(
     metric="|effective rank - effective rank without penalty| (pendulum)",
     systems=(28,),
     higher_is_better=False,
+    seeds=12,
+    chosen="seeds 100 to 104: over bound fixed at 0.9 0.636, sd 0.51; power 0.979",
 )
 ARMS = {  # beta, and the bound on the cosine where it is not Bellman's
     "no penalty": (0.0, 2.0),

@@ -13,6 +13,8 @@ CLAIM = Claim(
     ablation="CQL without its penalty",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.1,
+    seeds=5,
+    chosen="seeds 100 to 104: over CQL without its penalty 0.432, sd 0.059; power 1.000",
 )
 RATES = {"actor_learning_rate": 3e-4, "temperature_learning_rate": 3e-4}  # the paper's 3e-5 wants a million updates
 CONFIG = (("n_samples", 4),)  # of each kind; fewer than the paper's 10, for two dimensions

@@ -36,6 +36,8 @@ CLAIM = Claim(
     metric="mean squared distance to the expert's action along its own episodes, over the last quarter of training",
     systems=(11,),
     higher_is_better=False,
+    seeds=8,
+    chosen="seeds 830 to 834: over labels as they are 0.0902, sd 0.034; power 1.000",
 )
 TIMES = np.array([[1.0, 0.5], [0.0, 1.0]])
 PUSH = np.array([0.125, 0.5])

@@ -16,6 +16,8 @@ CLAIM = Claim(
     ablation="SAC-2 (two critics, no diversity)",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.1,
+    seeds=12,
+    chosen="seeds 500 to 504: over SAC-2 (two critics, no diversity) 0.209, sd 0.058; power 1.000",
 )
 TEMPERATURE = {"temperature_learning_rate": 3e-3}  # tuned on seeds 0 to 4: alpha ends at 0.01 instead of 0.26
 ARMS = {

@@ -15,6 +15,8 @@ CLAIM = Claim(
     ablation="FQL without distillation",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.2,
+    seeds=5,
+    chosen="seeds 100 to 104: over FQL without distillation 0.628, sd 0.057; power 1.000",
 )
 ARMS = {
     "FQL": Arm("fql", {"alpha": 10.0}),

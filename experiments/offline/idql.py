@@ -14,6 +14,8 @@ CLAIM = Claim(
     ablation="IDQL with one sample",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.2,
+    seeds=5,
+    chosen="seeds 100 to 104: over BC 0.623, sd 0.027; power 1.000",
 )
 SMALL = (("actor_hidden", 32), ("blocks", 2), ("actor_dropout", 0.0), ("decay_steps", 0))
 HYPER = {"expectile": 0.9, "actor_learning_rate": 1e-3, "actor_average_rate": 0.005}  # for 6,000 updates

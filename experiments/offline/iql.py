@@ -14,6 +14,8 @@ CLAIM = Claim(
     ablation="IQL with inverse temperature 0",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.2,
+    seeds=5,
+    chosen="seeds 0 to 4: over IQL with inverse temperature 0 0.74, sd 0.027; power 1.000",
 )
 CONFIG = (("decay_steps", 0),)
 ARMS = {

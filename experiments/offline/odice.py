@@ -31,6 +31,8 @@ CLAIM = Claim(
     ablation="semi-gradient",
     metric="exact return / 10, mean of lambda 0.5 and 0.6 (slippery grid)",
     systems=(3,),
+    seeds=5,
+    chosen="seeds 100 to 104: over semi-gradient 0.692, sd 0.14; power 1.000",
 )
 GRADIENTS = {"orthogonal": "orthogonal", "semi-gradient": "semi", "true gradient": "true"}
 LAMBDAS = (0.5, 0.6, 0.7, 0.8)

@@ -22,6 +22,8 @@ CLAIM = Claim(
     metric="true value of the policy, mean over three data sets",
     margin=0.05,
     systems=(14,),
+    seeds=8,
+    chosen="seeds 100 to 104: over PRDC with beta 200 instead of 2 0.0668, sd 0.007; power 1.000",
 )
 ARMS = {
     "PRDC": ("prdc", 2.0),

@@ -13,6 +13,8 @@ CLAIM = Claim(
     ablation="ReBRAC without the actor penalty",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.2,
+    seeds=5,
+    chosen="seeds 0 to 4: over BC 0.694, sd 0.042; power 1.000",
 )
 ARMS = {
     "ReBRAC": Arm("rebrac", {"actor_bc_coef": 1.0, "critic_bc_coef": 0.01}),

@@ -14,6 +14,8 @@ CLAIM = Claim(
     ablation="SQL with alpha 100",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.1,
+    seeds=5,
+    chosen="seeds 100 to 104: over SQL with alpha 100 0.206, sd 0.034; power 0.999",
 )
 CONFIG = (("decay_steps", 0),)
 EXPONENTIAL = {"inverse_temperature": 10.0}

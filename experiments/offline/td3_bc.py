@@ -14,6 +14,8 @@ CLAIM = Claim(
     ablation="TD3+BC without its BC term",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.2,
+    seeds=5,
+    chosen="seeds 100 to 104: over TD3+BC without its BC term 0.797, sd 0.027; power 1.000",
 )
 ALPHA = 1.0  # the paper's 2.5 is for data of a partly trained policy; these actions are pure noise
 ARMS = {

@@ -14,6 +14,8 @@ CLAIM = Claim(
     ablation="XQL with temperature 100",
     metric="fraction of steps at the goal (pointnav)",
     margin=0.1,
+    seeds=5,
+    chosen="seeds 100 to 104: over XQL with temperature 100 0.321, sd 0.046; power 1.000",
 )
 CONFIG = (("decay_steps", 0),)
 ARMS = {

@@ -34,6 +34,8 @@ CLAIM = Claim(
     higher_is_better=False,
     margin=0.0,
     systems=(31,),
+    seeds=5,
+    chosen="seeds 100 to 104: over random search 2.12, sd 0.44; power 1.000",
 )
 SIZES = {"small": (8, 8, 3_000), "full": (64, 64, 30_000)}  # coefficients, coordinates of each, budget
 LOWEST, HIGHEST = -4.0, 4.0  # random search draws theta from here; all starts are 0

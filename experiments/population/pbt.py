@@ -30,6 +30,8 @@ CLAIM = Claim(
     metric="log10 of the squared distance to the noiseless actions, best member",
     higher_is_better=False,
     margin=0.0,
+    seeds=10,
+    chosen="seeds 100 to 104: over PBT without exploring 0.335, sd 0.16; power 1.000",
 )
 RANGES = {"learning_rate": "log:0.00001:0.1"}
 SIZES = {

@@ -49,6 +49,8 @@ CLAIM = Claim(
     metric="minus the mean distance to the goal (pointnav); NaN beyond a third of updates",
     margin=0.0,
     systems=(69,),
+    seeds=5,
+    chosen="seeds 890 to 894: over fewer settings 0.061, sd 0.016; power 1.000",
 )
 RANGES = {
     "bc_coef": "log:0.01:100",

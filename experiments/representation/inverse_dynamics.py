@@ -34,6 +34,8 @@ CLAIM = Claim(
     metric="R^2 of the state, linear probe",
     systems=(61,),
     margin=0.5,
+    seeds=5,
+    chosen="seeds 100 to 104: over cloning 0.659, sd 0.027; power 1.000",
 )
 STATE, NOISE, SEEN, LENGTH, LABELLED = 4, 12, 40, 10, 300
 SIZES = {"small": (400, 700, (128,), 8), "full": (4000, 20_000, (256, 256), 64)}  # demos, updates, hidden, features

@@ -29,6 +29,9 @@ CLAIM = Claim(
     metric="fraction of steps at the goal, interquartile mean over four tasks (pointmaze)",
     margin=0.02,
     systems=(1,),
+    seeds=8,
+    chosen="fails on seeds 500 to 507; no number of seeds helps",
+    note="on wide exploration data leaving the data is hardly punished, so keeping to them gains nothing",
 )
 SIZES = {  # hidden width, updates, batch size, D, samples when acting
     "small": (64, 2_000, 256, 32, 32),

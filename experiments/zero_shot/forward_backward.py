@@ -34,6 +34,8 @@ CLAIM = Claim(
     metric="relative error against the closed form",
     systems=(1,),
     higher_is_better=False,
+    seeds=5,
+    chosen="seeds 100 to 104: over D = 5, beyond D = 10 0.152, sd 0.021; power 1.000",
 )
 SIDE, GAMMA, ALLOWED, REWARDS = 5, 0.9, 0.01, 50
 RATE, ORTHONORMALITY = 0.02, 1.0

@@ -14,6 +14,10 @@ CLAIM = Claim(
     ablation="SF on random features",
     metric="fraction of steps at the goal, mean over four tasks (pointmaze)",
     margin=0.05,
+    systems=(1,),
+    seeds=5,
+    chosen="fails on seeds 100 to 104; no number of seeds helps",
+    note="the observation is the position, of which random features tell the four goals apart as well",
 )
 CONFIG = (("features", 32),)
 RATES = {"actor_learning_rate": 1e-3, "successor_learning_rate": 1e-3, "feature_learning_rate": 1e-3}
