@@ -36,9 +36,9 @@ def make(
     """The process as an environment; without arrays, a random one of ``states`` and ``actions`` drawn from ``seed``.
 
     An agent's action has one component in [-1, 1] for each of the ``A`` actions, and the largest one is taken (the
-    first of equals), so agents for continuous actions work as they are; ``spec.discrete`` says so. Observations are one-hot unless ``observations
-    [S, O]`` gives other features. ``initial [S]`` are the probabilities of the first state, uniform by default.
-    ``inner`` is the state's number, int32.
+    first of equals), so agents for continuous actions work as they are; ``spec.discrete`` says so. Observations are
+    one-hot unless ``observations [S, O]`` gives other features. ``initial [S]`` are the probabilities of the first
+    state, uniform by default. ``inner`` is the state's number, int32.
 
     Raises ``UserError`` where shapes do not fit or probabilities are negative or do not sum to 1.
     """
