@@ -1,22 +1,15 @@
 """Seeds x hyperparameters as one compiled program: settings, placement on the hardware, training, resume."""
 
 from jaxrl_reg.population import hosts, stopping
+from jaxrl_reg.population.checkpointing import Interrupted, Restored, restore
 from jaxrl_reg.population.evolution import Evolution, ancestry, evolve, exploit, explore
 from jaxrl_reg.population.grid import grid, setting_count, stack
 from jaxrl_reg.population.placement import Plan, megabytes, over_members
+from jaxrl_reg.population.programs import ALIVE, EVALUATION_CHUNK
 from jaxrl_reg.population.race import Round, race
+from jaxrl_reg.population.results import Progress, Result
 from jaxrl_reg.population.search import Range, draw, parse_range, sample
-from jaxrl_reg.population.sweep import (
-    ALIVE,
-    EVALUATION_CHUNK,
-    Interrupted,
-    Progress,
-    Restored,
-    Result,
-    outline,
-    restore,
-    sweep,
-)
+from jaxrl_reg.population.sweep import outline, sweep
 
 __all__ = [
     "ALIVE",

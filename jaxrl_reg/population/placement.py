@@ -7,8 +7,11 @@ An accelerator wants the opposite. Hence ``chunk``: how many members run side by
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import dataclasses
 import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -23,6 +26,7 @@ from jaxrl_reg.types import PyTree
 AXIS = "member"
 Device = Any  # jax.Device, which type checkers do not take for a class
 PLACEMENTS = ("auto", "map", "vmap")
+NO_LIMIT = sys.maxsize  # of memory, where nobody tells one
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,17 +156,45 @@ def choose(members: int, placement: str, chunk: int | None, devices: list[Device
 
 
 def memory_limit(device: Device) -> int:
-    """Bytes that one device may use: what the allocator reports, else this host's free memory shared by its devices."""
-    stats: dict[str, Any] = device.memory_stats() or {}
+    """Bytes that one device may use: what the allocator reports, else this host's memory shared by its devices.
+
+    ``NO_LIMIT`` where neither the device nor the operating system tells.
+    """
+    try:
+        stats: dict[str, Any] = device.memory_stats() or {}
+    except (NotImplementedError, jax.errors.JaxRuntimeError):  # a platform that keeps no account
+        stats = {}
     if "bytes_limit" in stats:
         return int(stats["bytes_limit"] - stats.get("bytes_in_use", 0))
-    free = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
-    try:  # page cache can be reclaimed, and is not counted as free above
-        with open("/proc/meminfo") as lines:
-            free = next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
-    except (OSError, StopIteration):
-        pass
-    return int(free) // jax.local_device_count()
+    memory = host_memory()
+    return NO_LIMIT if memory is None else memory // jax.local_device_count()
+
+
+def host_memory() -> int | None:
+    """Bytes of this host that are free or, where the system does not say what is free, all it has; None: not known."""
+    # Linux; counts page cache that can be reclaimed.
+    with contextlib.suppress(OSError, StopIteration), open("/proc/meminfo", encoding="utf-8") as lines:
+        return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("MemAvailable"))
+    for pages in ("SC_AVPHYS_PAGES", "SC_PHYS_PAGES"):  # macOS knows the second only, Windows neither
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            count = os.sysconf(pages) * os.sysconf("SC_PAGE_SIZE")
+            if count > 0:  # -1 is no answer
+                return count
+    return _windows_memory()
+
+
+def _windows_memory() -> int | None:
+    """Free physical memory as ``GlobalMemoryStatusEx`` tells it; None on other systems."""
+
+    class Status(ctypes.Structure):
+        _fields_ = [("length", ctypes.c_uint32), ("load", ctypes.c_uint32)]
+        _fields_ += [(name, ctypes.c_uint64) for name in ("total", "free", "a", "b", "c", "d", "e")]
+
+    status = Status(length=ctypes.sizeof(Status))
+    with contextlib.suppress(AttributeError, OSError):
+        if ctypes.windll.kernel32.GlobalMemoryStatusEx(ctypes.byref(status)):  # type: ignore[attr-defined]
+            return int(status.free)
+    return None
 
 
 def tree_bytes(tree: PyTree) -> int:

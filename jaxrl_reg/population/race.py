@@ -23,25 +23,25 @@ import numpy as np
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.population import hosts, stopping
 from jaxrl_reg.population import placement as placing
+from jaxrl_reg.population.checkpointing import (
+    Interrupted,
+    agreed,
+    identity_of,
+    refuse_another,
+    seed_numbers,
+    stop_flag,
+)
 from jaxrl_reg.population.grid import setting_count
-from jaxrl_reg.population.sweep import (
+from jaxrl_reg.population.programs import (
     ALIVE,
     EVALUATION_CHUNK,
-    Interrupted,
-    Result,
-    _agreed,
-    _compile,
-    _going_on,
-    _identity,
-    _numbers,
-    _Programs,
-    _same_sweep,
-    _smaller,
-    _stop_flag,
-    _warn,
-    _went_nan,
-    _with_evaluation,
+    Programs,
+    compile_programs,
+    going_on,
+    smaller_chunks,
+    with_evaluation,
 )
+from jaxrl_reg.population.results import Result, warn, went_nan
 from jaxrl_reg.types import PyTree, Run, as_float32
 
 BLOCKS = 8  # the population is cut into at least so many: what padding may waste when few are left
@@ -76,7 +76,7 @@ def race(
     resume: bool = False,
     on_plan: Callable[[placing.Plan], None] | None = None,
     on_round: Callable[[Round], None] | None = None,
-    on_note: Callable[[str], None] = _warn,
+    on_note: Callable[[str], None] = warn,
 ) -> Result:
     """``sweep`` with early stopping: the members that are trained get the numbers that ``sweep`` would give them.
 
@@ -101,7 +101,7 @@ def race(
       UserError: as ``sweep``, and for a metric that the run does not have.
       Interrupted: after Ctrl-C or SIGTERM, once the running round has ended and is saved.
     """
-    numbers = _numbers(seeds)
+    numbers = seed_numbers(seeds)
     hypers = as_float32(hypers)
     settings, total = setting_count(hypers), run.segments
     processes = jax.process_count()
@@ -124,13 +124,13 @@ def race(
     size = side_by_side * len(placed_on)
     evaluated = len(placed_on) * min(EVALUATION_CHUNK, max(1, math.ceil(count / len(placed_on) / BLOCKS)))
 
-    def compiled(chunk: int, evaluation_chunk: int) -> _Programs:
+    def for_blocks(chunk: int, evaluation_chunk: int) -> Programs:
         """For blocks of ``size`` and ``evaluated`` members, so many of each side by side."""
         block, examined = (block_of(np.arange(min(n, count)), n)[0] for n in (size, evaluated))
-        programs = _compile(dataclasses.replace(run, evaluate=None), block, data, chunk, placed_on, count)
-        return _with_evaluation(programs, run, examined, evaluation_chunk, placed_on)
+        programs = compile_programs(dataclasses.replace(run, evaluate=None), block, data, chunk, placed_on, count)
+        return with_evaluation(programs, run, examined, evaluation_chunk, placed_on)
 
-    programs = compiled(side_by_side, evaluated // len(placed_on))
+    programs = for_blocks(side_by_side, evaluated // len(placed_on))
     plan = dataclasses.replace(programs.plan, members=settings * numbers.size, devices=processes * len(placed_on))
     if on_plan is not None:
         on_plan(plan)
@@ -166,7 +166,7 @@ def race(
         order = dealt.swapaxes(0, 1).ravel()[: settings * numbers.size]
         return jax.tree.map(lambda leaf: leaf[order], hosts.fetch(states))
 
-    identity = _identity(run, numbers, hypers, score=score)
+    identity = identity_of(run, numbers, hypers, score=score)
     states, done, rounds = None, np.zeros(settings, int), 0
     history = {name: np.full((settings * numbers.size, total), np.nan, np.float32) for name in names}
     if resume and directory is not None:
@@ -196,8 +196,8 @@ def race(
             try:
                 return jax.block_until_ready(step())
             except jax.errors.JaxRuntimeError as error:
-                programs = compiled(*_smaller(programs, error, count, segment + 1))
-                on_note(_going_on(programs, segment + 1))
+                programs = for_blocks(*smaller_chunks(programs, error, count, segment + 1))
+                on_note(going_on(programs, segment + 1))
 
     def one_segment(chosen: np.ndarray, segment: int, found: dict[str, np.ndarray]) -> None:
         """Train and evaluate these members of this process; their metrics go into ``found``, ``[count]`` each."""
@@ -236,7 +236,7 @@ def race(
 
     described = stopping.features(hypers)
     saved = time.monotonic()
-    with _stop_flag() as stop:
+    with stop_flag() as stop:
         while True:
             scores = history[score].reshape(settings, -1, total).astype(float).mean(axis=1)
             scores = np.where((np.arange(total) < done[:, None]) & ~np.isfinite(scores), -np.inf, scores)
@@ -253,13 +253,13 @@ def race(
             dead = trained & (latest[ALIVE] == 0)
             for member in np.flatnonzero(dead):
                 if at[member] == 0 or history[ALIVE][member, at[member] - 1] > 0:
-                    on_note(_went_nan(member, at[member] + 1, numbers, hypers))
+                    on_note(went_nan(member, at[member] + 1, numbers, hypers))
             for name, values in latest.items():
                 if name != ALIVE:
                     values[dead] = np.nan
                 history[name][trained, at[trained]] = values[trained]
             now, rounds, done = time.monotonic(), rounds + 1, done + asked
-            due, stopping_now = _agreed(now - saved >= save_seconds, stop.is_set())
+            due, stopping_now = agreed(now - saved >= save_seconds, stop.is_set())
             if stopping_now or due:
                 save()
                 saved = now
@@ -292,7 +292,7 @@ def _restore(
     from jaxrl_reg.io import checkpoint
 
     def like(info: dict[str, Any]) -> PyTree:
-        _same_sweep(directory, identity, info)
+        refuse_another(directory, identity, info)
         rows = next(iter(history.values())).shape
         return states, [jax.ShapeDtypeStruct(rows, jnp.float32) for _ in info["metrics"]]
 

@@ -11,7 +11,7 @@ from jaxrl_reg.envs import Outcome, environment, time_limit
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.returns import evaluator
 from jaxrl_reg.loops.collect import COLLECT, DATASETS, collect, d4rl_style
-from jaxrl_reg.population.sweep import unless_failed
+from jaxrl_reg.population.programs import unless_failed
 from jaxrl_reg.types import Agent, Spec, as_float32
 
 ENVS, SEGMENTS, WARMUP, STEPS = 4, 4, 40, 160

@@ -214,7 +214,7 @@ def test_a_frozen_member_stays_frozen_after_a_resume(tmp_path):
 
 
 def test_infinities_from_the_start_are_no_failure():
-    from jaxrl_reg.population.sweep import unless_failed
+    from jaxrl_reg.population.programs import unless_failed
 
     before = {"bound": jnp.array([jnp.inf, 1.0]), "n": jnp.array(1)}
     state, alive = unless_failed(before, {"bound": jnp.array([jnp.inf, 2.0]), "n": jnp.array(2)}, jnp.float32(1))
@@ -226,7 +226,7 @@ def test_infinities_from_the_start_are_no_failure():
 @pytest.mark.parametrize("donated", [True, False])
 def test_out_of_memory_at_run_time_goes_on_with_smaller_chunks(monkeypatch, tmp_path, donated):
     module, notes, chunks = sys.modules["jaxrl_reg.population.sweep"], [], []
-    compile_, run, data = module._compile, make_run(), make_data()
+    compile_, run, data = module.compile_programs, make_run(), make_data()
 
     def compile_small(*args):
         programs = compile_(*args)
@@ -243,7 +243,7 @@ def test_out_of_memory_at_run_time_goes_on_with_smaller_chunks(monkeypatch, tmp_
 
     request = {"seeds": 8, "hypers": population.grid(Hyper()), "data": data, "placement": "vmap"}
     request |= {"devices": jax.devices()[:1], "directory": tmp_path, "save_seconds": 0}
-    monkeypatch.setattr(module, "_compile", compile_small)
+    monkeypatch.setattr(module, "compile_programs", compile_small)
     result = population.sweep(run, on_note=notes.append, **request)
     assert chunks == [8, 4, 2]
     assert [note.split(";")[0] for note in notes] == ["out of memory"] * 2
@@ -255,12 +255,12 @@ def test_out_of_memory_at_run_time_goes_on_with_smaller_chunks(monkeypatch, tmp_
 
 def test_other_errors_of_the_runtime_are_not_taken_for_memory(monkeypatch):
     module = sys.modules["jaxrl_reg.population.sweep"]
-    compile_ = module._compile
+    compile_ = module.compile_programs
 
     def train(*_):
         raise jax.errors.JaxRuntimeError("INTERNAL: something else")
 
-    monkeypatch.setattr(module, "_compile", lambda *args: dataclasses.replace(compile_(*args), train=train))
+    monkeypatch.setattr(module, "compile_programs", lambda *args: dataclasses.replace(compile_(*args), train=train))
     with pytest.raises(jax.errors.JaxRuntimeError, match="something else"):
         population.sweep(make_run(), seeds=2, hypers=population.grid(Hyper()), data=make_data())
 
