@@ -77,6 +77,7 @@ def identity_of(run: Run, numbers: np.ndarray, hypers: PyTree, **more: Any) -> d
 
 
 def refuse_another(directory: str | pathlib.Path, identity: dict[str, Any], info: dict[str, Any]) -> None:
+    """Raises ``UserError`` where the checkpoint that ``info`` comes with was not written by the sweep ``identity``."""
     for name, value in identity.items():
         if info.get(name) != value:
             raise UserError(
