@@ -46,6 +46,8 @@ def unless_failed(before: PyTree, after: PyTree, alive: jax.Array) -> tuple[PyTr
 
 @dataclasses.dataclass(frozen=True)
 class Programs:
+    """What was compiled for a population, and what it costs; ``evaluate`` is None for a run without evaluation."""
+
     init: Callable
     train: Callable
     evaluate: Callable | None
@@ -160,6 +162,7 @@ def smaller_chunks(programs: Programs, error: Exception, members: int, segment: 
 
 
 def going_on(programs: Programs, segment: int) -> str:
+    """What is noted when memory ran out and ``programs`` are the smaller ones."""
     return (
         f"out of memory; going on from segment {segment} with {programs.plan.chunk} members side by side in training, "
         f"{programs.evaluation_chunk} in evaluation"

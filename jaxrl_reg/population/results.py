@@ -95,8 +95,10 @@ def member_name(member: int, seeds: np.ndarray, hypers: Any) -> str:
 
 
 def went_nan(member: Any, segment: Any, seeds: np.ndarray, hypers: Any) -> str:
+    """What is noted when a member went NaN in a segment, counted from 1."""
     return f"{member_name(int(member), seeds, hypers)} went NaN in segment {segment} and is frozen before it"
 
 
 def warn(text: str) -> None:
+    """What becomes of a note where nobody asked for notes."""
     warnings.warn(text, stacklevel=3)
