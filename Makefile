@@ -1,4 +1,5 @@
-# make demo | test | install | lint | types | bench | experiments | notebooks      (PYTHON=python3.12 picks an interpreter)
+# make demo | test | test-floor | install | lint | types | bench | experiments | notebooks
+# (PYTHON=python3.12 picks an interpreter)
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -9,11 +10,12 @@ WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
 NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: help install demo full table table-full zero-shot-full test lint types format bench experiments systems notebooks constraints clean
+.PHONY: help install demo full table table-full zero-shot-full test test-floor lint types format bench experiments systems notebooks constraints clean
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes)"
 	@echo "make test         install, then run the test suite"
+	@echo "make test-floor   run a part of it on the lowest versions that are allowed, in an environment of its own"
 	@echo "make full         the job of the demo at the size of an accelerator"
 	@echo "make table        all offline agents on the same data (40 minutes on two cores); table-full: for accelerators"
 	@echo "make zero-shot-full  BREEZE, FB, VC-FB and MC-FB on four tasks of a walker: for accelerators"
@@ -61,6 +63,14 @@ zero-shot-full: install
 test: install
 	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
+# On Python 3.11 or 3.12: the lowest NumPy has no wheels for 3.13.
+FLOOR_TESTS := tests/losses tests/policies tests/agents/offline/test_golden_iql.py tests/population/test_sweep.py \
+	tests/envs/test_envs_planar.py tests/test_jobs.py
+test-floor:
+	@$(MAKE) --no-print-directory install VENV=.venv-floor CONSTRAINTS=constraints/floor.txt \
+		WHAT="--constraint constraints/floor.txt --editable '.[all]' pytest pytest-timeout pytest-xdist hypothesis"
+	.venv-floor/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(FLOOR_TESTS)
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -92,6 +102,9 @@ constraints: install
 		$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra logging --extra playground --upgrade \
 			--python-version 3.$$v --no-header --no-annotate --no-emit-index-url --no-emit-find-links; } \
 		> constraints/py3$$v.txt; done
+	{ echo "# The lowest set that a part of the tests runs against (make test-floor), on Python 3.11 and 3.12. Made by: make constraints"; \
+		$(BIN)/uv pip compile -q pyproject.toml --extra all --resolution lowest-direct --python-version 3.12 \
+		--no-header --no-annotate --no-emit-index-url --no-emit-find-links; } > constraints/floor.txt
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache build dist *.egg-info

@@ -13,6 +13,8 @@ import tomllib
 
 import pytest
 
+from jaxrl_reg import errors
+
 ROOT = pathlib.Path(__file__).parents[1]
 PACKAGE = ROOT / "jaxrl_reg"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -174,6 +176,56 @@ def test_every_package_that_is_imported_is_declared():
         )
         == []
     )
+
+
+def test_every_optional_package_belongs_to_the_extra_that_its_error_names():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    core = {re.match(r"[\w.-]+", line)[0] for line in project["dependencies"]}
+    for package, extra in errors.EXTRAS.items():
+        brought = {re.match(r"[\w-]+", line)[0].lower() for line in project["optional-dependencies"][extra]}
+        assert DISTRIBUTIONS.get(package, package).lower() in brought, package
+    late = {DISTRIBUTIONS.get(name, name) for name in (LATE | OPTIONAL) - {"tyro"}}
+    assert late - core == {DISTRIBUTIONS.get(name, name) for name in errors.EXTRAS}
+
+
+def unguarded(tree):
+    """Imports of optional packages inside functions that neither ``need`` them before nor catch an ImportError."""
+    found = []
+
+    def visit(node, function):
+        if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test):
+            return
+        if isinstance(node, ast.Try) and "ImportError" in ast.unparse(node):
+            return
+        modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+        modules += [node.module] if isinstance(node, ast.ImportFrom) and node.module else []
+        for package in {module.split(".")[0] for module in modules} & set(errors.EXTRAS):
+            calls = [call for call in ast.walk(function) if isinstance(call, ast.Call)] if function else []
+            needed = [a.value for c in calls if ast.unparse(c.func) == "need" for a in c.args if c.lineno < node.lineno]
+            if package not in needed:
+                found.append(f"line {node.lineno}: {package}")
+        for child in ast.iter_child_nodes(node):
+            visit(child, node if isinstance(node, ast.FunctionDef) else function)
+
+    visit(tree, None)
+    return found
+
+
+@pytest.mark.parametrize("path", MODULES, ids=IDS)
+def test_a_missing_optional_package_is_one_line(path):
+    assert unguarded(parsed(path)) == []
+
+
+def test_an_optional_package_without_its_line_is_seen():
+    assert unguarded(ast.parse("def f():\n    import brax.envs")) == ["line 2: brax"]
+    assert unguarded(ast.parse("def f():\n    need('brax')\n    import brax.envs")) == []
+
+
+@pytest.mark.parametrize(("package", "extra"), [("brax", "envs"), ("wandb", "logging")])
+def test_what_a_missing_package_is_called(package, extra, monkeypatch):
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(errors.UserError, match=rf"needs the package {package}; pip install 'jaxrl-reg\[{extra}\]'"):
+        errors.need("json", package)
 
 
 STAGES = """

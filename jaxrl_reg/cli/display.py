@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg import jobs
+from jaxrl_reg.errors import need
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +21,7 @@ class Display:
     """Lines, progress bars and a table of members on a terminal; lines only where the output is not one."""
 
     def __init__(self, console: Any = None) -> None:
+        need("rich")
         from rich.console import Console
         from rich.live import Live
         from rich.progress import BarColumn, Progress, TextColumn
@@ -47,6 +49,7 @@ class Display:
             self._screen.stop()
 
     def _render(self) -> Any:
+        need("rich")
         from rich.console import Group
         from rich.table import Table
 

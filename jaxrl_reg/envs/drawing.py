@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from jaxrl_reg.errors import need
 from jaxrl_reg.types import Scene
 
 CAPSULE, SPHERE, CYLINDER, BOX, ELLIPSOID = 3, 2, 5, 6, 4  # MuJoCo's numbers of shapes
@@ -74,6 +75,7 @@ def motion(
 
     ``targets [M, 3]`` are where the bodies without physics (MuJoCo's ``mocap``) are.
     """
+    need("mujoco")
     import mujoco
 
     poses = mujoco.MjData(model)  # pyright: ignore[reportAttributeAccessIssue]

@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.envs import core, drawing, mjcf, quiet
-from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.errors import UserError, need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
 
@@ -158,6 +158,7 @@ def simulator(name: str) -> tuple[Any, Callable[[Physics, Array], tuple[Physics,
     The reward of the ant is not taken from ``qpos`` but from the frame of its body, as Gymnasium does. MuJoCo leaves
     that frame, and the contacts, where the last stage of its integrator put them.
     """
+    need("mujoco")
     import mujoco  # imported on use: a second that other environments need not pay
 
     mjx = quiet.mjx()

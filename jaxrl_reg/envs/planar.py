@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.envs import core, drawing, quiet
-from jaxrl_reg.errors import unknown
+from jaxrl_reg.errors import need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
 TASKS = {
@@ -134,6 +134,7 @@ def make(name: str, task: str | None = None, episode_length: int = 250) -> Env:
     task = TASKS[name][0] if task is None else task
     if task not in TASKS[name]:
         raise unknown(f"planar/{name} task", task, TASKS[name])
+    need("mujoco")
     import mujoco  # imported on use: a second that other environments need not pay
 
     mjx = quiet.mjx()

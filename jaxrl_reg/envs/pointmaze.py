@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.envs import core, drawing, quiet
-from jaxrl_reg.errors import unknown
+from jaxrl_reg.errors import need, unknown
 from jaxrl_reg.types import Array, Env, EnvState, Scene, Spec
 
 TASKS = {
@@ -63,6 +63,7 @@ def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
     """
     if task not in TASKS:
         raise unknown("pointmaze task", task, TASKS)
+    need("mujoco")
     import mujoco  # imported on use: a second that other environments need not pay
 
     mjx = quiet.mjx()

@@ -7,6 +7,8 @@ import io
 import warnings
 from types import ModuleType
 
+from jaxrl_reg.errors import need
+
 NOISE = (
     "JAXopt is no longer maintained",
     "Brax System, piplines and environments",
@@ -20,6 +22,7 @@ def mjx() -> ModuleType:
     told = io.StringIO()
     try:
         with contextlib.redirect_stdout(told):
+            need("mujoco")
             from mujoco import mjx
     finally:  # also where the import fails, of which the lines may tell why
         for line in told.getvalue().splitlines():
@@ -40,6 +43,7 @@ def python():
 @contextlib.contextmanager
 def models():
     """Around the compilation of MuJoCo models; MuJoCo would also write a log file into the working directory."""
+    need("mujoco")
     import mujoco
 
     def warn(message):

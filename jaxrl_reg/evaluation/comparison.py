@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -82,6 +82,7 @@ def table(entries: Sequence[Entry]) -> pd.DataFrame:
     same number of seeds; seeds are resampled within each task. The rows of agent ``behaviour`` are the data's own mean
     scores. A run with a NaN has NaN. Best agents first, by their mean over tasks.
     """
+    need("pandas")
     import pandas as pd
 
     tasks = sorted({entry.task for entry in entries})
@@ -167,6 +168,7 @@ def cell(row: Any) -> str:
 
 def figure(frame: pd.DataFrame, theme: Theme | None = None) -> Any:
     """A panel per task: every agent's score with its interval, the data's own policy as a line."""
+    need("matplotlib")
     from matplotlib.figure import Figure
 
     from jaxrl_reg.evaluation import plots

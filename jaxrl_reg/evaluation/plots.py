@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxrl_reg.errors import need
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -223,6 +225,7 @@ def lineage(
 
 def encode(figure: Figure, kind: str = "png") -> bytes:
     """The figure as a ``png`` (opaque, 2x resolution) or ``svg`` (transparent, text as outlines) file."""
+    need("matplotlib")
     import matplotlib
 
     buffer = io.BytesIO()
@@ -241,6 +244,7 @@ def data_uri(figure: Figure) -> str:
 
 
 def _canvas(theme: Theme) -> tuple[Figure, Axes]:
+    need("matplotlib")
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6.0, 4.2), layout="constrained", facecolor=theme.background)
@@ -294,6 +298,7 @@ def _line(axes: Axes, curve: Curve, colour: Any, style: str) -> None:
 
 def _colours(count: int, ordered: bool, theme: Theme) -> list[Any]:
     if ordered and count > 1:
+        need("matplotlib")
         import matplotlib
 
         return list(matplotlib.colormaps["viridis"](np.linspace(*theme.ramp, count)))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from jaxrl_reg.errors import need
 from jaxrl_reg.types import Scene
 
 if TYPE_CHECKING:
@@ -17,6 +18,7 @@ FRAMES = 400  # at most; longer episodes skip evenly
 
 def templates() -> jinja2.Environment:
     """The pages of this package: what is put into them is escaped, and a name they lack is an error."""
+    need("jinja2")
     import jinja2
 
     return jinja2.Environment(

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.types import PyTree
 
 
@@ -51,6 +51,7 @@ def _from_host(leaves: dict[str, np.ndarray], like: PyTree) -> PyTree:
 
 
 def _manager(directory: str | pathlib.Path, create: bool):
+    need("orbax")
     import orbax.checkpoint as ocp
 
     path = pathlib.Path(directory).resolve()
@@ -74,6 +75,7 @@ def save(directory: str | pathlib.Path, step: int, tree: PyTree, info: dict[str,
     Raises:
       UserError: if the disk refuses; the previous checkpoint is untouched.
     """
+    need("orbax")
     import orbax.checkpoint as ocp
 
     try:
@@ -109,6 +111,7 @@ def restore(directory: str | pathlib.Path, like) -> tuple[int, PyTree, dict[str,
     Raises:
       UserError: if no checkpoint can be read although there are some, or one belongs to other settings.
     """
+    need("orbax")
     import orbax.checkpoint as ocp
 
     found = steps(directory)

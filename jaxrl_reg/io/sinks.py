@@ -10,7 +10,7 @@ import pathlib
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 
 # Columns that say which row this is; everything else in a row is a metric or a swept hyperparameter.
 IDENTITY = ("agent", "member", "seed", "setting", "segment", "update", "evaluation")
@@ -62,6 +62,7 @@ class ParquetSink:
             self._step = None
 
     def _flush(self) -> None:
+        need("pandas", "pyarrow")
         import pandas as pd
 
         frame = pd.DataFrame(list(self._rows.values()))
@@ -80,6 +81,7 @@ def read_parquet(path: str | pathlib.Path) -> Any:
     Raises:
       UserError: if it is missing or not a parquet file.
     """
+    need("pandas", "pyarrow")
     import pandas as pd
 
     path = pathlib.Path(path)

@@ -7,7 +7,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.jobs.collection import load_data
 from jaxrl_reg.jobs.files import load_config, read_json
 from jaxrl_reg.jobs.learners import (
@@ -109,6 +109,8 @@ def zeroshot(
     """
     import jax
     import numpy as np
+
+    need("pandas")
     import pandas as pd
 
     from jaxrl_reg import population

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.jobs.collection import collect, data_line, dataset_path, load_data, summarise
 from jaxrl_reg.jobs.files import create_run, default_directory, load_config, now, read_json, refuse_existing, write_json
 from jaxrl_reg.jobs.learners import (
@@ -76,6 +76,7 @@ def sweep(
       UserError: for a config that cannot be run, before anything is written.
       population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
     """
+    need("pandas")
     import pandas as pd
 
     from jaxrl_reg.evaluation import report as reporting

@@ -8,12 +8,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from jaxrl_reg.errors import need
 from jaxrl_reg.networks import mlp
 from jaxrl_reg.policies import Policy
 from jaxrl_reg.types import Array, Key, PyTree, Spec
 
 
 def _distribution(logits: Array) -> Any:  # Distrax types its arrays as NumPy's or JAX's
+    need("distrax")
     import distrax  # late: the import takes seconds and only discrete policies need it
 
     return distrax.Categorical(logits=logits)

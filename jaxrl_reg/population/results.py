@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import jax
 import numpy as np
 
+from jaxrl_reg.errors import need
 from jaxrl_reg.population import placement as placing
 from jaxrl_reg.population.programs import ALIVE
 from jaxrl_reg.types import PyTree
@@ -73,6 +74,7 @@ class Result:
     def frame(self) -> pd.DataFrame:
         """One row per member and segment that it trained: member, seed, setting, swept hyperparameters, segment,
         update, metrics."""
+        need("pandas")
         import pandas as pd
 
         shape = next(iter(self.metrics.values())).shape

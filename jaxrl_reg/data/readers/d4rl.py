@@ -20,7 +20,7 @@ import jax
 import numpy as np
 
 from jaxrl_reg.data.dataset import Source, from_arrays, validate
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.types import Dataset
 
 KEYS = {
@@ -138,6 +138,7 @@ def write(dataset: Dataset, path: str | os.PathLike[str], metadata: Mapping[str,
     ``metadata``: numbers and strings, stored as root attributes. Raises UserError if the data set breaks its own
     invariants (``data.validate``), so that no file is written that could not be read.
     """
+    need("h5py")
     import h5py
 
     path = Path(path)
@@ -185,6 +186,7 @@ def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _open(path: Path) -> Any:
+    need("h5py")
     import h5py
 
     if not path.is_file():

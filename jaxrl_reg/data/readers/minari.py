@@ -19,7 +19,7 @@ import jax
 import numpy as np
 
 from jaxrl_reg.data.dataset import Source, from_arrays, validate
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.types import Dataset
 
 
@@ -107,6 +107,7 @@ def write(dataset: Dataset, dataset_id: str, metadata: Mapping[str, Any] | None 
     Extras are not written. Raises UserError if the id is malformed or taken.
     """
     minari = _library()
+    need("gymnasium", "minari")
     import gymnasium
     from minari.data_collector import EpisodeBuffer
     from minari.storage.datasets_root_dir import get_dataset_path
@@ -204,6 +205,7 @@ def _transitions(path: str, episode: _Episode, keys: Sequence[str] | None) -> li
 
 
 def _from_directory(data: Path) -> tuple[_Info, Generator[_Episode, None, None]]:
+    need("h5py")
     import h5py
 
     path = data / "main_data.hdf5"

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from jaxrl_reg.envs import core, drawing, quiet
-from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.errors import UserError, need, unknown
 from jaxrl_reg.types import Env, Spec
 
 NAMES = (
@@ -46,6 +46,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
         raise unknown("Brax backend", backend, BACKENDS)
     quiet.mjx()  # which Brax imports
     with quiet.models(), quiet.python():
+        need("brax")
         import brax.envs
 
         try:
@@ -70,6 +71,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
             return _outcome(env.step(state.replace(metrics=dict(state.metrics), info=dict(state.info)), action))
 
     def render(states):
+        need("brax")
         from brax.io import html
 
         states = [state.pipeline_state for state in map(core.unwrap, states)]

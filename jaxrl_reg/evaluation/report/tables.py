@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxrl_reg.errors import need
 from jaxrl_reg.evaluation.report.analysis import Analysis, Group, pool
 from jaxrl_reg.evaluation.report.estimates import Estimate
 from jaxrl_reg.evaluation.report.words import decimals, missing, number, text_of
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 def table(analysis: Analysis) -> pd.DataFrame:
     """``table.csv``: one row per setting, best first, then the baseline and the data's own policy."""
+    need("pandas")
     import pandas as pd
 
     def spread(name: str, estimate: Estimate | None) -> dict[str, Any]:

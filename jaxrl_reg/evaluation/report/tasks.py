@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from jaxrl_reg.errors import need
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap, estimates, iqm_by_column
 from jaxrl_reg.evaluation.report.words import labelled
 
@@ -69,6 +70,7 @@ def served(frame: pd.DataFrame, swept: Sequence[str] = ()) -> list[Served]:
 
 def task_table(settings: Sequence[Served]) -> pd.DataFrame:
     """``zeroshot.csv``: one row per setting and task, ``all tasks`` last."""
+    need("pandas")
     import pandas as pd
 
     rows = []
