@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import importlib.util
 import pathlib
+import typing
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
@@ -107,6 +108,16 @@ def short_name(module: ModuleType) -> str:
 def settings(cls: type) -> list[tuple[str, Any, str]]:
     """``(name, default, help)`` of every field of a ``Config`` or ``Hyper``, in order."""
     return [(field.name, field.default, field.metadata.get("help", "")) for field in dataclasses.fields(cls)]
+
+
+def kinds(cls: type) -> dict[str, Any]:
+    """What every field of a ``Config`` may hold: its annotation, or the type of its default where that says nothing."""
+    fields = dataclasses.fields(cls)
+    try:
+        hints = typing.get_type_hints(cls)
+    except (NameError, TypeError):  # an annotation that only a type checker can read
+        hints = {}
+    return {field.name: hints.get(field.name, type(field.default)) for field in fields}
 
 
 def make(name: str, spec: Spec, **config: Any) -> Agent:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.jobs.settings import SweepConfig, seeds_of
+from jaxrl_reg.jobs.values import coerce, column, word
 
 if TYPE_CHECKING:
     from jaxrl_reg.loops.zero_shot import Labelled, Task
@@ -59,6 +60,7 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
         raise UserError(f"agent {name!r} learns from its own fresh experience and cannot be trained on a data set")
     static = {field: default for field, default, _ in agents.settings(module.Config)}
     traced = {field: default for field, default, _ in agents.settings(module.Hyper)}
+    kinds = agents.kinds(module.Config)
     fixed, start = {}, {}
     if "hidden" in static and config.hidden is not None:
         fixed["hidden"] = config.hidden
@@ -69,13 +71,15 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
             fixed[schedule] = config.updates
     for key, value in config.settings.items() if own else ():
         if key in traced:
-            start[key] = _coerce(key, 0.0, value)
+            start[key] = coerce(key, float, value)
         elif key in static:
-            fixed[key] = _coerce(key, static[key], value)
+            fixed[key] = coerce(key, kinds[key], value)
         else:
             raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *static])
     groups: dict[tuple[Any, ...], list[dict[str, Any]]] = {}
-    points = _points(name, config, traced, static) if own else [{}]
+    points = _points(name, config, traced, kinds) if own else [{}]
+    columns = {key: [point[key] for point in points] for key in points[0] if key in static}
+    cells = {key: dict(zip(values, column(values), strict=True)) for key, values in columns.items()}
     for point in points:
         groups.setdefault(tuple(point[key] for key in point if key in static), []).append(point)
     made: list[Learner] = []
@@ -86,7 +90,7 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
             [module.Hyper(**{**start, **{k: v for k, v in one.items() if k in traced}}) for one in members]
         )
         swept = {
-            key: tuple(_cell(one[key]) for one in members)
+            key: tuple(cells[key][one[key]] for one in members)
             if key in static
             else tuple(float(value) for value in getattr(hypers, key))
             for key in points[0]
@@ -100,7 +104,7 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
 
 
 def _points(
-    name: str, config: SweepConfig, traced: Mapping[str, Any], static: Mapping[str, Any]
+    name: str, config: SweepConfig, traced: Mapping[str, Any], kinds: Mapping[str, Any]
 ) -> list[dict[str, Any]]:
     """Every setting of the sweep as what it gives to everything that is swept: the grid times the drawn ones."""
     import itertools
@@ -108,8 +112,8 @@ def _points(
     from jaxrl_reg import population
 
     for key in (*config.grid, *config.sample):
-        if key not in traced and key not in static:
-            raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *static])
+        if key not in traced and key not in kinds:
+            raise unknown(f"hyperparameter or setting of {name}", key, [*traced, *kinds])
         if key in config.settings:
             raise UserError(f"{key!r} is both swept and fixed; keep one of the two")
         if key in config.grid and key in config.sample:
@@ -117,7 +121,7 @@ def _points(
 
     axes = {}
     for key, values in config.grid.items():
-        axes[key] = [_coerce(key, static.get(key, 0.0), value) for value in values]
+        axes[key] = [coerce(key, kinds.get(key, float), value) for value in values]
         if not axes[key]:
             raise UserError(f"{key!r} has no values to sweep; give at least one")
         if len(set(axes[key])) < len(axes[key]):
@@ -128,50 +132,13 @@ def _points(
     ranges = {}
     for key, text in config.sample.items():
         one = population.parse_range(key, text)
-        if key in static and one.kind != "choice":
+        if key in kinds and one.kind != "choice":
             raise UserError(f"{key!r} changes the program and cannot be drawn from a range; give values: {key}=A,B")
         if one.kind == "choice":
-            one = one._replace(values=tuple(_coerce(key, static.get(key, 0.0), value) for value in one.values))
+            one = one._replace(values=tuple(coerce(key, kinds.get(key, float), value) for value in one.values))
         ranges[key] = one
     drawn = population.draw(ranges, config.draws, design=config.design, seed=config.design_seed)
     return [{**point, **setting} for point in crossed for setting in drawn]
-
-
-def word(value: Any) -> str:
-    """A value as the command line takes it: ``0.1``, ``64x64``, ``gaussian``."""
-    if isinstance(value, tuple):
-        return "x".join(map(str, value))
-    return f"{value:g}" if isinstance(value, float) else str(value)
-
-
-def _cell(value: Any) -> float | str:
-    """A value in a column of the metrics: a number where it is one."""
-    number = isinstance(value, (int, float)) and not isinstance(value, bool)
-    return float(value) if number else word(value)
-
-
-def _coerce(name: str, default: Any, value: Any) -> Any:
-    """``value``, perhaps from a command line, as the kind of thing that ``default`` is."""
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "numbers such as 64,64 or 64x64"}
-    kind = type(default)
-    try:
-        if kind is bool:
-            return value if isinstance(value, bool) else {"true": True, "false": False}[str(value).lower()]
-        if kind is int:
-            if float(value) != int(float(value)):
-                raise ValueError
-            return int(float(value))
-        if kind is float:
-            return float(value)
-        if kind is tuple:
-            element = default[0] if default else 0
-            if isinstance(value, str) and isinstance(element, int):
-                value = value.replace("x", ",")  # in a list of values the comma is taken
-            items = value.split(",") if isinstance(value, str) else value
-            return tuple(_coerce(name, element, item) for item in items if item != "")
-    except (KeyError, ValueError, TypeError, OverflowError):
-        raise UserError(f"{name}={value!r} is not {kinds[kind]}") from None
-    return None if default is None and value in ("none", "None") else value
 
 
 def make_env(config: SweepConfig) -> Env:
