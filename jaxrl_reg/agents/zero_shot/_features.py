@@ -28,7 +28,8 @@ from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition
 
 DEVIATIONS = (
     "Each network is one MLP on all its inputs, without separate preprocessors, first layer LayerNorm and tanh. True "
-    "ends cut the sum of features. Covariances are inverted with a ridge. Without a task, act follows one fixed z."
+    "ends cut the sum of features. Covariances are inverted with a ridge. The features step first, not last. Gradients "
+    "are not clamped, unlike in the code that compares with FB. Without a task, act follows one fixed z."
 )
 RIDGE, BATCH_RIDGE = 1e-4, 1e-2  # in units of the mean eigenvalue; a batch may be smaller than D
 
@@ -58,11 +59,13 @@ class Hyper:
 
 class Features(NamedTuple):
     """How phi is learnt: ``init(key, hyper) -> state``; ``update(state, batch, hyper) -> (state, metrics)``;
-    ``phi(state, observation [..., O]) -> [..., D]``."""
+    ``phi(state, observation [..., O]) -> [..., D]``; ``goal(state, observation [O]) -> [D]``, the task of reaching a
+    state, of any length; None: its phi."""
 
     init: Callable[[Key, Any], PyTree]
     update: Callable[[PyTree, Transition, Any], tuple[PyTree, Metrics]]
     phi: Callable[[PyTree, Array], Array]
+    goal: Callable[[PyTree, Array], Array] | None = None
 
 
 class State(NamedTuple):
@@ -75,13 +78,19 @@ class State(NamedTuple):
 def fit(phi: Array, reward: Array) -> Array:
     """``z [D]`` that explains ``reward [N]`` by ``phi [N, D]`` best, in the least-squares sense, on the sphere."""
     with jax.default_matmul_precision("highest"):
-        return losses.project_sphere(solve(_covariance(phi, RIDGE), phi.T @ reward[:, None] / reward.shape[0])[:, 0])
+        return losses.project_sphere(best_explained(second_moment(phi), reward @ phi / reward.shape[0], RIDGE))
 
 
-def _covariance(phi: Array, ridge: float) -> Array:
-    second = phi.T @ phi / phi.shape[0]
-    scale = jnp.trace(second) / phi.shape[1]
-    return second + ridge * (scale + 1e-6) * jnp.eye(phi.shape[1])
+def second_moment(phi: Array) -> Array:
+    """``mean phi phi^T [D, D]`` of ``phi [N, D]``."""
+    return phi.T @ phi / phi.shape[0]
+
+
+def best_explained(second: Array, told: Array, ridge: float) -> Array:
+    """``second^-1 told [..., D]``: the tasks of rewards of which ``told`` is ``E r phi``; of a state alone, its phi."""
+    size = second.shape[0]
+    lifted = second + ridge * (jnp.trace(second) / size + 1e-6) * jnp.eye(size)
+    return solve(lifted, told.reshape(-1, size).T).T.reshape(told.shape)
 
 
 def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> Agent:
@@ -114,7 +123,7 @@ def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> 
         size = phi.shape[0]
         z = losses.project_sphere(jax.random.normal(normal_key, phi.shape))
         with jax.default_matmul_precision("highest"):
-            best_here = solve(_covariance(phi, BATCH_RIDGE), jax.random.permutation(row_key, phi).T).T
+            best_here = best_explained(second_moment(phi), jax.random.permutation(row_key, phi), BATCH_RIDGE)
         mixed = jax.random.uniform(mix_key, (size, 1)) < hyper.mix_ratio
         return jnp.where(mixed, losses.project_sphere(best_here), z)
 
@@ -163,6 +172,6 @@ def make(config: Config, spec: Spec, features: Features, sample: Any = None) -> 
         return fit(features.phi(state.features, observation), reward)
 
     def goal_z(state: State, goal: Array) -> Array:
-        return losses.project_sphere(features.phi(state.features, goal))
+        return losses.project_sphere((features.goal or features.phi)(state.features, goal))
 
     return Agent(init, update, act, sample, zero_shot=ZeroShot(infer_z, goal_z, serve))

@@ -111,3 +111,22 @@ def test_rewards_are_not_looked_at(module):
 
     paid = dataclasses.replace(rows, reward=rows.reward + 7)
     jax.tree.map(np.testing.assert_array_equal, update(rows), update(paid))
+
+
+def test_reaching_a_state_is_the_task_that_pays_there():
+    """z of a goal and z of the reward of that goal alone agree, also where features are not orthonormal."""
+    agent = sf_laplacian.make(sf_laplacian.Config(hidden=(16,), features=3), Spec(STEPS, 1))
+    hyper, places = as_float32(sf_laplacian.Hyper()), jnp.eye(STEPS)
+    state = jax.jit(agent.init)(jax.random.key(0), hyper)
+    network = networks.mlp((STEPS, 16, 3), layer_norm="first_tanh")
+    phi = np.asarray(network.apply(state.features.map.params, places), np.float64)
+    phi *= 3**0.5 / np.linalg.norm(phi, axis=1, keepdims=True)
+    second = phi.T @ phi / STEPS
+    assert np.abs(second - np.eye(3)).max() > 0.2
+    seen = state._replace(features=state.features._replace(second=jnp.asarray(second, jnp.float32)))
+    for goal in range(STEPS):
+        expected = np.linalg.solve(second, phi[goal])
+        expected *= 3**0.5 / np.linalg.norm(expected)
+        np.testing.assert_allclose(agent.zero_shot.goal_z(seen, places[goal]), expected, atol=5e-3)
+        task = agent.zero_shot.infer_z(seen, places, jnp.arange(STEPS) == goal)
+        np.testing.assert_allclose(task, expected, atol=5e-3)
