@@ -31,8 +31,11 @@ PAPER = Paper(
     authors="Hansen-Estruch, Kostrikov, Janner, Kuba, Levine",
     year=2023,
     url="https://arxiv.org/abs/2304.10573",
-    deviations="The denoising error is a mean over action dimensions, the released code's a sum; Adam does not mind. "
-    "Weight decay is off by default, as for its main results. Observations are not encoded before the residual blocks.",
+    deviations="The denoising error is a mean over action dimensions, the released code's a sum; Adam hardly minds. "
+    "The actor learns after value and critics, with the advantage from before them; in the released code before them. "
+    "The network sees the steps as 1 to T, not 0 to T - 1. Their embedding has 128 Fourier features and layers of 256 "
+    "and 128, the released one 64 and layers of 128 and 128. LayerNorm with epsilon 1e-5, not 1e-6. PyTorch-style "
+    "initialisation.",
 )
 KIND = "offline"
 
@@ -60,7 +63,7 @@ class Hyper:
     actor_learning_rate: float = setting(default=3e-4, help="AdamW step size of the actor, before decay")
     critic_learning_rate: float = setting(default=3e-4, help="Adam step size of the critics")
     value_learning_rate: float = setting(default=3e-4, help="Adam step size of the value")
-    weight_decay: float = setting(default=0.0, help="of AdamW, per unit of the learning rate")
+    weight_decay: float = setting(default=1e-4, help="of AdamW, per unit of the learning rate")
     discount: float = setting(default=0.99, help="gamma")
     tau: float = setting(default=0.005, help="step of the target critics towards the online ones")
     actor_average_rate: float = setting(default=0.001, help="step of the acting actor towards the trained one")
@@ -81,9 +84,8 @@ class State(NamedTuple):
 
 
 def make(config: Config, spec: Spec) -> Agent:
-    network = denoiser_resnet(
-        spec, config.actor_hidden, config.blocks, time_width=config.time_width, dropout=config.actor_dropout
-    )
+    options = {"time_width": config.time_width, "dropout": config.actor_dropout}
+    network = denoiser_resnet(spec, config.actor_hidden, config.blocks, time_scale=float(config.steps), **options)
     q = networks.q_network(spec, config.hidden, config.n_critics)
     v = networks.value_network(spec, config.hidden)
 
