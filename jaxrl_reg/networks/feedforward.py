@@ -15,7 +15,7 @@ from jaxrl_reg.networks.activations import activation as resolve
 from jaxrl_reg.networks.stacked import ensemble
 from jaxrl_reg.types import Array, Key, Network, PyTree, Spec
 
-LAYER_NORMS = ("none", "first_tanh", "every")
+LAYER_NORMS = ("none", "first_tanh", "every", "before")
 INITIALISATIONS = ("torch", "orthogonal")
 
 
@@ -96,7 +96,9 @@ class _MLP(nn.Module):
     def __call__(self, x: Array, deterministic: bool, features: bool):
         for layer, width in enumerate(self.widths[:-1]):
             x = nn.Dense(width, kernel_init=nn.initializers.zeros)(x)  # filled by mlp
-            if self.layer_norm == "first_tanh" and layer == 0:
+            if self.layer_norm == "before":
+                x = self.activation(nn.LayerNorm(epsilon=1e-5)(x))
+            elif self.layer_norm == "first_tanh" and layer == 0:
                 x = jnp.tanh(nn.LayerNorm(epsilon=1e-5)(x))
             else:
                 x = self.activation(x)
@@ -124,8 +126,9 @@ def mlp(
     Args:
         sizes: input width, hidden widths, output width.
         activation: after every hidden layer; a name in ``ACTIVATIONS`` or a function.
-        layer_norm: ``none``; ``every``: LayerNorm after each hidden activation (ReBRAC); ``first_tanh``: the first
-            hidden layer is ``tanh(LayerNorm(.))`` instead of the activation (the forward-backward family).
+        layer_norm: ``none``; ``every``: LayerNorm after each hidden activation (ReBRAC); ``before``: before each of
+            them (XQL); ``first_tanh``: the first hidden layer is ``tanh(LayerNorm(.))`` instead of the activation (the
+            forward-backward family). Epsilon is 1e-5.
         dropout: rate after each hidden layer, active only where ``apply`` is given a key.
         final_activation: on the output.
         init: ``torch``: kernels and biases uniform in +-1/sqrt(fan in), PyTorch's default, which the published numbers

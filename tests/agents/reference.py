@@ -50,19 +50,30 @@ def stack(trees):
     return jax.tree.map(lambda *leaves: np.stack(leaves), *trees)
 
 
-def forward(params, x):
-    """A ReLU perceptron with a linear output, LayerNorm after each activation if there is one; returns (y, inputs)."""
+def normalised(params, x):
+    """LayerNorm."""
+    x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
+    return x * params["scale"] + params["bias"]
+
+
+def forward(params, x, norm="every"):
+    """A ReLU perceptron with a linear output; returns (y, inputs).
+
+    LayerNorm, if there is any, after each activation, ``before`` each, or with ``first_tanh`` in the first layer, whose
+    activation then is tanh.
+    """
     layers = sum(name.startswith("Dense") for name in params)
     inputs = []
     for i in range(layers):
         inputs.append(x)
         x = x @ params[f"Dense_{i}"]["kernel"] + params[f"Dense_{i}"]["bias"]
         if i < layers - 1:
-            x = np.maximum(x, 0.0)
-            if f"LayerNorm_{i}" in params:
-                norm = params[f"LayerNorm_{i}"]
-                x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-5)
-                x = x * norm["scale"] + norm["bias"]
+            scaled = params.get(f"LayerNorm_{i}")
+            if scaled is not None and norm != "every":
+                x = normalised(scaled, x)
+            x = np.tanh(x) if norm == "first_tanh" and i == 0 else np.maximum(x, 0.0)
+            if scaled is not None and norm == "every":
+                x = normalised(scaled, x)
     return x, inputs
 
 

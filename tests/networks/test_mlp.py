@@ -40,13 +40,15 @@ def perturbed(params):
     return jax.tree.map(lambda leaf: (leaf + 0.3 * RNG.normal(size=leaf.shape)).astype(np.float32), params)
 
 
-@pytest.mark.parametrize("kind", ["none", "every", "first_tanh"])
+@pytest.mark.parametrize("kind", ["none", "every", "before", "first_tanh"])
 def test_mlp_equals_numpy(kind):
     network = networks.mlp((3, 8, 8, 2), layer_norm=kind, final_activation="tanh")
     params = perturbed(start(network))
     x = np.asarray(X, np.float64)
     for layer in range(2):
         x = dense(params[f"Dense_{layer}"], x)
+        if kind == "before":
+            x = layer_norm(params[f"LayerNorm_{layer}"], x)
         x = np.tanh(layer_norm(params["LayerNorm_0"], x)) if kind == "first_tanh" and layer == 0 else np.maximum(x, 0.0)
         if kind == "every":
             x = layer_norm(params[f"LayerNorm_{layer}"], x)

@@ -27,7 +27,8 @@ from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, T
 
 DEVIATIONS = (
     "The advantage in the actor's weight uses V as it was before this step's update, which saves a forward pass; the "
-    "released code uses V after it. PyTorch-style initialisation instead of orthogonal."
+    "released code uses V after it. PyTorch-style initialisation instead of orthogonal. LayerNorm with epsilon 1e-5, "
+    "not 1e-6."
 )
 
 
@@ -38,7 +39,7 @@ class Config:
     hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers")
     n_critics: int = setting(default=2, help="number of critics; their minimum is used")
     layer_norm: str = setting(
-        default="every", help="LayerNorm in the value, not in the critics: none, every or first_tanh"
+        default="before", help="LayerNorm in the value, not in the critics: none, every, before or first_tanh"
     )
     actor_dropout: float = setting(default=0.0, help="dropout in the actor; 0.1 for Kitchen and Adroit")
     max_weight: float = setting(default=100.0, help="largest weight of a row in the actor loss")

@@ -32,7 +32,7 @@ KIND = "offline"
 
 @dataclasses.dataclass(frozen=True)
 class Config(_in_sample.Config):
-    layer_norm: str = setting(default="none", help="LayerNorm in critics and value: none, every or first_tanh")
+    layer_norm: str = setting(default="none", help="LayerNorm in critics and value: none, every, before or first_tanh")
 
 
 @pytree

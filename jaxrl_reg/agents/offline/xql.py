@@ -29,7 +29,8 @@ PAPER = Paper(
     authors="Garg, Hejna, Geist, Ermon",
     year=2023,
     url="https://arxiv.org/abs/2301.02328",
-    deviations=f"{_in_sample.DEVIATIONS} Its options of noisy and random actions in the value's loss are left out.",
+    deviations=f"{_in_sample.DEVIATIONS} Its options of noisy and random actions in the value's loss are left out. "
+    "Batch size is a setting of the run; the released runs use 1,024.",
 )
 KIND = "offline"
 

@@ -69,7 +69,7 @@ def test_one_update(name):
     q = ref.q_values(ref.as64(before.target_critic), BATCH.observation, BATCH.action).min(0)
     assert "LayerNorm_0" in before.value.params
     assert "LayerNorm_0" not in before.critic.params
-    v = ref.forward(ref.as64(before.value.params), BATCH.observation)[0][:, 0]
+    v = ref.forward(ref.as64(before.value.params), BATCH.observation, "before")[0][:, 0]
     np.testing.assert_allclose(metrics["value_loss"], value_loss(q, v).mean(), rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(metrics["advantage"], (q - v).mean(), rtol=1e-4, atol=1e-6)
 
@@ -81,7 +81,7 @@ def test_one_update(name):
     log_prob = -(0.5 * (BATCH.action - mean) ** 2).sum(-1) - np.log(2 * np.pi)  # log standard deviation 0 at first
     np.testing.assert_allclose(metrics["actor_loss"], -(weight * log_prob).mean(), rtol=1e-5)
 
-    next_v = ref.forward(ref.as64(after.value.params), BATCH.next_observation)[0][:, 0]  # after the value's step
+    next_v = ref.forward(ref.as64(after.value.params), BATCH.next_observation, "before")[0][:, 0]  # after its step
     target = BATCH.reward + 0.99 * BATCH.discount * next_v
     errors = error_of(ref.q_values(ref.as64(before.critic.params), BATCH.observation, BATCH.action) - target)
     np.testing.assert_allclose(metrics["critic_loss"], errors.mean(-1).sum(), rtol=1e-5)
