@@ -27,7 +27,9 @@ PAPER = Paper(
     authors="Nair, Gupta, Dalal, Levine",
     year=2020,
     url="https://arxiv.org/abs/2006.09359",
-    deviations="Unnormalised weights with a cut, as in later implementations, instead of a softmax over the batch.",
+    deviations="Unnormalised weights with a cut, as in later implementations, instead of a softmax over the batch. The "
+    "mean is a tanh, so that it stays in the range of actions, and the log standard deviation lies in [-5, 2]; in CORL "
+    "the mean is free and the range [-20, 2]. lambda is 1/3, CORL's on MuJoCo; its default is 1.",
 )
 KIND = "offline"
 

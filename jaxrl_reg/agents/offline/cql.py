@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -32,7 +32,10 @@ PAPER = Paper(
     year=2020,
     url="https://arxiv.org/abs/2006.04779",
     deviations="CQL(H) with the importance-sampled estimate. No max-backup over several next actions and no initial "
-    "phase of cloning. The log-sum-exp is not divided by the number of samples, as in released code.",
+    "phase of cloning. The log-sum-exp is not divided by the number of samples, as in released code. The log standard "
+    "deviation comes from the network as it is; the released code scales and shifts it by two learnt numbers, which "
+    "begin at 1 and -1. The temperature's loss is -alpha (log pi + target), there with log alpha in front: the same "
+    "sign, so about the same steps of Adam. The policy's layers start orthogonal too, there as in PyTorch.",
 )
 KIND = "offline"
 
@@ -72,8 +75,9 @@ class State(NamedTuple):
 
 def make(config: Config, spec: Spec) -> Agent:
     target_entropy = -spec.action_dim if config.target_entropy is None else config.target_entropy
-    policy = gaussian.squashed(spec, config.hidden, init="orthogonal")
-    q = networks.q_network(spec, config.hidden, config.n_critics, init="orthogonal")
+    start: dict[str, Any] = {"init": "orthogonal", "final_scale": 0.01}
+    policy = gaussian.squashed(spec, config.hidden, log_std_range=(-20.0, 2.0), **start)
+    q = networks.q_network(spec, config.hidden, config.n_critics, **start)
     n = config.n_samples
 
     def init(key: Key, hyper: Hyper) -> State:

@@ -33,7 +33,9 @@ PAPER = Paper(
     year=2025,
     url="https://arxiv.org/abs/2502.02538",
     deviations="Time runs from 1 (noise) to 0 (data), so the velocity has the opposite sign. The time enters the flow "
-    "through a small network instead of as it is. PyTorch-style initialisation.",
+    "through a small network instead of as it is. The actors see the critics after their step, and the targets average "
+    "those; in the released code one step moves all, so both see the critics from before it. PyTorch-style "
+    "initialisation.",
 )
 KIND = "offline"
 AGGREGATES = {"mean": jnp.mean, "min": jnp.min}

@@ -37,7 +37,9 @@ PAPER = Paper(
     year=2023,
     url="https://arxiv.org/abs/2306.06569",
     deviations="Brute force on the device, or an inverted file, instead of a tree on the host. States are standardised "
-    f"in the distance by the agent, elsewhere by the data pipeline. {_td3.FIRST_STEP}",
+    "in the distance by the agent, elsewhere by the data pipeline. The loss is the mean squared distance of the "
+    "actions alone, as in the released code; in the paper it is the whole distance, with ``beta`` times that of the "
+    f"states, which here only chooses the row. ``beta`` is that of locomotion. {_td3.FIRST_STEP}",
 )
 KIND = "offline"
 NEIGHBOURS = ("exact", "approximate")

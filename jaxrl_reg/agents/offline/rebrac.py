@@ -27,8 +27,8 @@ PAPER = Paper(
     year=2023,
     url="https://arxiv.org/abs/2305.09836",
     deviations="The target actor averages the actor as it is after this step; the released code averages the one from "
-    "before it, a lag of one actor update. PyTorch-style initialisation of every layer. Batch size is a setting of the "
-    "run; the paper uses 1024.",
+    "before it, a lag of one actor update. PyTorch-style initialisation of every layer. LayerNorm with epsilon 1e-5, "
+    "not 1e-6. Batch size is a setting of the run; the paper uses 1024.",
 )
 KIND = "offline"
 
