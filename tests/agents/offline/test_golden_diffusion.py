@@ -57,8 +57,8 @@ def eps_network(params, x, t, observation):
 
 
 def resnet(params, x, t, observation):
-    """IDQL's: learned Fourier features, one residual block with LayerNorm."""
-    angle = 2 * np.pi * (t + 1)[:, None] / T * params["time"][0]["frequencies"]
+    """IDQL's: learned Fourier features of the step's number, one residual block with LayerNorm."""
+    angle = 2 * np.pi * (t + 1)[:, None] * params["time"][0]["frequencies"]
     time = perceptron(params["time"][0]["layers"], np.concatenate([np.cos(angle), np.sin(angle)], -1), mish)
     body = params["body"]
 
