@@ -33,10 +33,8 @@ from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition, ZeroShot, pytree, setting
 
 DEVIATIONS = (
-    "The mlp of F has LayerNorm and tanh in the first layer of its preprocessors and of its heads; the authors' code "
-    "has them in the preprocessors alone, the code of the comparison nowhere in F. A deterministic actor's noisy "
-    "action is clipped, without a straight-through gradient. Heads of F are 256 wide, as in the code that compares FB, "
-    "VC-FB, MC-FB and BREEZE, not 1024. Without a task, act follows one fixed z."
+    "A deterministic actor's noisy action is clipped, without a straight-through gradient. Heads of F are 256 wide, as "
+    "in the code that compares FB, VC-FB, MC-FB and BREEZE, not 1024. Without a task, act follows one fixed z."
 )
 BOUND = 1.0  # of every entry of a gradient, for F, B and the actor
 FIRST_PERIOD, RATE_FLOOR = 5, 0.1  # of warm restarts: updates, and the least rate as a fraction of the largest

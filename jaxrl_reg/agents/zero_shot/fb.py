@@ -18,12 +18,16 @@ from jaxrl_reg.types import Agent, Paper, Spec, pytree, setting
 
 __all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make", "mix_z", "sample_z"]
 
+DEVIATIONS = (
+    "F has LayerNorm and tanh in the first layer of its preprocessors and of its heads; the authors' code has them in "
+    f"the preprocessors alone, the code that compares FB with its kin nowhere in F. {_successor.DEVIATIONS}"
+)
 PAPER = Paper(
     title="Learning One Representation to Optimize All Rewards",
     authors="Touati, Ollivier",
     year=2021,
     url="https://arxiv.org/abs/2103.07945",
-    deviations=_successor.DEVIATIONS,
+    deviations=DEVIATIONS,
 )
 KIND = "offline"
 

@@ -23,7 +23,7 @@ PAPER = Paper(
     authors="Jeen, Bewley, Cullen",
     year=2024,
     url="https://arxiv.org/abs/2309.15178",
-    deviations=_successor.DEVIATIONS,
+    deviations=fb.DEVIATIONS,
 )
 KIND = "offline"
 
