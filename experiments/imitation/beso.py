@@ -5,8 +5,9 @@ Each demonstration passes above or below, with equal chance, at a height of abou
 time, carry them out and plan again. Goals in training are states later in the same demonstration.
 
 Goals asked for are scattered as those of the demonstrations are. A clone is deterministic, so for one goal its episodes
-are all the same, and for some goals it has learnt by heart which way a demonstration went: asked for the middle one
-only, on seeds 900 to 904 one clone of five passed the obstacle every time and the others never.
+are all the same, and of 300 demonstrations some clones have learnt by heart which way went to which goal: asked for the
+middle one, on seeds 900 to 904 one clone of five passed the obstacle every time and the others never, and scattered
+goals only made that rarer. There are 3,000 demonstrations now, too many to be learnt by heart in 2,500 updates.
 """
 
 from __future__ import annotations
@@ -37,11 +38,12 @@ CLAIM = Claim(
     higher_is_better=False,
     margin=0.25,
     seeds=5,
+    revision=2,
     chosen="seeds 890 to 894: over BESO, 1 step 0.42, sd 0.033; power 1.000",
 )
 GOALS = np.array([[2.0, 1.0], [2.0, 0.0], [2.0, -1.0]], np.float32)
 OBSTACLE, RADIUS, DETOUR = np.array([1.0, 0.0]), 0.4, 0.9
-STRIDE, EPISODE, DEMONSTRATIONS, CHUNK = 0.15, 30, 300, 10
+STRIDE, EPISODE, DEMONSTRATIONS, CHUNK = 0.15, 30, 3_000, 10
 SIZES = {"small": ((192, 192, 192), 2_500, 300), "full": ((512, 512, 512), 20_000, 1_005)}  # widths, updates, episodes
 SCATTER, PLACES = 0.03, 15  # standard deviation of a goal's place, and how many places of each are asked for
 STEPS, WEIGHTS = (1, 3, 5, 20), (0.0, 0.5, 1.0, 2.0)

@@ -167,7 +167,8 @@ def run(seeds, scale, say, out=None):
         draw(found, list(ARMS), SIZES[scale][1], out / "beer_training.png")
     ranks = found["effective rank"][..., -1]
     off = np.abs(ranks - ranks[list(ARMS).index("no penalty")])
-    return {arm: off[i].tolist() for i, arm in enumerate(ARMS) if arm != "no penalty"}
+    shown = {f"effective rank, {arm}": ranks[i].tolist() for i, arm in enumerate(ARMS)}
+    return {arm: off[i].tolist() for i, arm in enumerate(ARMS) if arm != "no penalty"} | shown
 
 
 def draw(found, order, updates, path):
