@@ -101,10 +101,19 @@ def verdict(stored: dict) -> str:
     record = stored["record"]
     if record is None:
         return "no record"
+    if _outdated(stored):
+        return f"{'held' if record['holds'] else '**failed**'} with other settings; to be recorded anew"
     closest = min(record["differences"], key=lambda d: d["low"])
     word = "holds" if record["holds"] else "**fails**"
     text = f"{word}: {closest['mean']:+.3g} [{closest['low']:.3g}, {closest['high']:.3g}] over {closest['rival']}"
     return text if record["holds"] else f"{text}{_reason(stored)}"
+
+
+def _outdated(stored: dict) -> bool:
+    """Whether arms, settings or metric have changed since the record."""
+    if stored["name"] not in finding.names():
+        return False
+    return finding.load(stored["name"]).CLAIM.revision != stored["record"]["claim"]["revision"]
 
 
 def _reason(stored: dict) -> str:

@@ -20,7 +20,7 @@ from experiments.harness.running import explained, run
 from experiments.harness.statistics import advantages
 from jaxrl_reg.errors import UserError
 
-SCALES = ("small", "full")
+SCALES = ("small", "hour", "full")  # of an experiment, where its module has no SCALES of its own: small and full
 SIZES = (3, 5, 8, 10, 15, 20, 30, 50)  # numbers of seeds in the table of powers
 
 
@@ -34,18 +34,18 @@ def parser() -> argparse.ArgumentParser:
     verb.add_argument(
         "--seed-offset", type=int, default=0, help="first seed (0); those below 10 are for choosing settings"
     )
-    verb.add_argument("--scale", choices=SCALES, default="small", help="small: minutes on 2 cores; full: accelerators")
+    _add_scale(verb)
     verb.add_argument("--out", type=pathlib.Path, help="folder for the JSON results and figures (beside the module)")
 
     verb = verbs.add_parser("record", help="run once on seeds never used before; the old record joins the history")
     _add_choice(verb)
     verb.add_argument("--before", metavar="DATE", help="only records older than DATE, e.g. 2026-11-28T20:00: to go on")
-    verb.add_argument("--scale", choices=SCALES, default="small")
+    _add_scale(verb)
     verb.add_argument("--background-nice", action="store_true", help="give way to everything else on this machine")
 
     verb = verbs.add_parser("power", help="seeds needed against margin, from the values of all runs so far")
     _add_choice(verb)
-    verb.add_argument("--scale", choices=SCALES, default="small")
+    _add_scale(verb)
 
     verbs.add_parser("list", help="the experiments and what they claim")
     verb = verbs.add_parser("table", help="write SYSTEMS.md from the results")
@@ -61,6 +61,19 @@ def _add_choice(verb: argparse.ArgumentParser) -> None:
     verb.add_argument("--all", action="store_true", help="every experiment")
 
 
+def _add_scale(verb: argparse.ArgumentParser) -> None:
+    help = "small: minutes on 2 cores; hour: about one there; full: accelerators (the experiment's first, mostly small)"
+    verb.add_argument("--scale", choices=SCALES, help=help)
+
+
+def _scale(name: str, asked: str | None) -> str:
+    """The scale of a run. Raises ``UserError`` if the experiment has no such size."""
+    known = getattr(finding.load(name), "SCALES", ("small", "full"))
+    if asked is not None and asked not in known:
+        raise UserError(f"{name} has no scale {asked}; it has {' and '.join(known)}")
+    return asked or known[0]
+
+
 def _chosen(options: argparse.Namespace) -> list[str]:
     names = finding.names() if options.all else options.names
     if not names:
@@ -70,31 +83,42 @@ def _chosen(options: argparse.Namespace) -> list[str]:
     return names
 
 
-def _run(options: argparse.Namespace) -> bool:
+def _affordable(options: argparse.Namespace) -> list[str]:
+    """The chosen experiments; of ``--all`` those that are over in minutes, the others only by name."""
     names = _chosen(options)
+    if options.all and options.scale is None:
+        long = [name for name in names if _scale(name, None) != "small"]
+        names = [name for name in names if name not in long]
+        if long:
+            print(f"no small scale, so only by name: {', '.join(long)}")
+    return names
+
+
+def _run(options: argparse.Namespace) -> bool:
+    names = _affordable(options)
     if options.seeds is not None and options.seeds < 2:
         raise UserError(f"--seeds {options.seeds}: an interval needs at least 2 seeds")
     held = []
     for name in names:
         count = options.seeds or finding.load(name).CLAIM.seeds
         seeds = range(options.seed_offset, options.seed_offset + count)
-        held.append(run(name, seeds, options.scale, options.out or finding.results(name)))
+        held.append(run(name, seeds, _scale(name, options.scale), options.out or finding.results(name)))
     return all(held)
 
 
 def _record(options: argparse.Namespace) -> bool:
     if options.background_nice:
         os.nice(19)
-    names = _chosen(options)
+    names = _affordable(options)
     if options.before is not None:
         names = [name for name in names if _recorded(name) < options.before]
         print(f"records before {options.before}: {', '.join(names) or 'none'}")
     if len(names) == 1:
         seeds = history.fresh(names[0], finding.load(names[0]).CLAIM.seeds)
         print(f"{names[0]}: seeds {seeds[0]} to {seeds[-1]}, never used before")
-        return run(names[0], seeds, options.scale, finding.results(names[0]), record=True)
+        return run(names[0], seeds, _scale(names[0], options.scale), finding.results(names[0]), record=True)
     # A process each: memory is given back, and one that crashes does not take the others along.
-    command = [sys.executable, "-m", "experiments", "record", "--scale", options.scale]
+    command = [sys.executable, "-m", "experiments", "record", *(["--scale", options.scale] if options.scale else [])]
     codes = {name: subprocess.run([*command, name], check=False).returncode for name in names}
     crashed = [name for name, code in codes.items() if code not in (0, 1)]
     if crashed:
@@ -113,8 +137,9 @@ def _power(options: argparse.Namespace) -> bool:
     for name in _chosen(options):
         claim, path = finding.load(name).CLAIM, finding.results(name) / f"{name}.json"
         file = history.read(path)
-        seeds, values = history.pooled(claim, file.runs, options.scale)
-        found = history.known_power(claim, file.runs, options.scale)
+        scale = _scale(name, options.scale)
+        seeds, values = history.pooled(claim, file.runs, scale)
+        found = history.known_power(claim, file.runs, scale)
         if found is None:
             raise UserError(f"{name}: no values yet; first: python -m experiments run {name} --seeds {history.PILOT}")
         print(f"{name}: {explained(found)}")

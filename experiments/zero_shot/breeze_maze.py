@@ -13,10 +13,9 @@ them, below the actor of FB, which may leave the data, and above VC-FB. What BRE
 
 import numpy as np
 
-from experiments.arms import Arm
 from experiments.harness import Claim
+from experiments.zero_shot import _kin, _tasks
 from experiments.zero_shot import _maze as maze
-from experiments.zero_shot import _tasks
 from jaxrl_reg.agents import breeze
 
 CLAIM = Claim(
@@ -40,31 +39,10 @@ SIZES = {  # hidden width, updates, batch size, D, samples when acting
 CHECKPOINTS = 2
 
 
-def arms(scale: str) -> dict[str, Arm]:
-    """Full: the agents' own settings, which are the papers'. Small: fewer updates, so larger steps."""
-    width, _, _, features, candidates = SIZES[scale]
-    size: tuple = (("features", features),)
-    diffusion: tuple = (("candidates", candidates), ("steps", 5), ("train_candidates", 1))
-    rates: dict[str, float] = {}
-    if scale == "small":
-        size += (("preprocessor", ()), ("backward_hidden", (width,)))
-        diffusion += (("representation", "mlp"), ("standardise", False), ("warm_restarts", False))
-        rates = dict.fromkeys(("representation_learning_rate", "actor_learning_rate", "value_learning_rate"), 1e-3)
-        rates |= {"actor_average_rate": 5e-3, "inverse_temperature": 10.0, "expectile": 0.9}
-    own = {name: rates[name] for name in rates if name in ("representation_learning_rate", "actor_learning_rate")}
-    return {
-        "BREEZE": Arm("breeze", rates, size + diffusion),
-        "BREEZE without weights": Arm("breeze", {**rates, "inverse_temperature": 0.0}, size + diffusion),
-        "FB": Arm("fb", own, size),
-        "VC-FB": Arm("vc_fb", own, size),
-        "MC-FB": Arm("mc_fb", own, size),
-    }
-
-
 def run(seeds, scale, say):
-    width, updates, batch_size, _, _ = SIZES[scale]
+    width, updates, batch_size, features, candidates = SIZES[scale]
     found = _tasks.train(
-        arms(scale),
+        _kin.arms(width, features, candidates, 1e-3 if scale == "small" else None),
         maze.explored(scale, say),
         seeds,
         say,

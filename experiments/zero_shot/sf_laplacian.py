@@ -1,4 +1,10 @@
-"""Successor features on the graph Laplacian against cloning, and against features that never learn."""
+"""Successor features on the graph Laplacian against cloning, and against features that never learn, behind a veil.
+
+In the maze as it is the claim fails (revision 1, seeds 100 to 104: 0.642 with the Laplacian, 0.648 with random
+features): the observation is the position, and random functions of it tell four corners apart as well as any. Here it
+is 64 random waves of the position, from which nobody sees which places are near each other. Random functions of those
+change as fast as the waves do; the Laplacian's change slowly along transitions, whatever the observation looks like.
+"""
 
 from experiments.arms import Arm
 from experiments.harness import Claim
@@ -6,18 +12,19 @@ from experiments.zero_shot import _maze as maze
 from jaxrl_reg.agents import sf_laplacian
 
 CLAIM = Claim(
-    statement="Trained on exploration without any reward, successor features on the data's Laplacian serve four tasks "
-    "given afterwards, far above cloning and above the same agent on random features",
+    statement="In a maze whose geometry the observation does not show, successor features on the data's Laplacian, "
+    "trained on exploration without any reward, serve four tasks given afterwards far better than cloning and than the "
+    "same agent on random features. Where the observation is the position itself, random features do as well",
     paper=sf_laplacian.PAPER.url,
     method="SF-LAP",
     baselines=("BC",),
     ablation="SF on random features",
-    metric="fraction of steps at the goal, mean over four tasks (pointmaze)",
+    metric="fraction of steps at the goal, mean over four tasks (pointmaze behind random waves)",
     margin=0.05,
     systems=(1,),
-    seeds=5,
-    chosen="fails on seeds 100 to 104; no number of seeds helps",
-    note="the observation is the position, of which random features tell the four goals apart as well",
+    seeds=8,
+    chosen="not known yet: no seeds have been run behind the veil",
+    revision=2,
 )
 CONFIG = (("features", 32),)
 RATES = {"actor_learning_rate": 1e-3, "successor_learning_rate": 1e-3, "feature_learning_rate": 1e-3}
@@ -30,4 +37,4 @@ ARMS = {
 
 
 def run(seeds, scale, say):
-    return maze.success(ARMS, seeds, scale, say, discount=0.95)
+    return maze.success(ARMS, seeds, scale, say, behind_veil=True, discount=0.95)
