@@ -234,7 +234,9 @@ class Agent(NamedTuple):
     the first step of one. ``zero_shot`` serves any reward after training without one. ``measure(state, batch, hyper,
     key) -> metrics`` is what would cost too much at every update: loops ask for it once per segment. ``kind`` says what
     it learns from: ``offline`` a data set, ``off_policy`` a replay, ``on_policy`` its latest trajectory; its module's
-    ``KIND``.
+    ``KIND``. ``cycle``, for an agent that does not do the same at every step: ``P`` functions like ``update``, of which
+    ``cycle[step % P]`` does at ``step`` what ``update`` does (to rounding) without a condition; a loop may run all of
+    them in a row as one body. Empty: ``update`` for every step.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -246,6 +248,7 @@ class Agent(NamedTuple):
     measure: Callable[[PyTree, Transition, PyTree, Key], Metrics] | None = None
     prepare: Callable[[Dataset], PyTree] | None = None
     kind: str = "offline"
+    cycle: tuple[Callable[[PyTree, Transition, PyTree, Key, Array], tuple[PyTree, Metrics]], ...] = ()
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

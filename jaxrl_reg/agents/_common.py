@@ -15,6 +15,7 @@ from jaxrl_reg.transforms import clamp_gradients
 from jaxrl_reg.types import Array, PyTree
 
 T = TypeVar("T")
+LONGEST_CYCLE = 4
 
 
 class Trainable(NamedTuple):
@@ -52,14 +53,32 @@ def step_along(gradients: PyTree, model: Trainable, optimiser: optax.GradientTra
     return Trainable(optax.apply_updates(model.params, updates), opt_state)
 
 
-def every(period: int, step: Array, new: Callable[[], T], old: T) -> T:
+def every(period: int, step: Array | int, new: Callable[[], T], old: T) -> T:
     """``new()`` at steps 0, ``period``, 2 ``period``, ...; ``old``, of the same structure, at the others.
 
-    ``step`` must not be batched: then this stays a real branch under ``vmap`` instead of computing both sides.
+    ``step`` must not be batched: then this stays a real branch under ``vmap`` instead of computing both sides. Where it
+    is a Python number there is no branch, see ``cycle``.
     """
     if period == 1:
         return new()
+    if isinstance(step, int):
+        return new() if step % period == 0 else old
     return jax.lax.cond(step % period == 0, new, lambda: old)
+
+
+def cycle(update: Callable[..., T], period: int) -> tuple[Callable[..., T], ...]:
+    """``Agent.cycle`` of an ``update`` that looks at its step in ``every(period, step, ...)`` alone.
+
+    On a GPU a condition costs a wait for the host and a copy of the state, so loops ask for the updates of a period in
+    a row. None for a period that is long: all of its updates are compiled.
+    """
+    if not 2 <= period <= LONGEST_CYCLE:
+        return ()
+
+    def at(phase: int) -> Callable[..., T]:
+        return lambda state, batch, hyper, key, step: update(state, batch, hyper, key, phase)
+
+    return tuple(at(phase) for phase in range(period))
 
 
 def cosine(learning_rate: Array | float, step: Array, total: int) -> Array | float:

@@ -153,7 +153,7 @@ def core(
         return q.apply(networks.members(critic_params, 1), observation, action)[0]  # the others are not even computed
 
     def actor(
-        state: State, critic: _common.Trainable, batch: Transition, hyper: Any, step: Array, pull: Puller | None
+        state: State, critic: _common.Trainable, batch: Transition, hyper: Any, step: Array | int, pull: Puller | None
     ) -> tuple[State, Metrics]:
         def actor_loss(params):
             action = actor_network.apply(params, batch.observation)
@@ -188,9 +188,11 @@ def make(
     """An agent from what pulls its actor. ``metrics`` names those in ``Pull.metrics``; ``options`` go to ``core``."""
     steps = core(config, spec, metrics=("bc_loss", *metrics), **options)
 
-    def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
+    def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array | int) -> tuple[State, Metrics]:
         critic, _, critic_metrics = steps.critics(state, batch, hyper, key)
         state, actor_metrics = steps.actor(state, critic, batch, hyper, step, pull)
         return state, {**critic_metrics, **actor_metrics}
 
-    return Agent(steps.init, update, steps.act, sample, measure=steps.measure)
+    return Agent(
+        steps.init, update, steps.act, sample, measure=steps.measure, cycle=_common.cycle(update, config.policy_freq)
+    )

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 
 from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.loops._means import averaged, updates_of
 from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Policy, PyTree, Run, Transition, policy_of
 
 # One stream of random numbers per purpose, so that a new consumer shifts no other.
@@ -54,7 +54,8 @@ def offline(
     Args:
       agent: three pure functions.
       batch_size: rows per update, drawn anew each time by ``sample``.
-      updates: total number of calls of ``agent.update``.
+      updates: total number of updates of the agent; where a segment holds whole cycles of it (``Agent.cycle``), a turn
+        of the loop is one cycle.
       segments: number of parts; metrics are averaged, and the agent evaluated, once per part.
       evaluate: ``fn(act, key) -> metrics``, such as ``evaluation.returns.evaluator(env, episodes)``.
       sample: ``fn(data, key, batch_size) -> batch``; by default as the agent asks (``Agent.sample``), else
@@ -68,6 +69,7 @@ def offline(
     """
     length = per_segment(updates, segments)
     draw = sample or agent.sample or uniform
+    updates_in_turn = updates_of(agent, length)
 
     def init(key: Key, hyper: PyTree) -> PyTree:
         return agent.init(jax.random.fold_in(key, INIT), hyper)
@@ -75,14 +77,16 @@ def offline(
     def train(state: PyTree, index: Array, key: Key, hyper: PyTree, data: Dataset) -> tuple[PyTree, Metrics]:
         key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), index) for use in (TRAIN, MEASURE))
 
-        def body(state, i):
-            sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
-            batch = draw(data, sample_key, batch_size)
-            # The step comes from the scan index: unbatched, so a delayed update stays a real branch under vmap.
-            return agent.update(state, batch, hyper, update_key, index * length + i)
+        def body(update):
+            def once(state, i):
+                sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
+                batch = draw(data, sample_key, batch_size)
+                # The step comes from the loop's index: unbatched, so a delayed update stays a real branch under vmap.
+                return update(state, batch, hyper, update_key, index * length + i)
 
-        state, metrics = jax.lax.scan(body, state, jnp.arange(length))
-        metrics = jax.tree.map(jnp.mean, metrics)
+            return once
+
+        state, metrics = averaged([body(update) for update in updates_in_turn], state, length)
         if agent.measure is not None:
             sample_key, measure_key = jax.random.split(measure_key)
             metrics |= agent.measure(state, draw(data, sample_key, batch_size), hyper, measure_key)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxrl_reg.data import buffers
 from jaxrl_reg.envs import vectorize
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.loops._means import pack, unpack, updates_of
 from jaxrl_reg.loops.offline import INIT, MEASURE, TRAIN, Evaluator, evaluate_agent
 from jaxrl_reg.loops.rollout import Extras, rollout, uniform_actions
 from jaxrl_reg.types import Agent, Array, Env, EnvState, Key, Metrics, PyTree, Run, Transition
@@ -69,7 +70,7 @@ def online(
       num_envs: environments side by side, ``E``.
       segments: number of equal parts; metrics are averaged, and the agent evaluated, once per part.
       unroll: steps of each environment per iteration.
-      updates: calls of ``agent.update`` per iteration.
+      updates: updates of the agent per iteration; whole cycles of it (``Agent.cycle``) are one turn of a loop each.
       batch_size: rows per update.
       warmup: environment steps with uniformly random actions and no updates, before the first iteration; rounded up to
         whole iterations.
@@ -101,6 +102,7 @@ def online(
         raise UserError(f"steps={steps} must be a multiple of segments*num_envs*unroll={segments * per_iteration}")
     on_policy = kind == "on_policy"
     updates, warmup = (1, 0) if on_policy else (updates, -(-warmup // per_iteration))
+    updates_in_turn = updates_of(agent, updates)
     iterations = steps // (segments * per_iteration)
     capacity = capacity or warmup * per_iteration + steps
     vector, uniform = vectorize(env, num_envs), uniform_actions(env.spec.action_dim)
@@ -117,7 +119,7 @@ def online(
     def train(state: OnlineState, index: Array, key: Key, hyper: PyTree, _: None = None) -> tuple[OnlineState, Metrics]:
         key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), index) for use in (TRAIN, MEASURE))
 
-        def iteration(i: Array, carry: tuple[OnlineState, Metrics]) -> tuple[OnlineState, Metrics]:
+        def iteration(i: Array, carry: tuple[OnlineState, Array]) -> tuple[OnlineState, Array]:
             state, totals = carry
             act_key, learn_key = jax.random.split(jax.random.fold_in(key, i))
             # From the loop's counter: unbatched, so a delayed update stays a real branch under vmap.
@@ -131,24 +133,27 @@ def online(
             env_state, rows = rollout(vector, act, state.env, act_key, unroll, extras)
             replay = None if on_policy else buffers.add(state.replay, rows)
 
-            def update(u: Array, carry: tuple[PyTree, Metrics]) -> tuple[PyTree, Metrics]:
+            def turn(number: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
                 agent_state, totals = carry
-                sample_key, update_key = jax.random.split(jax.random.fold_in(learn_key, u))
-                batch = rows if replay is None else buffers.sample(replay, sample_key, batch_size)
-                agent_state, metrics = agent.update(agent_state, batch, hyper, update_key, step + u)
-                return agent_state, jax.tree.map(jnp.add, totals, metrics)
+                for phase, update in enumerate(updates_in_turn):
+                    u = number * len(updates_in_turn) + phase
+                    sample_key, update_key = jax.random.split(jax.random.fold_in(learn_key, u))
+                    batch = rows if replay is None else buffers.sample(replay, sample_key, batch_size)
+                    agent_state, metrics = update(agent_state, batch, hyper, update_key, step + u)
+                    totals = totals + pack(metrics)
+                return agent_state, totals
 
             # A loop of no turns is how nothing is learned in the warm-up: a branch would copy the agent's state.
-            count = jnp.where(i < warmup, 0, updates)
-            agent_state, totals = jax.lax.fori_loop(0, count, update, (state.agent, totals))
+            count = jnp.where(i < warmup, 0, updates // len(updates_in_turn))
+            agent_state, totals = jax.lax.fori_loop(0, count, turn, (state.agent, totals))
             returns = track(state.ongoing, state.finished, rows)
             return OnlineState(agent_state, env_state, replay, *returns), totals
 
-        totals = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), metrics_of(state, key, hyper))
+        names = list(metrics_of(state, key, hyper))
         # The warm-up comes before the first segment's iterations, in the same loop: one compilation of the physics.
         begin = jnp.where(index == 0, 0, warmup)
-        state, totals = jax.lax.fori_loop(begin, warmup + iterations, iteration, (state, totals))
-        metrics = jax.tree.map(lambda total: total / (iterations * updates), totals)
+        state, totals = jax.lax.fori_loop(begin, warmup + iterations, iteration, (state, jnp.zeros(len(names))))
+        metrics = unpack(totals / (iterations * updates), names)
         if agent.measure is not None and not on_policy:
             sample_key, measure_key = jax.random.split(measure_key)
             batch = buffers.sample(state.replay, sample_key, batch_size)
@@ -156,7 +161,7 @@ def online(
         return state, {**metrics, "train/return": jnp.nanmean(state.finished)}
 
     def metrics_of(state: OnlineState, key: Key, hyper: PyTree) -> Metrics:
-        """The shapes of what ``agent.update`` reports."""
+        """The names and shapes of what ``agent.update`` reports."""
 
         def once(state):
             rows = rollout(vector, uniform, state.env, key, unroll)[1]

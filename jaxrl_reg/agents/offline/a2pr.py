@@ -82,7 +82,7 @@ def make(config: Config, spec: Spec) -> Agent:
             _common.trainable(vae.init(vae_key), adam(hyper.vae_learning_rate)),
         )
 
-    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
+    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array | int) -> tuple[State, Metrics]:
         smoothing_key, encode_key, generate_key = jax.random.split(key, 3)
         critic, (next_action, target), metrics = core.critics(state.td3, batch, hyper, smoothing_key)
         next_q = core.q.apply(critic.params, batch.next_observation, next_action)
@@ -122,11 +122,11 @@ def make(config: Config, spec: Spec) -> Agent:
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         return core.act(state.td3, observation, hyper, key, explore)
 
-    of_critics = core.measure
+    cycle, of_critics = _common.cycle(update, config.policy_freq), core.measure
     if of_critics is None:
-        return Agent(init, update, act)
+        return Agent(init, update, act, cycle=cycle)
 
     def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
         return of_critics(state.td3, batch, hyper, key)
 
-    return Agent(init, update, act, measure=measure)
+    return Agent(init, update, act, measure=measure, cycle=cycle)

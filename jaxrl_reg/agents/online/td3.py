@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from jaxrl_reg.agents import _td3
+from jaxrl_reg.agents import _common, _td3
 from jaxrl_reg.agents._td3 import State
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree
 
@@ -42,9 +42,10 @@ class Hyper(_td3.Hyper):
 def make(config: Config, spec: Spec) -> Agent:
     steps = _td3.core(config, spec)
 
-    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
+    def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array | int) -> tuple[State, Metrics]:
         critic, _, critic_metrics = steps.critics(state, batch, hyper, key)
         state, actor_metrics = steps.actor(state, critic, batch, hyper, step, pull=None)
         return state, {**critic_metrics, **actor_metrics}
 
-    return Agent(steps.init, update, steps.act, measure=steps.measure, kind=KIND)
+    cycle = _common.cycle(update, config.policy_freq)
+    return Agent(steps.init, update, steps.act, measure=steps.measure, kind=KIND, cycle=cycle)
