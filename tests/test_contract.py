@@ -100,6 +100,16 @@ MEMORY = [
 
 # name: (the check that must fail, words of its message, changes)
 BROKEN = {
+    "cycle that begins elsewhere": (
+        "cycle",
+        "one after the other",
+        [
+            (
+                "return Agent(init, update, act)",
+                "return Agent(init, update, act, cycle=tuple(lambda *a, i=i: update(*a[:4], i) for i in (1, 0)))",
+            )
+        ],
+    ),
     "no link to the paper": ("documented", "PAPER.url", [("https://example.org/td", "")]),
     "kind of another sort": ("documented", "pass kind=KIND", [('KIND = "offline"', 'KIND = "off_policy"')]),
     "no help": ("documented", "Hyper.noise has no help", [('"scale of exploration"', '""')]),

@@ -207,6 +207,29 @@ def members(subject: Subject) -> None:
         _compare(alone_metrics, metrics, index, f"metrics of {member.label}")
 
 
+@_check("vmap")
+def cycle(subject: Subject) -> None:
+    """An agent with ``Agent.cycle``: a segment of whole cycles ends where one update after the other does, to 1e-5."""
+    period = len(subject.agent.cycle)
+    if period == 0:
+        return
+    if period == 1:
+        raise Broken("Agent.cycle has one function; that is update itself, leave it empty")
+    count = period * max(1, subject.updates // period)
+    ends = {
+        label: subject.after(agent, count)
+        for label, agent in (("cycle", subject.agent), ("update", subject.agent._replace(cycle=())))
+    }
+    for path, expected in on_host(ends["update"]).items():
+        found = on_host(ends["cycle"])[path]
+        if not np.allclose(found, expected, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True):
+            gap = np.max(np.abs(found.astype(np.float64) - expected))
+            raise Broken(
+                f"{path} differs by {gap:.2g} between {count} updates in cycles and one after the other; "
+                f"cycle[i] is update at steps i, i + {period}, ..."
+            )
+
+
 def _compare(single: PyTree, members: dict[str, np.ndarray], index: int, label: str) -> None:
     for path, expected in on_host(single).items():
         found = members[path][index]

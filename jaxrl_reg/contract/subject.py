@@ -306,6 +306,12 @@ class Subject:
 
         return quick(counted)
 
+    def after(self, agent: Agent, updates: int) -> tuple[PyTree, Metrics]:
+        """State and metrics of one member after ``updates`` from the start, as ``agent`` makes them."""
+        run = loops.offline(agent, batch_size=BATCH, updates=updates, sample=self.sample)
+        state = self.start(self.key, self.hyper)
+        return quick(run.train)(state, jnp.int32(0), self.key, self.hyper, self.data)
+
     # The population: every lane a setting.
 
     @functools.cached_property

@@ -19,7 +19,8 @@ Body = Callable[[PyTree, Array], tuple[PyTree, Metrics]]
 
 def pack(metrics: Metrics) -> Array:
     """Metrics as one float32 vector ``[M]``, in the order of their names; one that is no scalar by its mean."""
-    return jnp.stack([jnp.mean(metrics[name], dtype=jnp.float32) for name in sorted(metrics)])
+    values = [jnp.mean(metrics[name], dtype=jnp.float32) for name in sorted(metrics)]
+    return jnp.stack(values) if values else jnp.zeros(0)
 
 
 def unpack(values: Array, names: Sequence[str]) -> Metrics:

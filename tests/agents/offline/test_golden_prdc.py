@@ -14,7 +14,7 @@ from jaxrl_reg.data import retrieval
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import as_float32
 from tests.agents import reference as ref
-from tests.agents import test_golden_td3_bc as td3_bc
+from tests.agents.offline import test_golden_td3_bc as td3_bc
 
 LR, TAU, BETA, N = 1e-2, 0.1, 0.7, 300
 RNG = np.random.default_rng(7)
