@@ -84,6 +84,11 @@ class Dataset:
     ``episode`` ``[N]`` int32 numbers the episodes; ``step`` ``[N]`` int32 counts within one; ``start`` and ``end`` are
     the first row of a row's episode and one past its last. ``score_random`` and ``score_expert`` are undiscounted
     returns measured in the data set's own environment; normalised score = 100 (return - random) / (expert - random).
+
+    ``cut`` ``[N]`` is 1 where an episode ends only because its recording does, so that its return is not the policy's;
+    None: nowhere. ``dropped_reward`` ``[N]`` is, at the end of an episode, the reward of the row after it that had no
+    successor and was left out, and NaN elsewhere; None: nowhere. ``rewarded`` False: the rewards are not known, and are
+    0. ``discrete``: of an action only the largest number counts. ``notes`` say in words what reading did to the data.
     """
 
     observation: Array
@@ -101,7 +106,12 @@ class Dataset:
     score_random: Array
     score_expert: Array
     extras: dict[str, Array] = dataclasses.field(default_factory=dict)  # e.g. physics states, [N, ...]
+    cut: Array | None = None
+    dropped_reward: Array | None = None
     name: str = dataclasses.field(default="", metadata={"static": True})
+    rewarded: bool = dataclasses.field(default=True, metadata={"static": True})
+    discrete: bool = dataclasses.field(default=False, metadata={"static": True})
+    notes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     @property
     def size(self) -> int:
@@ -110,7 +120,7 @@ class Dataset:
 
     @property
     def spec(self) -> Spec:
-        return Spec(self.observation.shape[-1], self.action.shape[-1])
+        return Spec(self.observation.shape[-1], self.action.shape[-1], discrete=self.discrete)
 
 
 @pytree

@@ -1,20 +1,15 @@
 """Data sets on the device: reading and writing, cutting, normalising, sampling; replay buffers for online agents."""
 
 from jaxrl_reg.data import buffers, curation, retrieval
-from jaxrl_reg.data.dataset import (
+from jaxrl_reg.data.dataset import from_arrays, from_transitions, validate
+from jaxrl_reg.data.episodes import (
+    Behaviour,
     add_returns_to_go,
-    concatenate,
+    behaviour,
     episode_returns,
-    first_episodes,
-    from_arrays,
-    from_transitions,
-    head,
     normalised,
     normalised_score,
-    subset,
     summary,
-    top_fraction,
-    validate,
 )
 from jaxrl_reg.data.files import load, metadata, names, save
 from jaxrl_reg.data.fingerprint import fingerprint
@@ -25,6 +20,7 @@ from jaxrl_reg.data.normalisation import (
     normalize_rewards,
     scale_rewards,
 )
+from jaxrl_reg.data.pieces import concatenate, first_episodes, head, limited, subset, top_fraction
 from jaxrl_reg.data.samplers import (
     Sampler,
     around,
@@ -44,10 +40,12 @@ from jaxrl_reg.data.samplers import (
 )
 
 __all__ = [
+    "Behaviour",
     "Normalizer",
     "Sampler",
     "add_returns_to_go",
     "around",
+    "behaviour",
     "buffers",
     "chunks",
     "concatenate",
@@ -61,6 +59,7 @@ __all__ = [
     "future",
     "head",
     "hindsight",
+    "limited",
     "load",
     "metadata",
     "mixture",

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.data import retrieval
-from jaxrl_reg.data.dataset import subset
+from jaxrl_reg.data.pieces import subset
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Array, Dataset
 

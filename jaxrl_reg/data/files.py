@@ -3,39 +3,61 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxrl_reg.data.pieces import limited
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Dataset
 
 SUFFIXES = {".hdf5": "d4rl", ".h5": "d4rl", ".npz": "ogbench"}
-PREFIXES = ("minari", "ogbench", "exorl")
+PREFIXES = ("minari", "ogbench", "exorl", "d4rl")
 
 
-def load(spec: str | os.PathLike[str], directory: str | os.PathLike[str] = "datasets", **options: Any) -> Dataset:
+def load(
+    spec: str | os.PathLike[str],
+    directory: str | os.PathLike[str] = "datasets",
+    *,
+    max_episode_steps: int | None = None,
+    time_limit: int | None = None,
+    **options: Any,
+) -> Dataset:
     """A data set from ``spec``, which is one of:
 
-    - a file: ``.hdf5`` or ``.h5`` (D4RL's layout, and ours), ``.npz`` (OGBench);
+    - a file: ``.hdf5`` or ``.h5`` (D4RL's layout, and ours), ``.npz`` (OGBench's, or D4RL's where it has ``timeouts``);
     - a directory: a Minari data set, or ExORL episodes;
-    - ``minari:<id or path>``, ``ogbench:<path>``, ``exorl:<directory>``;
-    - a bare name such as ``hopper-medium``: a file or folder of that name in ``directory``, else in the current one.
+    - ``minari:<id or path>``, ``ogbench:<path>``, ``exorl:<directory>``, ``d4rl:<path>``;
+    - a name such as ``hopper-medium`` or ``brax-hopper-spring/medium``: a file or folder of that name in ``directory``,
+      else in the current one, with or without its suffix.
 
-    ``options`` go to the reader in :mod:`jaxrl_reg.data.readers`: all take ``name``, ``action_low`` and
-    ``action_high``. Raises UserError in one line if there is no such data set or if it is damaged.
+    ``max_episode_steps`` ends longer episodes there, by a time-out; ``time_limit`` is the environment's own, taken only
+    for files that do not say where their time-outs are. ``options`` go to the reader in :mod:`jaxrl_reg.data.readers`:
+    all take ``name``, ``action_low``, ``action_high``, ``clip_actions`` and ``actions``. ``Dataset.notes`` says in
+    words what was done. Raises UserError in one line if there is no such data set or if it is damaged.
     """
     text = os.fspath(spec)
     prefix, colon, rest = text.partition(":")
     if colon and prefix in PREFIXES:
-        return _reader(prefix).read(rest, **options)
-    path = Path(text)
-    if path.name == text:
-        path = _find(text, Path(directory))
-    if not path.exists():
-        raise UserError(f"{path}: no such file or directory")
-    return _reader(_format(path)).read(path, **options)
+        path, kind = rest, prefix
+    else:
+        path = Path(text) if Path(text).is_absolute() else _find(text, Path(directory))
+        if not path.exists():
+            raise UserError(f"{path}: no such file or directory")
+        kind = _format(path)
+    reader = _reader(kind).read
+    known = inspect.signature(reader).parameters
+    limits = {"max_episode_steps": max_episode_steps, "time_limit": time_limit}
+    given = {**options, **{key: value for key, value in limits.items() if key in known}}
+    if options.get("observation_keys") is None:
+        given.pop("observation_keys", None)
+    for option in given:
+        if option not in known:
+            raise UserError(f"{path}: there is no {option} to choose in this format ({kind})")
+    dataset = reader(path, **given)
+    return dataset if max_episode_steps is None else limited(dataset, max_episode_steps)
 
 
 def save(dataset: Dataset, path: str | os.PathLike[str], metadata: Mapping[str, Any] | None = None) -> None:
@@ -78,11 +100,15 @@ def _find(name: str, directory: Path) -> Path:
     for suffix in ("", *SUFFIXES):
         if (path := directory / f"{name}{suffix}").exists():
             return path
-    if Path(name).exists() or Path(name).suffix in SUFFIXES:
+    for suffix in ("", *SUFFIXES):
+        if (path := Path(f"{name}{suffix}")).exists():
+            return path
+    if Path(name).suffix in SUFFIXES:
         return Path(name)
-    known = names(directory)
+    parent = directory / Path(name).parent
+    known = [str(Path(name).parent / one) for one in names(parent)] if Path(name).name != name else names(directory)
     if not known:
-        raise UserError(f"unknown data set {name!r}: {directory}/ holds no data sets; give a path, or directory=...")
+        raise UserError(f"unknown data set {name!r}: {parent}/ holds no data sets; give a path, or directory=...")
     message = str(unknown("data set", name, known))
     if "known:" not in message:
         shown = ", ".join(known[:20]) + (", ..." if len(known) > 20 else "")
@@ -97,7 +123,21 @@ def _format(path: Path) -> str:
         raise UserError(f"{path}: neither a Minari data set (data/metadata.json) nor ExORL episodes (*_0_1000.npz)")
     if path.suffix not in SUFFIXES:
         raise UserError(f"{path}: unknown format {path.suffix!r}; known: {', '.join(SUFFIXES)}")
-    return SUFFIXES[path.suffix]
+    return _archive_format(path) if path.suffix == ".npz" else SUFFIXES[path.suffix]
+
+
+def _archive_format(path: Path) -> str:
+    """Whose ``terminals`` an archive has: D4RL's (ends of the task) or OGBench's (ends of trajectories)."""
+    with _reader("npz").opened_npz(path) as archive:
+        found = set(archive.files)
+    if "timeouts" in found:
+        return "d4rl"
+    if "rewards" in found and not found & {"masks", "valids"}:
+        raise UserError(
+            f"{path}: has rewards, but neither timeouts nor masks, so terminals may be ends of the task (D4RL) or of "
+            f"trajectories (OGBench); say which: d4rl:{path} or ogbench:{path}"
+        )
+    return "ogbench"
 
 
 def _directory_format(path: Path) -> str | None:

@@ -8,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.data.dataset import episode_returns, return_rank
+from jaxrl_reg.data.episodes import episode_returns, return_rank
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Dataset, pytree
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from jaxrl_reg import data
-from jaxrl_reg.data.dataset import Source
+from jaxrl_reg.data.columns import Source
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Dataset, Transition
 

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import math
 import os
@@ -78,7 +79,15 @@ def test_reference_scores_only_for_d4rls_own_names():
     assert d4rl.reference_scores("walker2d-full-replay-v2") == (1.629008, 4592.3)
     assert d4rl.reference_scores("halfcheetah_medium_expert-v2") == (-280.178953, 12135.0)
     assert d4rl.reference_scores("antmaze-large-diverse-v2") == (0.0, 1.0)
-    for name in ("hopper", "brax-hopper-medium", "hopper-medium", "maze2d-umaze-dense-v1", "hopper-medium-v2-mine"):
+    assert d4rl.reference_scores("maze2d-umaze-dense-v1") == (68.537689, 193.66285642381482)
+    assert d4rl.reference_scores("maze2d-large-sparse-v1") == d4rl.reference_scores("maze2d-large-v1") == (6.7, 273.99)
+    assert d4rl.reference_scores("maze2d-open-dense") == (11.17817, 27.166538620695782)
+    assert d4rl.reference_scores("Ant_maze_u-maze_noisy_multistart_False_multigoal_False_sparse_fixed") == (0.0, 1.0)
+    for task in ("hopper", "bullet-hopper", "maze2d-umaze", "maze2d-umaze-dense", "bullet-maze2d-open", "flow-ring"):
+        begin = (f"{task}-v1", f"{task}-[", f"{task}(")
+        scores = next(scores for pattern, scores in d4rl.REFERENCE_SCORES.items() if pattern.startswith(begin))
+        assert d4rl.scored_task(*scores) == task
+    for name in ("hopper", "brax-hopper-medium", "hopper-medium", "maze2d-eval-umaze-v1", "hopper-medium-v2-mine"):
         assert all(math.isnan(score) for score in d4rl.reference_scores(name))
 
 
@@ -192,7 +201,9 @@ def test_ogbench_alignment(tmp_path, ogbench_arrays):
     np.testing.assert_allclose(found.action[:, 0], [0.0, 0.1, 0.2, 0.4, 0.5])
     np.testing.assert_array_equal(found.last, [0, 0, 1, 0, 1])
     np.testing.assert_array_equal(found.discount, np.ones(5))  # the end of a trajectory is no termination
+    np.testing.assert_allclose(found.next_action[:, 0], [0.1, 0.2, 0.3, 0.5, 0.6])  # of the last rows as well
     np.testing.assert_array_equal(found.reward, np.zeros(5))
+    assert not found.rewarded
     np.testing.assert_array_equal(found.extras["qpos"][:, 0], [0, 1, 2, 4, 5])
     np.testing.assert_array_equal(found.end, [3, 3, 3, 5, 5])
 
@@ -209,7 +220,9 @@ def test_ogbench_loader_dictionaries_and_masks(tmp_path, ogbench_arrays):
         "next_observations": ogbench_arrays["observations"][1:][keep[:-1]],
         "terminals": np.array([0, 0, 1, 0, 1]),
     }
-    assert_same(data.load(saved(tmp_path, regular)), raw)
+    found = data.load(saved(tmp_path, regular))
+    np.testing.assert_allclose(found.next_action[:, 0], [0.1, 0.2, 0.2, 0.5, 0.5])  # without its last rows' actions
+    assert_same(dataclasses.replace(found, next_action=raw.next_action), raw)
     unfinished = {key: value[:6] for key, value in ogbench_arrays.items()}  # its last state has no successor
     np.testing.assert_array_equal(data.load(saved(tmp_path, unfinished)).observation[:, 0], [0, 1, 2, 4])
     masks = {**ogbench_arrays, "rewards": np.arange(7.0), "masks": np.array([1, 0, 1, 1, 1, 0, 1])}
@@ -436,3 +449,191 @@ def test_load_by_name(dataset, tmp_path, exorl_directory, monkeypatch):
     refused(lambda: data.load(tmp_path / "notes.txt"), "unknown format '.txt'; known: .hdf5, .h5, .npz")
     monkeypatch.chdir(tmp_path)
     assert_same(data.load("hopper-medium.hdf5"), dataset)
+
+
+# --- read for what they are ---------------------------------------------------------------------------------------
+
+
+def limits(lengths, terminated):
+    """Flags of episodes of these lengths: ``terminals`` where ``terminated``, else ``timeouts``; and their rows."""
+    ends = np.cumsum(lengths) - 1
+    rows = np.arange(ends[-1] + 1)
+    return np.isin(rows, ends[np.array(terminated)]), np.isin(rows, ends[~np.array(terminated)]), len(rows)
+
+
+def test_an_archive_of_d4rls_dictionary_is_read_as_d4rls_file(tmp_path, d4rl_file, columns):
+    arrays = {d4rl.KEYS[key]: value for key, value in columns.items() if key != "next_observation"}
+    arrays["infos/qpos"], arrays["metadata/iteration"] = np.arange(50.0).reshape(10, 5), np.array(3)
+    path = saved(tmp_path, arrays, "hopper_medium-v2.npz")
+    assert_same(data.load(path, extras=["qpos"]), data.load(d4rl_file(), extras=["qpos"]))
+    assert data.summary(data.load(path))["terminated"] == 1
+    del arrays["timeouts"]  # as ``qlearning_dataset`` returns it
+    path = saved(tmp_path, arrays, "ambiguous.npz")
+    refused(lambda: data.load(path), "rewards", "neither timeouts nor masks", f"d4rl:{path}", f"ogbench:{path}")
+    refused(lambda: data.load(f"d4rl:{path}"), "missing key 'timeouts'", "--max-episode-steps N")
+    assert data.load(f"d4rl:{path}", time_limit=5).size == 8
+    assert data.load(f"ogbench:{path}").rewarded
+
+
+def test_time_outs_that_a_file_lacks(tmp_path, d4rl_file, columns):
+    old = d4rl_file("x.hdf5", drop=["timeouts"])
+    known = data.load(old, time_limit=5)
+    assert known.notes == (
+        "it has no timeouts: episodes that do not terminate end after 5 steps, the environment's time limit",
+    )
+    np.testing.assert_array_equal(known.observation[:, 0], [0, 1, 2, 3, 4, 5, 6, 7])
+    assert "as asked" in data.load(old, time_limit=5, max_episode_steps=2).notes[0]
+    # Where next observations are known, they tell: rows 8 and 9 do not lead to the next row.
+    told = data.load(d4rl_file("x.hdf5", drop=["timeouts"], next_observations=columns["next_observation"]))
+    np.testing.assert_array_equal(told.last, [0, 0, 0, 1, 0, 0, 0, 0, 1, 1])
+    assert "where next_observations break off (1 times)" in told.notes[0]
+    shuffled = d4rl_file("x.hdf5", drop=["timeouts"], next_observations=columns["observation"] + 0.5)
+    refused(lambda: data.load(shuffled), "missing key 'timeouts'", "--max-episode-steps N")
+    assert "at 7 of 7 steps" in data.load(shuffled, time_limit=5).notes[1]
+    refused(lambda: data.load(old, max_episode_steps=0), "at least 1 step")
+    dones = d4rl_file("x.hdf5", drop=["terminals"], dones=columns["terminated"])
+    refused(lambda: data.load(dones), "missing key 'terminals'", "'dones' does not tell the ends of the task")
+
+
+def test_max_episode_steps_ends_what_is_longer(d4rl_file, columns):
+    path = d4rl_file(next_observations=columns["next_observation"])
+    short = data.load(path, max_episode_steps=2)
+    np.testing.assert_array_equal(short.last, [0, 1, 0, 1, 0, 1, 0, 1, 1, 1])
+    np.testing.assert_array_equal(short.discount, [1, 1, 1, 0, 1, 1, 1, 1, 1, 1])
+    np.testing.assert_array_equal(short.next_action, data.load(path).next_action)  # the actions taken are known
+    assert short.notes == ("2 episodes of more than 2 steps are ended there by a time-out",)
+    assert data.load(path, max_episode_steps=5).notes == ()
+    data.validate(short)
+
+
+def test_whole_episodes_count_whatever_reading_dropped(tmp_path):
+    terminals, timeouts, rows = limits([5, 30] * 3, [True, False] * 3)
+    path = tmp_path / "x.hdf5"
+    rng = np.random.default_rng(0)
+    with h5py.File(path, "w") as file:
+        file["observations"], file["actions"] = rng.normal(size=(rows, 2)), rng.uniform(-1, 1, (rows, 1))
+        file["rewards"], file["terminals"], file["timeouts"] = np.ones(rows), terminals, timeouts
+        action = file["actions"][()].astype(np.float32)
+    read = data.load(path)
+    assert read.size == rows - 3
+    np.testing.assert_array_equal(data.episode_returns(read), [5, 30] * 3)
+    score = data.behaviour(read, limit=30)
+    assert (score.returns.mean(), score.episodes, score.cut, score.notes) == (17.5, 6, 0, ())
+    # The action at a time-out's last observation is in the row that was dropped.
+    np.testing.assert_array_equal(read.next_action[np.flatnonzero(read.dropped_reward == 1)], action[timeouts])
+    np.testing.assert_array_equal(read.next_action[4], action[4])  # of a termination, its own
+    again = tmp_path / "again.hdf5"
+    data.save(data.head(read, 60), again)
+    assert_same(data.load(again), data.head(read, 60))
+    with h5py.File(path, "a") as file:
+        file["timeouts"][...] = False  # what is left is one episode per termination, far too long
+    too_long = data.behaviour(data.load(path), limit=30)
+    np.testing.assert_array_equal(too_long.returns, [5, 30, 30, 30])
+    assert "2 of 4 episodes are longer than the 30 steps" in too_long.notes[0]
+    assert "--max-episode-steps 30" in too_long.notes[0]
+
+
+def test_cuts_of_a_recording_and_other_limits_are_not_the_policys(tmp_path, dataset):
+    step = np.arange(12) % 4
+    flat = {"observation": np.arange(12.0)[:, None], "action": np.zeros((12, 1)), "reward": np.ones(12)}
+    flat["next_observation"] = flat["observation"] + 1
+    read = data.from_arrays(**flat, terminated=step == 9, truncated=(step == 3) & (np.arange(12) < 8), name="x")
+    np.testing.assert_array_equal(np.flatnonzero(read.cut), [11])  # nothing says that the last episode had ended
+    assert data.behaviour(read, limit=9).cut == 1
+    assert (
+        "2 of 3 episodes time out after at most 4 steps, where the environment allows 9"
+        in (data.behaviour(read, limit=9).notes[0])
+    )
+    assert data.behaviour(read, limit=4).cut == 0  # it lasted as long as it could
+    assert data.behaviour(data.head(read, 3)).notes == (
+        "no episode ends but with its recording: the returns are of parts of episodes",
+    )
+    data.save(read, tmp_path / "x.hdf5")
+    assert_same(data.load(tmp_path / "x.hdf5"), read)
+    with h5py.File(tmp_path / "x.hdf5", "a") as file:  # as we wrote it before cuts were kept
+        del file.attrs["ends"], file["cut"]
+    old = data.load(tmp_path / "x.hdf5")
+    assert data.behaviour(old, limit=4).cut == 0
+    assert data.behaviour(old, limit=9).cut == 0  # all are, so that all count, and a note says so
+    assert data.behaviour(data.concatenate([read, read]), limit=9).cut == 2
+
+
+def test_rewards_that_a_file_lacks_are_not_known(tmp_path, ogbench_arrays):
+    read = data.load(saved(tmp_path, ogbench_arrays))
+    assert data.behaviour(read).returns.size == 0
+    data.save(read, tmp_path / "x.hdf5")
+    assert not data.load(tmp_path / "x.hdf5").rewarded
+    assert not data.head(read, 3).rewarded
+    paid = data.load(saved(tmp_path, {**ogbench_arrays, "rewards": np.ones((7, 1)), "masks": np.ones(7)}))
+    refused(lambda: data.concatenate([read, paid]), "only one has known rewards")
+
+
+def test_whole_numbers_are_the_actions_of_a_discrete_task(d4rl_file, tmp_path):
+    number = np.array([0, 2, 1, 0, 2, 2, 1, 0, 0, 1])
+    wanted = 2.0 * np.eye(3)[number] - 1.0
+    for actions in (number, number[:, None], np.eye(3, dtype=np.int8)[number], number.astype(np.uint8)):
+        read = data.load(d4rl_file(actions=actions))
+        np.testing.assert_array_equal(read.action, wanted[:8])
+        assert read.discrete
+        assert "integer actions 0 to 2, of a discrete task" in read.notes[0]
+    assert data.load(d4rl_file(actions=number % 2 > 0)).action.shape == (8, 2)
+    assert data.load(d4rl_file(actions=number), actions=5).action.shape == (8, 5)
+    data.save(read, tmp_path / "coded.hdf5")
+    assert data.load(tmp_path / "coded.hdf5").discrete
+    refused(lambda: data.load(d4rl_file(actions=number), actions=2), "actions row 1 is the integer 2", "0 to 1")
+    refused(lambda: data.load(d4rl_file(actions=number - 1)), "actions row 0 is the integer -1", "--action-low")
+    refused(lambda: data.load(d4rl_file(actions=np.stack([number] * 2, 1))), "holds integers in 2 columns")
+    refused(lambda: data.load(d4rl_file(actions=number[:, None] * 1.0)), "whole numbers only, 0 to 2", "discrete")
+    ones = data.load(d4rl_file(actions=(number[:, None] > 0) * 1.0))
+    assert not ones.discrete
+    assert "0 or 1 only, as of a discrete task" in ones.notes[0]
+    torque = data.load(d4rl_file(actions=number[:, None]), action_low=0, action_high=2)
+    np.testing.assert_array_equal(torque.action[:, 0], number[:8] - 1.0)
+    assert not torque.discrete
+
+
+def test_bounds_and_clipping_say_what_they_did(d4rl_file, columns):
+    path = d4rl_file(actions=columns["action"] * 2)
+    refused(lambda: data.load(path), "outside [-1, 1]", "all span", "--action-low", "--clip-actions")
+    read = data.load(path, action_low=-2, action_high=2)
+    np.testing.assert_allclose(read.action, columns["action"][:8], atol=1e-6)
+    assert "20 values of actions rescaled from [-2, 2] to [-1, 1], where they span [" in read.notes[0]
+    clipped = data.load(path, clip_actions=True)
+    outside = int((np.abs(columns["action"] * 2) > 1).sum())
+    assert f"{outside} of 20 values of actions clipped to [-1, 1]" in clipped.notes[0]
+    np.testing.assert_allclose(clipped.action, np.clip(columns["action"][:8] * 2, -1, 1))
+
+
+def test_parts_of_observations_are_chosen_in_files_of_groups_too(d4rl_file, columns):
+    parts = {f"observations/{key}": columns["observation"][:, i] for i, key in enumerate("abc")}
+    path = d4rl_file(drop=["observations"], **parts)
+    refused(lambda: data.load(path), "observations is a group", "--observation-keys a,b,c")
+    refused(lambda: data.load(path, observation_keys=["z"]), "missing key observations/z; it has a, b, c")
+    read = data.load(path, observation_keys=["a", "c"])
+    np.testing.assert_array_equal(read.observation, columns["observation"][:8, [0, 2]])
+    refused(lambda: data.load(d4rl_file(), episodes=3), "no episodes to choose in this format (d4rl)")
+
+
+def test_minari_discrete_spaces_early_flags_and_cuts(minari_file):
+    def edit(file):
+        for index in (0, 1):
+            del file[f"episode_{index}/actions"]
+            file[f"episode_{index}/actions"] = np.array([1, 3][: 2 - index])
+        file["episode_0/terminations"][0] = True
+
+    folder = minari_file(edit)
+    facts = json.loads((folder / "data" / "metadata.json").read_text())
+    facts["action_space"] = json.dumps({"type": "Discrete", "n": 4, "start": 1})
+    (folder / "data" / "metadata.json").write_text(json.dumps(facts))
+    read = data.load(folder, observation_keys=["position"])
+    np.testing.assert_array_equal(read.action, [[1, -1, -1, -1], [-1, -1, 1, -1], [1, -1, -1, -1]])
+    assert "1 flags stand before the end of an episode" in " ".join(read.notes)
+    np.testing.assert_array_equal(read.cut, [0, 1, 1])
+
+
+def test_names_with_a_folder_and_without_a_suffix(dataset, tmp_path, monkeypatch):
+    data.save(dataset, tmp_path / "datasets" / "brax-hopper-spring" / "medium-replay.hdf5")
+    monkeypatch.chdir(tmp_path)
+    for spec in ("brax-hopper-spring/medium-replay", "datasets/brax-hopper-spring/medium-replay"):
+        assert_same(data.load(spec), dataset)
+    refused(lambda: data.load("brax-hopper-spring/medium"), "did you mean 'brax-hopper-spring/medium-replay'?")

@@ -18,7 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxrl_reg.data.dataset import Source, from_arrays
+from jaxrl_reg.data.columns import Source
+from jaxrl_reg.data.dataset import from_arrays
 from jaxrl_reg.data.readers.npz import load_npz
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Dataset
@@ -32,6 +33,8 @@ def read(
     name: str | None = None,
     action_low: Any = None,
     action_high: Any = None,
+    clip_actions: bool = False,
+    actions: int | None = None,
     episodes: int | None = None,
     extras: Sequence[str] = EXTRAS,
 ) -> Dataset:
@@ -77,6 +80,8 @@ def read(
         extras={key: columns[key] for key in extras},
         action_low=action_low,
         action_high=action_high,
+        clip_actions=clip_actions,
+        actions=actions,
         source=Source(str(directory), {"terminated": "discount", "truncated": "discount"}, row),
     )
 

@@ -18,7 +18,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_reg.data.dataset import Source, from_arrays, validate
+from jaxrl_reg.data.columns import Source
+from jaxrl_reg.data.dataset import from_arrays, validate
+from jaxrl_reg.data.readers.d4rl import choose_keys
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.types import Dataset
 
@@ -39,6 +41,8 @@ class _Info(NamedTuple):
     high: Any
     score_random: float
     score_expert: float
+    actions: int | None = None  # of a discrete task, whose numbers begin with ``first``
+    first: int = 0
 
 
 def read(
@@ -47,13 +51,15 @@ def read(
     name: str | None = None,
     action_low: Any = None,
     action_high: Any = None,
+    clip_actions: bool = False,
+    actions: int | None = None,
     observation_keys: Sequence[str] | None = None,
 ) -> Dataset:
     """A data set from a Minari id such as ``D4RL/pen/human-v2``, which must be on this machine, or from a directory.
 
     Actions are rescaled from the finite bounds of the action space, unless ``action_low`` and ``action_high`` are
     given. Where an observation is a dictionary, ``observation_keys`` says which entries to put side by side. An
-    episode without a flag at its end counts as truncated. ``infos`` are not read.
+    episode without a flag at its end counts as truncated, and as cut. ``infos`` are not read.
     """
     path = Path(spec)
     data = next((path / inner for inner in ("data", ".") if (path / inner / "metadata.json").is_file()), None)
@@ -68,7 +74,7 @@ def read(
         for episode in episodes:
             parts.append(_transitions(info.path, episode, observation_keys))
             indices.append(episode.index)
-            for key, value, first in zip(_COLUMNS, parts[-1], parts[0], strict=True):
+            for key, value, first in zip(_COLUMNS, parts[-1], parts[0], strict=False):
                 if value.shape[1:] != first.shape[1:]:
                     raise UserError(
                         f"{info.path}: {key} of episode {episode.index} has rows of shape {value.shape[1:]}, "
@@ -76,13 +82,16 @@ def read(
                     )
     if not parts:
         raise UserError(f"{info.path}: observations has no rows: there is no episode")
-    observation, action, reward, terminated, truncated, following = map(np.concatenate, zip(*parts, strict=True))
+    observation, action, reward, terminated, truncated, following, cut = map(np.concatenate, zip(*parts, strict=True))
     starts = np.cumsum([0] + [len(part[2]) for part in parts])
 
     def row(index: int) -> str:
         part = int(np.searchsorted(starts, index, side="right")) - 1
         return f"of episode {indices[part]} row {index - starts[part]}"
 
+    notes = _inner_flags(terminated, truncated, starts)
+    if low is None and action.dtype.kind in "iu":
+        action = action - info.first
     return from_arrays(
         observation,
         action,
@@ -95,6 +104,10 @@ def read(
         score_expert=info.score_expert,
         action_low=low,
         action_high=high,
+        clip_actions=clip_actions,
+        actions=info.actions if actions is None else actions,
+        cut=cut,
+        notes=notes,
         source=Source(info.path, _KEYS, row),
     )
 
@@ -183,7 +196,7 @@ def _transitions(path: str, episode: _Episode, keys: Sequence[str] | None) -> li
     if isinstance(observations, Mapping):
         known = ", ".join(sorted(observations))
         if keys is None:
-            raise UserError(f"{path}: observations of {where} is a dictionary; give observation_keys out of {known}")
+            raise UserError(f"{path}: observations of {where} is a dictionary; {choose_keys(sorted(observations))}")
         missing = [key for key in keys if key not in observations]
         if missing:
             raise UserError(f"{path}: missing key {missing[0]!r} in observations of {where}; it has {known}")
@@ -199,9 +212,20 @@ def _transitions(path: str, episode: _Episode, keys: Sequence[str] | None) -> li
         if column.ndim == 0 or len(column) != steps:
             found = len(column) if column.ndim else "no"
             raise UserError(f"{path}: {key} of {where} has {found} rows, but rewards has {steps}")
+    cut = np.zeros(steps, bool)
     if steps and not columns[2][-1]:
+        cut[-1] = not columns[3][-1]
         columns[3] = np.append(columns[3][:-1], True)
-    return [observations[:-1], *columns, observations[1:]]
+    return [observations[:-1], *columns, observations[1:], cut]
+
+
+def _inner_flags(terminated: np.ndarray, truncated: np.ndarray, starts: np.ndarray) -> tuple[str, ...]:
+    """A sentence where a flag is set before an episode of the file ends."""
+    inner = np.asarray(terminated != 0) | np.asarray(truncated != 0)
+    inner[starts[1:] - 1] = False
+    if not inner.any():
+        return ()
+    return (f"{inner.sum():,} flags stand before the end of an episode of the file, which is ended there as well",)
 
 
 def _from_directory(data: Path) -> tuple[_Info, Generator[_Episode, None, None]]:
@@ -210,7 +234,7 @@ def _from_directory(data: Path) -> tuple[_Info, Generator[_Episode, None, None]]
 
     path = data / "main_data.hdf5"
     try:
-        metadata = json.loads((data / "metadata.json").read_text())
+        metadata = json.loads((data / "metadata.json").read_text(encoding="utf-8"))
         space = metadata.get("action_space", {})
         space = json.loads(space) if isinstance(space, str) else space
     except ValueError:
@@ -219,7 +243,9 @@ def _from_directory(data: Path) -> tuple[_Info, Generator[_Episode, None, None]]
     scores = (metadata.get(key) for key in ("ref_min_score", "ref_max_score"))
     random, expert = (math.nan if score is None else float(score) for score in scores)
     low, high = _bounds(space.get("low"), space.get("high"))
-    info = _Info(str(path), str(metadata.get("dataset_id", parent.name)), low, high, random, expert)
+    count = int(space["n"]) if space.get("type") == "Discrete" else None
+    first = int(space.get("start", 0))
+    info = _Info(str(path), str(metadata.get("dataset_id", parent.name)), low, high, random, expert, count, first)
 
     def episodes() -> Generator[_Episode, None, None]:
         try:
@@ -258,7 +284,8 @@ def _from_library(spec: str, data: Path | None) -> tuple[_Info, Generator[_Episo
     random, expert = (math.nan if score is None else float(score) for score in scores)
     space = dataset.action_space
     low, high = _bounds(getattr(space, "low", None), getattr(space, "high", None))
-    info = _Info(f"minari:{spec}", dataset.id, low, high, random, expert)
+    count, first = (int(space.n), int(space.start)) if hasattr(space, "n") and hasattr(space, "start") else (None, 0)
+    info = _Info(f"minari:{spec}", dataset.id, low, high, random, expert, count, first)
     episodes = (
         _Episode(int(e.id), e.observations, e.actions, e.rewards, e.terminations, e.truncations)
         for e in dataset.iterate_episodes()
