@@ -6,10 +6,13 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg import agents, population
-from jaxrl_reg.types import Agent, Dataset, Run, Spec
+from jaxrl_reg.population import placement
+from jaxrl_reg.types import Agent, Dataset, PyTree, Run, Spec
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,3 +67,15 @@ def populations(
         hypers = population.stack([dataclasses.replace(module.Hyper(), **{**common, **arms[m].hyper}) for m in members])
         agent = module.make(module.Config(hidden=hidden, **dict(config)), spec)
         yield Population(f"{agent_name} {dict(config) or ''}", members, agent, hypers)
+
+
+def over_devices(function: Callable[[PyTree], PyTree], members: PyTree) -> PyTree:
+    """``function`` of every member, leaves ``[members, ...]`` in and out: one after the other on each device.
+
+    ``function`` must not reach LAPACK (``linalg``), where two devices at once may wait for each other for ever.
+    """
+    devices, count = jax.local_devices(), len(jax.tree.leaves(members)[0])
+    rows = jnp.arange(placement.padded(count, len(devices), 1)) % count
+    padded = placement.place(jax.tree.map(lambda leaf: leaf[rows], members), devices)
+    mapped = jax.jit(placement.over_members(lambda member, _: function(member), 1, devices))
+    return jax.tree.map(lambda leaf: np.asarray(leaf)[:count], mapped(padded, ()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -91,16 +92,31 @@ HEADS = "experiment | claim | paper | metric | method | margin | verdict | power
 
 
 def read(results: pathlib.Path) -> list[tuple[pathlib.Path, dict]]:
-    """The JSON files of experiments in a folder and those below it, by name."""
-    paths = sorted(results.rglob("*.json"), key=lambda path: path.name)
-    return [(path, json.loads(path.read_text(encoding="utf-8"))) for path in paths]
+    """The JSON files of experiments in a folder and those below it, by name.
+
+    The folder of all experiments gives those that have never been run as well, with an empty file.
+    """
+    found = {path.stem: path for path in results.rglob("*.json")}
+    if results == finding.FOLDER:
+        found |= {name: finding.results(name) / f"{name}.json" for name in finding.names()}
+    nothing = {"record": None, "power": None, "history": []}
+    return [
+        (path, json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"name": name, **nothing})
+        for name, path in sorted(found.items())
+    ]
+
+
+def claim_of(stored: dict) -> dict:
+    """The claim of the record; without one, of the last run, or as it stands."""
+    runs = [*stored["history"], *([stored["record"]] if stored["record"] else [])]
+    return runs[-1]["claim"] if runs else dataclasses.asdict(finding.load(stored["name"]).CLAIM)
 
 
 def verdict(stored: dict) -> str:
     """One cell: the claim's verdict with the closest rival's interval, and why it fails if anybody has said so."""
     record = stored["record"]
     if record is None:
-        return "no record"
+        return "no record yet"
     if _outdated(stored):
         return f"{'held' if record['holds'] else '**failed**'} with other settings; to be recorded anew"
     closest = min(record["differences"], key=lambda d: d["low"])
@@ -159,21 +175,20 @@ def picture(path: pathlib.Path, root: pathlib.Path) -> str:
 
 def evidence(path: pathlib.Path, stored: dict) -> str:
     """A row of the table of experiments."""
-    record = stored["record"] or stored["history"][-1]
-    claim = record["claim"]
-    method = sum(record["values"][claim["method"]]) / len(record["seeds"])
+    record, claim = stored["record"] or {}, claim_of(stored)
+    values = record["values"][claim["method"]] if record else []
     cells = [
         stored["name"],
         claim["statement"],
         f"[paper]({claim['paper']})",
         claim["metric"],
-        f"{method:.3g}",
+        f"{sum(values) / len(values):.3g}" if values else "",
         f"{claim['margin']:g}",
         verdict(stored),
         chance(stored),
-        f"{len(record['seeds'])} from {record['seeds'][0]}",
+        f"{len(values)} from {record['seeds'][0]}" if values else "",
         earlier(stored),
-        record["scale"],
+        record.get("scale", ""),
         command(stored),
     ]
     return f"| {' | '.join(cell.replace('|', '&#124;') for cell in cells)} |"
@@ -183,8 +198,8 @@ def row(number: int, system: str, becomes: str, parts: list[tuple[pathlib.Path, 
     """A row of the table of systems; it holds only if all of its experiments do."""
     if not parts:
         return f"| {number} | {system} | {becomes} | not built yet | | | |"
-    held = [stored["record"] is not None and stored["record"]["holds"] for _, stored in parts]
-    whole = "holds" if all(held) else f"**fails**: {held.count(False)} of {len(held)} experiments"
+    held = [bool(stored["record"]) and stored["record"]["holds"] and not _outdated(stored) for _, stored in parts]
+    whole = "holds" if all(held) else f"**fails**: {held.count(True)} of {len(held)} experiments hold"
     lines = {
         "verdict": [whole, *(f"{stored['name']} {verdict(stored)}" for _, stored in parts)],
         "power": ["", *(chance(stored) for _, stored in parts)] if len(parts) > 1 else [chance(parts[0][1])],
@@ -200,8 +215,7 @@ def table(results: pathlib.Path, root: pathlib.Path) -> str:
     found = read(results)
     by_system: dict[int, list[tuple[pathlib.Path, dict]]] = {}
     for path, stored in found:
-        claim = (stored["record"] or stored["history"][-1])["claim"]
-        for number in claim["systems"]:
+        for number in claim_of(stored)["systems"]:
             by_system.setdefault(number, []).append((path, stored))
     lines = [
         "# Systems",

@@ -7,13 +7,13 @@ Only large TD errors can violate the bound, so it is violated early, while value
 from __future__ import annotations
 
 import dataclasses
-import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from experiments.arms import over_devices
 from experiments.harness import Claim
 from jaxrl_reg import envs, losses, networks
 from jaxrl_reg.agents import _beer
@@ -95,11 +95,11 @@ def returns(physics, action):
     return jax.vmap(one)(physics, action)
 
 
-@functools.partial(jax.jit, static_argnums=(2, 3))
-def trained(seeds, arms, hidden, updates):
-    """What is measured in each part of training, ``[members, PARTS]``, of members that train one after the other."""
+def trained(members, hidden, updates):
+    """What is measured in each part of training, ``[members, PARTS]``; members ``(seed, beta, fixed bound)``."""
 
-    def member(seed, beta, fixed):
+    def member(chosen):
+        seed, beta, fixed = chosen
         data_key, init_key, test_key, key = jax.random.split(jax.random.key(seed), 4)
         physics, *rows = experience(data_key)
         tests = jax.random.choice(test_key, len(rows[2]), (TESTS,), replace=False)
@@ -138,24 +138,26 @@ def trained(seeds, arms, hidden, updates):
                 "violations": above.mean(),
                 "cosine": cosine.mean(),
                 "error": jnp.square(values[0] - truth).mean() / truth.var(),
-                "srank": losses.srank(features[0]),
-                "effective rank": losses.effective_rank(features[0]),
                 "dormant": losses.dormant_fraction(features[0]),
+                "features": features[0],
             }
 
         params = q.init(init_key)
         keys = jax.random.split(key, (PARTS, updates // PARTS))
         return jax.lax.scan(part, (params, params, adam.init(params)), keys)[1]
 
-    return jax.lax.map(lambda x: member(*x), (seeds, *arms))
+    found = over_devices(member, members)
+    # Singular values come from LAPACK, which members on two devices at once may wait for for ever.
+    features = found.pop("features")
+    for name, measure in {"srank": losses.srank, "effective rank": losses.effective_rank}.items():
+        found[name] = np.asarray(jax.jit(lambda x, measure=measure: jax.lax.map(jax.vmap(measure), x))(features))
+    return found
 
 
 def run(seeds, scale, say, out=None):
     pairs = [(seed, *ARMS[arm]) for arm in ARMS for seed in seeds]
-    seed, *arms = map(jnp.asarray, zip(*pairs, strict=True))
-    found = jax.tree.map(
-        lambda x: np.asarray(x).reshape(len(ARMS), len(seeds), PARTS), trained(seed, tuple(arms), *SIZES[scale])
-    )
+    measured = trained(tuple(map(jnp.asarray, zip(*pairs, strict=True))), *SIZES[scale])
+    found = jax.tree.map(lambda x: x.reshape(len(ARMS), len(seeds), PARTS), measured)
     for i, arm in enumerate(ARMS):
         end = {name: points[i, :, -1].mean() for name, points in found.items()}
         say(

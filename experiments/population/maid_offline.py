@@ -37,9 +37,9 @@ CLAIM = Claim(
     higher_is_better=False,
     margin=0.3,  # a factor of two
     systems=(31,),
-    seeds=20,
+    seeds=10,
     revision=2,
-    chosen="seeds 300 to 319: over random search 1.13, sd 1.2; power 0.986",
+    chosen="seeds 0 to 9: over accuracy 1e-5 throughout 0.862, sd 0.2; power 1.000",
 )
 SIZES = {"small": (8, 2, 100, 1_600), "full": (32, 6, 1_000, 16_000)}  # features, actions, rows per source, held out
 OFF = (0.05, 0.2, 0.5, 1.0)  # how far each source's actions are off, beside their noise
