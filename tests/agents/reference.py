@@ -6,8 +6,10 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 from jaxrl_reg import agents
+from jaxrl_reg.contract.subject import quick
 from jaxrl_reg.types import Spec, Transition, as_float32
 
 SPEC = Spec(observation_dim=3, action_dim=2)
@@ -121,12 +123,80 @@ def assert_tree_close(actual, expected, atol):
         np.testing.assert_allclose(actual[name], expected[name], atol=atol, rtol=0, err_msg=name)
 
 
+def normal(key, shape):
+    """What the package draws from ``key``."""
+    return np.asarray(jax.random.normal(key, shape), np.float64)
+
+
+def squashed(params, observation, noise):
+    """Action and log-density of the tanh-normal policy whose network is ``forward``, with the given standard noise."""
+    mean, log_std = np.split(forward(params, observation)[0], 2, -1)
+    log_std = np.clip(log_std, -5, 2)
+    u = mean + np.exp(log_std) * noise
+    slope = np.log(np.maximum(1 - np.tanh(u) ** 2, 1e-300))
+    return np.tanh(u), (-0.5 * noise**2 - log_std - 0.5 * np.log(2 * np.pi) - slope).sum(-1)
+
+
+def crossing(state, data, q=q_values):
+    """Both members' ``state``, the second critic moved so that each is the smaller on some rows of ``data``."""
+    batch, critic = as64(data), state.critic.params
+    values = q(as64(member(critic, 1)), batch.observation, batch.action)
+    last = f"Dense_{sum(name.startswith('Dense') for name in critic) - 1}"
+    bias = critic[last]["bias"].at[..., 1, :].add((values[0] - values[1]).mean())
+    critic = {**critic, last: {**critic[last], "bias": bias}}
+    return state._replace(critic=state.critic._replace(params=critic), target_critic=critic)
+
+
+def mixed(values):
+    """``values [2, B]``, having made sure that each is the smaller on some rows: minimum and first then differ."""
+    first = (values[0] < values[1]).mean()
+    assert 0.0 < first < 1.0
+    return values
+
+
+def check_descent(before, after, loss, count, rate, decay=0.0, tolerance=1e-4):
+    """``after`` is one Adam step from ``before`` along the gradient of ``loss(params)``, found by differences.
+
+    The gradient is read off Adam's first moment and compared along random directions, so that no backward pass is
+    shared. ``decay`` is AdamW's.
+    """
+    old, new = (as64(optax.tree_utils.tree_get(model.opt_state, "mu")) for model in (before, after))
+    gradient = jax.tree.map(lambda m, n: (n - 0.9 * m) / 0.1, old, new)
+    params = as64(before.params)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        direction = jax.tree.map(lambda leaf, rng=rng: rng.normal(size=leaf.shape), params)
+        ends = [loss(jax.tree.map(lambda p, d, h=h: p + h * d, params, direction)) for h in (1e-6, -1e-6)]
+        slope = sum(jax.tree.leaves(jax.tree.map(lambda g, d: (g * d).sum(), gradient, direction)))
+        np.testing.assert_allclose(slope, (ends[0] - ends[1]) / 2e-6, rtol=tolerance, atol=tolerance / 5)
+    moments = old, as64(optax.tree_utils.tree_get(before.opt_state, "nu"))
+    moved, _ = adam(params, gradient, moments, count, rate)
+    moved = jax.tree.map(lambda p, start: p - rate * decay * start, moved, params)
+    # Where a gradient is nearly 0 Adam divides rounding by rounding; 1e-5 is a thousandth of a step.
+    assert_tree_close(after.params, moved, rate / 1000)
+
+
+def slopes(loss, params):
+    """The gradient of ``loss(params)`` by differences, number by number: for tiny networks."""
+    leaves, tree = jax.tree.flatten(as64(params))
+    found = [np.zeros_like(leaf) for leaf in leaves]
+    for leaf, slope in zip(leaves, found, strict=True):
+        for index in np.ndindex(leaf.shape):
+            here, ends = leaf[index], []
+            for h in (1e-6, -1e-6):
+                leaf[index] = here + h
+                ends.append(loss(tree.unflatten(leaves)))
+            leaf[index] = here
+            slope[index] = (ends[0] - ends[1]) / 2e-6
+    return tree.unflatten(found)
+
+
 @functools.cache
 def _programs(name, config):
     agent = agents.make(name, SPEC, hidden=HIDDEN, **dict(config))
-    init = jax.jit(jax.vmap(agent.init, in_axes=(None, 0)))
+    init = quick(jax.vmap(agent.init, in_axes=(None, 0)))
     # Keys and hyperparameters differ between members; the batch and the step are shared.
-    update = jax.jit(jax.vmap(agent.update, in_axes=(0, None, 0, 0, None)))
+    update = quick(jax.vmap(agent.update, in_axes=(0, None, 0, 0, None)))
     return agent, init, update
 
 
@@ -147,6 +217,10 @@ class Pair:
         """Update both; returns the metrics of the one that learns."""
         self._state, metrics = self._update(self._state, data, self._hypers, jnp.stack([key, key]), jnp.int32(step))
         return {name: np.asarray(values)[1] for name, values in metrics.items()}
+
+    def edit(self, change):
+        """Both members' state through ``change(stacked state)``."""
+        self._state = change(self._state)
 
     @property
     def state(self):

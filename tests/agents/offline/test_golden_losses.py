@@ -18,9 +18,11 @@ DATA = ref.batch()
 BATCH = ref.as64(DATA)
 
 
-def one_update(name, config=None, step=0, **changes):
+def one_update(name, config=None, step=0, cross=False, **changes):
     """``(state before, state after, metrics)``. The learning rate is large, to show who uses whose new parameters."""
     pair = ref.Pair(name, 3e-2, config, **changes)
+    if cross:
+        pair.edit(lambda state: ref.crossing(state, DATA))
     before = pair.state
     metrics = pair.update(DATA, KEY, step)
     return before, pair.state, {name: float(value) for name, value in metrics.items()}
@@ -64,7 +66,7 @@ def test_percent_bc_counts_only_the_best_rows():
 
 
 def test_rebrac_penalises_the_target_and_the_actor_by_sums():
-    before, after, metrics = one_update("rebrac", actor_bc_coef=0.3, critic_bc_coef=0.7)
+    before, after, metrics = one_update("rebrac", actor_bc_coef=0.3, critic_bc_coef=0.7, cross=True)
     noise = np.clip(0.2 * np.asarray(jax.random.normal(KEY, (ref.B, 2)), np.float64), -0.5, 0.5)
     old_actor, old_critic = ref.as64(before.actor.params), ref.as64(before.critic.params)
     next_action = np.clip(np.tanh(ref.forward(old_actor, BATCH.next_observation)[0]) + noise, -1, 1)
@@ -77,7 +79,7 @@ def test_rebrac_penalises_the_target_and_the_actor_by_sums():
     assert "LayerNorm_0" not in before.actor.params
 
     action = np.tanh(ref.forward(old_actor, BATCH.observation)[0])
-    q = ref.q_values(ref.as64(after.critic.params), BATCH.observation, action).min(0)  # critics after their step
+    q = ref.mixed(ref.q_values(ref.as64(after.critic.params), BATCH.observation, action)).min(0)  # after their step
     distance = ((action - BATCH.action) ** 2).sum(-1)
     np.testing.assert_allclose(metrics["actor_loss"], (0.3 * distance - q / np.abs(q).mean()).mean(), rtol=1e-4)
     np.testing.assert_allclose(metrics["bc_loss"], distance.mean() / 2, rtol=1e-5)
