@@ -240,6 +240,8 @@ class Agent(NamedTuple):
     ``sample(data, key, batch_size) -> batch`` is how the agent wants its batches drawn; None: uniform transitions.
     ``prepare(data) -> data`` makes of a data set what ``sample`` takes, such as the set and an index of it: once, on
     concrete arrays, by whoever starts a run (the jobs do); None: the data set as it is.
+    ``replay(buffer, key, batch_size, stride) -> batch`` draws from a replay what ``sample`` draws from a data set, for
+    agents that want more than transitions when they are trained on; see ``data.buffers.following`` for ``stride``.
     ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
     the first step of one. ``zero_shot`` serves any reward after training without one. ``measure(state, batch, hyper,
     key) -> metrics`` is what would cost too much at every update: loops ask for it once per segment. ``kind`` says what
@@ -259,6 +261,7 @@ class Agent(NamedTuple):
     prepare: Callable[[Dataset], PyTree] | None = None
     kind: str = "offline"
     cycle: tuple[Callable[[PyTree, Transition, PyTree, Key, Array], tuple[PyTree, Metrics]], ...] = ()
+    replay: Callable[[Any, Key, int, int], Transition] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:
@@ -282,13 +285,16 @@ class Paper(NamedTuple):
 class Run:
     """A whole experiment for one member, cut into segments; made by a loop, mapped by ``population.sweep``.
 
+    ``init(key, hyper) -> state`` begins it; that of a loop which goes on with a trained agent is ``init(key, hyper,
+    start)``, with the agent's state as ``start``.
+
     ``train`` runs segment ``index`` (int32): ``train(state, index, key, hyper, data) -> (state, metrics)``, metrics
     being means over the segment. ``evaluate(state, index, key, hyper) -> metrics`` or None. ``key`` is always the
     member's own run key: every random number is derived from it by ``fold_in``, so a resumed run repeats exactly.
     Calling the run executes all segments in one ``scan``, metrics stacked: ``(key, hyper, data) -> (state, history)``.
     """
 
-    init: Callable[[Key, PyTree], PyTree]
+    init: Callable[..., PyTree]
     train: Callable[[PyTree, Array, Key, PyTree, PyTree], tuple[PyTree, Metrics]]
     evaluate: Callable[[PyTree, Array, Key, PyTree], Metrics] | None
     segments: int
@@ -301,8 +307,9 @@ class Run:
             metrics = {**metrics, **self.evaluate(state, index, key, hyper)}
         return state, metrics
 
-    def __call__(self, key: Key, hyper: PyTree, data: PyTree = None) -> tuple[PyTree, Metrics]:
+    def __call__(self, key: Key, hyper: PyTree, data: PyTree = None, start: PyTree = None) -> tuple[PyTree, Metrics]:
         def body(state, index):
             return self.segment(state, index, key, hyper, data)
 
-        return jax.lax.scan(body, self.init(key, hyper), jnp.arange(self.segments))
+        state = self.init(key, hyper) if start is None else self.init(key, hyper, start)
+        return jax.lax.scan(body, state, jnp.arange(self.segments))

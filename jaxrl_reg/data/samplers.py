@@ -188,6 +188,34 @@ def returns_to_go(sampler: Sampler) -> Sampler:
     return sample
 
 
+def ahead(length: int) -> Sampler:
+    """Uniform rows with the rewards that follow each, so that a return with any discount can be made of them.
+
+    ``extras["reward_ahead"]`` ``[B, length]`` are the rewards from the row to its episode's end, 0 beyond;
+    ``extras["steps_ahead"]`` how many those are; ``extras["cut_reward"]`` the last of them where a time-out ended the
+    episode, 0 where it terminated; ``extras["known"]`` is 1 where ``length`` steps reach the end, else 0. All float32.
+    The discount stays the agent's, traced: a column of returns would hold for one only.
+    """
+    if length < 1:
+        raise UserError(f"ahead needs a length of at least 1 step, got {length}")
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        rows = _rows(dataset, key, batch_size)
+        batch = take(dataset, rows)
+        left = dataset.end[rows] - rows
+        offset = jnp.arange(length)
+        reward = dataset.reward.at[rows[:, None] + offset].get(mode="clip")
+        final = dataset.end[rows] - 1
+        known = (left <= length).astype(jnp.float32)
+        batch.extras["reward_ahead"] = jnp.where(offset < left[:, None], reward, 0.0)
+        batch.extras["steps_ahead"] = jnp.minimum(left, length).astype(jnp.float32)
+        batch.extras["cut_reward"] = known * (dataset.discount * dataset.reward).at[final].get(mode="clip")
+        batch.extras["known"] = known
+        return batch
+
+    return sample
+
+
 def take_around(dataset: Dataset, rows: Array, radius: int) -> tuple[Array, Array]:
     """Observations before and after the rows' actions, ``[..., 2 radius + 2, O]``, and which of them exist.
 

@@ -3,9 +3,10 @@
 # Imported at once, because functions share the names of their modules: a lazy import could find the module instead.
 from jaxrl_reg.loops.collect import collect, d4rl_style
 from jaxrl_reg.loops.explore import explore
+from jaxrl_reg.loops.finetune import finetune
 from jaxrl_reg.loops.offline import offline
 from jaxrl_reg.loops.online import online
 from jaxrl_reg.loops.pretrain import pretrain
 from jaxrl_reg.loops.rollout import record, rollout
 
-__all__ = ["collect", "d4rl_style", "explore", "offline", "online", "pretrain", "record", "rollout"]
+__all__ = ["collect", "d4rl_style", "explore", "finetune", "offline", "online", "pretrain", "record", "rollout"]

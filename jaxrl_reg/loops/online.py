@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -16,6 +18,14 @@ from jaxrl_reg.loops.rollout import Extras, rollout, uniform_actions
 from jaxrl_reg.types import Agent, Array, Env, EnvState, Key, Metrics, PyTree, Run, Transition
 
 KINDS = ("off_policy", "on_policy")
+Draw = Callable[[buffers.Buffer, PyTree, Key, int], Transition]  # replay, data, key, batch size
+
+
+class Start(NamedTuple):
+    """What an agent has behind it that training goes on with: its updates so far, and their segments."""
+
+    updates: int = 0
+    segments: int = 0
 
 
 class OnlineState(NamedTuple):
@@ -56,6 +66,9 @@ def online(
     evaluate: Evaluator | None = None,
     kind: str | None = None,
     extras: Extras | None = None,
+    start: Start | None = None,
+    draw: Draw | None = None,
+    reward: Callable[[Array], Array] | None = None,
 ) -> Run:
     """A run that acts and learns. One iteration is ``unroll`` steps of ``num_envs`` environments, then the updates.
 
@@ -73,16 +86,21 @@ def online(
       updates: updates of the agent per iteration; whole cycles of it (``Agent.cycle``) are one turn of a loop each.
       batch_size: rows per update.
       warmup: environment steps with uniformly random actions and no updates, before the first iteration; rounded up to
-        whole iterations.
+        whole iterations. With ``start`` the agent acts in them, exploring.
       capacity: rows of the replay buffer, the oldest overwritten first; all rows are kept by default.
       evaluate: ``fn(act, key) -> metrics``, such as ``evaluation.returns.evaluator(env, episodes)``.
       kind: ``"off_policy"`` or ``"on_policy"``; by default the agent's own.
       extras: see ``loops.rollout``; kept in the replay.
+      start: the run goes on with a trained agent, ``run.init(key, hyper, state)`` with its state; steps and random
+        numbers are counted on from there. Evaluating that first state as segment -1 repeats its last evaluation.
+      draw: ``fn(replay, data, key, batch_size) -> batch``, off-policy; by default uniform rows of the replay.
+      reward: ``fn(reward) -> reward`` for what is learned from, where rewards are to be scaled; ``train/return`` stays
+        in the environment's own.
 
     Returns:
-      A ``Run`` without data: ``run(key, hyper) -> (OnlineState, history)``. Beside the agent's metrics,
-      ``train/return`` is the mean return of the environments' last finished episodes, exploration included; NaN
-      until one has finished.
+      A ``Run`` whose data only ``draw`` sees: ``run(key, hyper) -> (OnlineState, history)``. Beside the agent's
+      metrics, ``train/return`` is the mean return of the environments' last finished episodes, exploration included;
+      NaN until one has finished.
 
     Raises:
       UserError: for an agent that does not learn online, or numbers that do not divide.
@@ -91,7 +109,7 @@ def online(
     if kind not in KINDS:
         raise UserError(
             f"online training needs an agent of kind {' or '.join(KINDS)}, this one is {kind}; take sac, td3 or ppo, "
-            "or give your own agent its kind"
+            "give your own agent its kind, or go on with a trained one by loops.finetune"
         )
     sizes = {"num_envs": num_envs, "unroll": unroll, "updates": updates, "segments": segments, "steps": steps}
     for size, number in sizes.items():
@@ -102,35 +120,50 @@ def online(
         raise UserError(f"steps={steps} must be a multiple of segments*num_envs*unroll={segments * per_iteration}")
     on_policy = kind == "on_policy"
     updates, warmup = (1, 0) if on_policy else (updates, -(-warmup // per_iteration))
+    behind = start or Start()
     updates_in_turn = updates_of(agent, updates)
+    if behind.updates % len(updates_in_turn):  # a cycle begins with update 0, and this run within one
+        updates_in_turn = (agent.update,)
     iterations = steps // (segments * per_iteration)
     capacity = capacity or warmup * per_iteration + steps
     vector, uniform = vectorize(env, num_envs), uniform_actions(env.spec.action_dim)
+    batch_of: Draw = draw or (lambda replay, data, key, size: buffers.sample(replay, key, size))
 
-    def init(key: Key, hyper: PyTree) -> OnlineState:
-        agent_key, env_key = jax.random.split(jax.random.fold_in(key, INIT))
+    def init(key: Key, hyper: PyTree, state: PyTree = None) -> OnlineState:
+        key = jax.random.fold_in(key, INIT)
+        key = key if start is None else jax.random.fold_in(key, behind.segments)  # not again the keys of its beginning
+        agent_key, env_key = jax.random.split(key)
         env_state, replay = vector.reset(env_key), None
         if not on_policy:
             _, rows = jax.eval_shape(lambda state: rollout(vector, uniform, state, env_key, 1, extras), env_state)
             replay = buffers.init(capacity, jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[2:], leaf.dtype), rows))
         ongoing, finished = jnp.zeros(num_envs), jnp.full(num_envs, jnp.nan)
-        return OnlineState(agent.init(agent_key, hyper), env_state, replay, ongoing, finished)
+        state = agent.init(agent_key, hyper) if state is None else state
+        return OnlineState(state, env_state, replay, ongoing, finished)
 
-    def train(state: OnlineState, index: Array, key: Key, hyper: PyTree, _: None = None) -> tuple[OnlineState, Metrics]:
-        key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), index) for use in (TRAIN, MEASURE))
+    def train(
+        state: OnlineState, index: Array, key: Key, hyper: PyTree, data: PyTree = None
+    ) -> tuple[OnlineState, Metrics]:
+        now = index + behind.segments
+        key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), now) for use in (TRAIN, MEASURE))
 
         def iteration(i: Array, carry: tuple[OnlineState, Array]) -> tuple[OnlineState, Array]:
             state, totals = carry
             act_key, learn_key = jax.random.split(jax.random.fold_in(key, i))
             # From the loop's counter: unbatched, so a delayed update stays a real branch under vmap.
-            step = (index * iterations + i - warmup) * updates
+            step = behind.updates + (index * iterations + i - warmup) * updates
 
             def act(observation: Array, key: Key) -> Array:
                 agent_key, uniform_key = jax.random.split(key)
                 action = agent.act(state.agent, observation, hyper, agent_key, True)
-                return jnp.where(i < warmup, uniform(observation, uniform_key), action) if warmup else action
+                if start is not None or not warmup:
+                    return action
+                return jnp.where(i < warmup, uniform(observation, uniform_key), action)
 
             env_state, rows = rollout(vector, act, state.env, act_key, unroll, extras)
+            returns = track(state.ongoing, state.finished, rows)
+            if reward is not None:
+                rows = dataclasses.replace(rows, reward=reward(rows.reward))
             replay = None if on_policy else buffers.add(state.replay, rows)
 
             def turn(number: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
@@ -138,7 +171,7 @@ def online(
                 for phase, update in enumerate(updates_in_turn):
                     u = number * len(updates_in_turn) + phase
                     sample_key, update_key = jax.random.split(jax.random.fold_in(learn_key, u))
-                    batch = rows if replay is None else buffers.sample(replay, sample_key, batch_size)
+                    batch = rows if replay is None else batch_of(replay, data, sample_key, batch_size)
                     agent_state, metrics = update(agent_state, batch, hyper, update_key, step + u)
                     totals = totals + pack(metrics)
                 return agent_state, totals
@@ -146,26 +179,25 @@ def online(
             # A loop of no turns is how nothing is learned in the warm-up: a branch would copy the agent's state.
             count = jnp.where(i < warmup, 0, updates // len(updates_in_turn))
             agent_state, totals = jax.lax.fori_loop(0, count, turn, (state.agent, totals))
-            returns = track(state.ongoing, state.finished, rows)
             return OnlineState(agent_state, env_state, replay, *returns), totals
 
-        names = list(metrics_of(state, key, hyper))
+        names = list(metrics_of(state, key, hyper, data))
         # The warm-up comes before the first segment's iterations, in the same loop: one compilation of the physics.
         begin = jnp.where(index == 0, 0, warmup)
         state, totals = jax.lax.fori_loop(begin, warmup + iterations, iteration, (state, jnp.zeros(len(names))))
         metrics = unpack(totals / (iterations * updates), names)
         if agent.measure is not None and not on_policy:
             sample_key, measure_key = jax.random.split(measure_key)
-            batch = buffers.sample(state.replay, sample_key, batch_size)
+            batch = batch_of(state.replay, data, sample_key, batch_size)
             metrics |= agent.measure(state.agent, batch, hyper, measure_key)
         return state, {**metrics, "train/return": jnp.nanmean(state.finished)}
 
-    def metrics_of(state: OnlineState, key: Key, hyper: PyTree) -> Metrics:
+    def metrics_of(state: OnlineState, key: Key, hyper: PyTree, data: PyTree) -> Metrics:
         """The names and shapes of what ``agent.update`` reports."""
 
         def once(state):
             rows = rollout(vector, uniform, state.env, key, unroll)[1]
-            batch = rows if on_policy else buffers.sample(state.replay, key, batch_size)
+            batch = rows if on_policy else batch_of(state.replay, data, key, batch_size)
             return agent.update(state.agent, batch, hyper, key, jnp.int32(0))[1]
 
         return jax.eval_shape(once, state)
@@ -175,6 +207,6 @@ def online(
     judge = evaluate_agent(agent, evaluate)
 
     def evaluation(state: OnlineState, index: Array, key: Key, hyper: PyTree) -> Metrics:
-        return judge(state.agent, index, key, hyper)
+        return judge(state.agent, index + behind.segments, key, hyper)
 
     return Run(init, train, evaluation, segments, iterations * updates)

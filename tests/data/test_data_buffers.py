@@ -109,3 +109,63 @@ def test_wrong_batches_are_refused():
         buffers.add(buffer, Transition(*[jnp.zeros((2, 2))] * 5))
     with pytest.raises(UserError, match="capacity"):
         buffers.init(0, EXAMPLE)
+
+
+def streams(length: int, ends: dict[int, float]):
+    """``length`` steps of two environments ``[T, 2]``; ``ends``: step -> discount there (0 terminates, 1 cuts).
+
+    The second environment is the first, one step later. Rewards are the steps, 100 more in the second.
+    """
+    time = np.arange(length)[:, None] - np.array([[0, 1]])
+    last = np.isin(time, list(ends)).astype(np.float32)
+    discount = np.ones_like(last)
+    for step, value in ends.items():
+        discount[time == step] = value
+    rows = transition(np.where(time >= 0, time + np.array([0, 100]), -1.0))
+    return dataclasses.replace(rows, discount=jnp.asarray(discount), last=jnp.asarray(last))
+
+
+@pytest.mark.parametrize("capacity", [40, 14])
+def test_rows_know_the_action_that_followed_in_their_own_environment(capacity):
+    rows = streams(10, {3: 0.0, 6: 1.0})
+    buffer = add(buffers.init(capacity, dataclasses.replace(EXAMPLE, last=jnp.float32(0))), rows)
+    batch = jax.jit(buffers.following, static_argnums=(2, 3))(buffer, jax.random.key(0), 400, 2)
+    reward, end = np.asarray(batch.reward), np.asarray(batch.last) > 0
+    seen = np.sort(np.unique(reward))
+    first = 0 if capacity == 40 else 3  # of 14 rows the last seven steps of each are there
+    wanted = np.arange(first, 9), np.arange(max(first - 1, 0), 8) + 100
+    assert set(seen) - {-1.0} == set(np.concatenate(wanted)), "all but the newest step of each"
+    inside = ~end & (reward >= 0)
+    np.testing.assert_array_equal(batch.next_action[:, 0][inside], reward[inside] + 1)
+    np.testing.assert_array_equal(batch.next_action[:, 0][end], batch.action[:, 0][end])
+    np.testing.assert_array_equal(batch.action[:, 0], reward)
+
+
+def test_one_step_in_the_buffer_is_better_than_none_and_too_small_a_buffer_is_refused():
+    example = dataclasses.replace(EXAMPLE, last=jnp.float32(0))
+    batch = buffers.following(add(buffers.init(8, example), streams(1, {})), jax.random.key(0), 20, 2)
+    np.testing.assert_array_equal(batch.next_action, batch.action)
+    with pytest.raises(UserError, match="a replay of 2 rows holds no step of 2 environments"):
+        buffers.following(buffers.init(2, example), jax.random.key(0), 4, 2)
+
+
+@pytest.mark.parametrize("length", [8, 3])
+def test_rewards_ahead_stop_at_the_end_and_are_unknown_where_there_is_none_yet(length):
+    rows = streams(10, {3: 0.0, 6: 1.0})  # a termination, a time-out, and an episode under way
+    buffer = add(buffers.init(16, dataclasses.replace(EXAMPLE, last=jnp.float32(0))), rows)
+    batch = jax.jit(buffers.ahead, static_argnums=(2, 3, 4))(buffer, jax.random.key(0), 400, 2, length)
+    extras = {name: np.asarray(value) for name, value in batch.extras.items()}
+    seen = set()
+    for i, reward in enumerate(np.asarray(batch.reward)):
+        offset = 100 if reward >= 50 else 0
+        step = int(reward) - offset
+        seen.add((step, offset))
+        ends = [end for end in (3, 6) if end >= step]
+        upto = min(ends[0] if ends else 9 - (offset > 0), step + length - 1)
+        known = bool(ends) and ends[0] - step < length
+        np.testing.assert_array_equal(extras["reward_ahead"][i][: upto - step + 1], np.arange(step, upto + 1) + offset)
+        assert not extras["reward_ahead"][i][upto - step + 1 :].any()
+        assert extras["steps_ahead"][i] == upto - step + 1
+        assert extras["known"][i] == known
+        assert extras["cut_reward"][i] == (6 + offset if known and ends[0] == 6 else 0)
+    assert {step for step, _ in seen} >= set(range(2, 9)), "what stands at the ring's seam is drawn too"

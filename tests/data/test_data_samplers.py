@@ -260,3 +260,20 @@ def test_gathers_that_nobody_reads_are_removed(dataset):
         return text.count(" gather(") + text.count("dynamic-slice(")
 
     assert count(["reward"]) < count(FIELDS)
+
+
+def test_rewards_ahead_against_a_loop_through_a_time_out_and_a_termination():
+    rows = 11
+    reward = np.arange(1.0, rows + 1)
+    terminated, truncated = np.arange(rows) == 3, np.isin(np.arange(rows), [7, 10])
+    made = data.from_arrays(
+        np.zeros((rows, 1)), np.zeros((rows, 1)), reward, terminated, truncated, np.zeros((rows, 1)), name="made"
+    )
+    batch = jax.jit(data.samplers.ahead(4), static_argnums=2)(made, jax.random.key(0), 200)
+    for i, first in enumerate(np.asarray(batch.reward) - 1):
+        end = next(end for end in (4, 8, 11) if end > first)
+        left, known = reward[int(first) : int(end)][:4], end - first <= 4
+        np.testing.assert_array_equal(batch.extras["reward_ahead"][i], np.pad(left, (0, 4 - len(left))))
+        assert batch.extras["steps_ahead"][i] == len(left)
+        assert batch.extras["known"][i] == known
+        assert batch.extras["cut_reward"][i] == (reward[int(end) - 1] if known and end != 4 else 0.0)
