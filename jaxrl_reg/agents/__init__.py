@@ -23,6 +23,7 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the 
     from jaxrl_reg.agents.imitation import percent_bc as percent_bc
     from jaxrl_reg.agents.offline import a2pr as a2pr
     from jaxrl_reg.agents.offline import awac as awac
+    from jaxrl_reg.agents.offline import cal_ql as cal_ql
     from jaxrl_reg.agents.offline import cql as cql
     from jaxrl_reg.agents.offline import decision_mamba as decision_mamba
     from jaxrl_reg.agents.offline import decision_transformer as decision_transformer

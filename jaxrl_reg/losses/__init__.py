@@ -8,6 +8,7 @@ least; results have the dtype of the array arguments. Gradients are stopped only
 
 from jaxrl_reg.losses.anchored import kl_regularised_value, log_barrier_cloning_loss
 from jaxrl_reg.losses.conservative import (
+    calibrated_value,
     conservative_penalty,
     cql_lagrange_loss,
     cql_lagrange_weight,
@@ -105,6 +106,7 @@ __all__ = [
     "behaviour_cloning_loss",
     "behaviour_cloning_nll",
     "bradley_terry_loss",
+    "calibrated_value",
     "categorical_kl",
     "clipped_double_q_target",
     "clipped_value_loss",

@@ -65,6 +65,23 @@ def layout(seeds: np.ndarray, hypers: PyTree, members: np.ndarray) -> tuple[jax.
     return keys, jax.tree.map(lambda leaf: leaf[setting_of], hypers)
 
 
+def members_of(tree: PyTree, hypers: PyTree, seeds: np.ndarray) -> PyTree:
+    """Leaves ``[H, S, ...]`` as ``[H S, ...]``, in the order of ``layout``.
+
+    Raises ``UserError`` for leaves of another number of settings or seeds.
+    """
+    wanted = setting_count(hypers), seeds.size
+
+    def flat(leaf: Any) -> Any:
+        if leaf.shape[:2] != wanted:
+            raise UserError(
+                f"start holds members {list(leaf.shape[:2])}, but there are {wanted[0]} settings and {wanted[1]} seeds"
+            )
+        return leaf.reshape(-1, *leaf.shape[2:])
+
+    return jax.tree.map(flat, tree)
+
+
 def identity_of(run: Run, numbers: np.ndarray, hypers: PyTree, **more: Any) -> dict[str, Any]:
     """What a checkpoint must agree in to be continued."""
     return {

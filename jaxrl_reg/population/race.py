@@ -27,6 +27,7 @@ from jaxrl_reg.population.checkpointing import (
     Interrupted,
     agreed,
     identity_of,
+    members_of,
     refuse_another,
     seed_numbers,
     stop_flag,
@@ -67,6 +68,7 @@ def race(
     seeds: int | Sequence[int],
     hypers: PyTree,
     data: PyTree = None,
+    start: PyTree = None,
     score: str = "eval/return",
     placement: str = "auto",
     chunk: int | None = None,
@@ -87,7 +89,7 @@ def race(
       run: made by a loop; its segments are the times at which settings can stop.
       rule: from ``stopping``; sees the mean over seeds of ``score`` for every setting. A setting with a member that
         went NaN counts as minus infinity.
-      seeds, hypers, data, placement, directory, save_seconds, resume, on_plan, on_note: as for ``sweep``.
+      seeds, hypers, data, start, placement, directory, save_seconds, resume, on_plan, on_note: as for ``sweep``.
       score: the metric that is compared, higher is better.
       chunk: members side by side on one device, at most; halved until the compiled program fits into memory.
       devices: of this process, all of them by default.
@@ -148,14 +150,16 @@ def race(
         donate_argnums=0,
     )
 
+    begun = None if start is None else jax.tree.map(lambda leaf: leaf[everywhere], members_of(start, hypers, numbers))
+
     def first_states() -> PyTree:
-        made = [
-            jax.tree.map(
-                lambda leaf, n=index.size: jax.device_put(leaf, home)[:n],
-                programs.init(block_of(index, size)[0], None),
-            )
-            for index in blocks(np.arange(count), size)
-        ]
+        made = []
+        for index in blocks(np.arange(count), size):
+            block, padded = block_of(index, size)
+            if begun is not None:
+                block = (*block, placing.place(jax.tree.map(lambda leaf, p=padded: leaf[p], begun), placed_on))
+            states = programs.init(block, None)
+            made.append(jax.tree.map(lambda leaf, n=index.size: jax.device_put(leaf, home)[:n], states))
         return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *made)
 
     def all_states() -> PyTree:

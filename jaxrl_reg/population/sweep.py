@@ -18,6 +18,7 @@ from jaxrl_reg.population.checkpointing import (
     agreed,
     identity_of,
     layout,
+    members_of,
     refuse_another,
     seed_numbers,
     stop_flag,
@@ -64,6 +65,7 @@ def sweep(
     seeds: int | Sequence[int],
     hypers: PyTree,
     data: PyTree = None,
+    start: PyTree = None,
     placement: str = "auto",
     chunk: int | None = None,
     devices: Sequence[placing.Device] | None = None,
@@ -87,6 +89,8 @@ def sweep(
       seeds: how many (0, 1, ...), or which.
       hypers: settings with leaves ``[H]``, from ``population.grid``.
       data: a pytree handed to every member's ``run.train``; never copied per member.
+      start: what each member begins from, leaves ``[H, S, ...]``: the third argument of ``run.init``, for loops that go
+        on with trained agents.
       placement: ``vmap`` (members side by side), ``map`` (one after the other), or ``auto``: map on CPU, else vmap.
       chunk: members side by side on one device; halved until the compiled program fits into memory.
       devices: all by default, those of other processes included (see ``hosts.join``); members are split over them.
@@ -112,18 +116,20 @@ def sweep(
     padded = placing.padded(count, len(placed_on), 1)
     members = placing.place(layout(numbers, hypers, np.arange(padded) % count), placed_on)  # padding repeats the first
     data = placing.replicate(data, placed_on)
+    begun = () if start is None else (members_of(start, hypers, numbers),)
+    begun = placing.place(jax.tree.map(lambda leaf: leaf[np.arange(padded) % count], begun), placed_on)
 
     programs = compile_programs(run, members, data, chunk, placed_on, count)
     if on_plan is not None:
         on_plan(programs.plan)
 
-    def start(read: bool) -> tuple[PyTree, dict[str, list[np.ndarray]], int]:
+    def begin(read: bool) -> tuple[PyTree, dict[str, list[np.ndarray]], int]:
         """States on the devices, history and finished segments: of the newest checkpoint, or of the beginning."""
         states, history, first = None, {}, 0
         if read and directory is not None:
             states, history, first = _restore(directory, identity, programs, members, count)
         if states is None:
-            states = programs.init(members, None)
+            states = programs.init((*members, *begun), None)
         if first:  # a checkpoint from before members could fail
             history.setdefault(ALIVE, [np.ones(count, np.float32)] * first)
         return placing.place(states, placed_on), history, first
@@ -145,7 +151,7 @@ def sweep(
             metrics = {**metrics, **programs.evaluate((after, *members), index)}
         return after, {name: np.array(value)[:count] for name, value in hosts.fetch(metrics).items()}
 
-    states, history, first = start(resume)
+    states, history, first = begin(resume)
     alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
     saved = started = time.monotonic()
     ran, segment = 0, first  # segments done in this call, and finished ones
@@ -158,7 +164,7 @@ def sweep(
                 smaller, smaller_evaluation = smaller_chunks(programs, error, count, segment + 1)
                 programs = compile_programs(run, members, data, smaller, placed_on, count, smaller_evaluation)
                 if any(leaf.is_deleted() for leaf in jax.tree.leaves(states)):  # donated to the call that failed
-                    states, history, segment = start(segment > first or resume)
+                    states, history, segment = begin(segment > first or resume)
                     alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
                 on_note(going_on(programs, segment + 1))
                 continue

@@ -104,3 +104,10 @@ def test_gradient_diversity_trains_critics_through_their_action_gradients():
 def test_gradient_diversity_needs_two_critics():
     with pytest.raises(ValueError, match=r"1 critic\(s\); expected at least 2"):
         losses.gradient_diversity_loss(jnp.ones((1, 3, 2)))
+
+
+def test_a_value_below_its_bound_is_not_pushed_down_and_one_without_a_bound_is():
+    q, bound = jnp.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]), jnp.array([2.0, -jnp.inf, 0.5])
+    np.testing.assert_array_equal(losses.calibrated_value(q, bound), [[2.0, 1.0, 1.0], [3.0, 3.0, 3.0]])
+    slope = jax.grad(lambda q: losses.calibrated_value(q, bound).sum())(q)
+    np.testing.assert_array_equal(slope, [[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])

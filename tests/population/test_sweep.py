@@ -46,6 +46,45 @@ def test_every_member_equals_its_single_run(how, devices):
     assert result.metrics["loss"].shape == (3, 3, 4)
 
 
+def going_on() -> Run:
+    """The toy run, which can begin from weights that are handed in."""
+    run = make_run()
+
+    def init(key, hyper, start=None):
+        state = run.init(key, hyper)
+        return state if start is None else {**state, "w": start}
+
+    return dataclasses.replace(run, init=init)
+
+
+STARTS = np.arange(18, dtype=np.float32).reshape(3, 2, 3) / 10
+
+
+@pytest.mark.parametrize("devices", [1, 2])
+def test_every_member_begins_from_its_own_start(devices):
+    run, data = going_on(), make_data()
+    hypers = as_float32(Hyper(learning_rate=np.array([0.0, 0.1, 0.2]), noise=np.zeros(3)))
+    result = population.sweep(run, seeds=2, hypers=hypers, data=data, start=STARTS, devices=jax.devices()[:devices])
+    np.testing.assert_array_equal(result.state["w"][0], STARTS[0])  # learning rate 0
+    single, _ = jax.jit(run)(jax.random.key(1), result.hyper(2), data, STARTS[2, 1])
+    np.testing.assert_allclose(result.member(2, 1)["w"], single["w"], rtol=1e-5, atol=1e-6)
+    raced = population.race(
+        run,
+        population.stopping.everyone,
+        seeds=2,
+        hypers=hypers,
+        data=data,
+        start=STARTS,
+        devices=jax.devices()[:devices],
+    )
+    np.testing.assert_allclose(raced.state["w"], result.state["w"], rtol=1e-5, atol=1e-6)
+
+
+def test_starts_of_other_members_are_refused():
+    with pytest.raises(UserError, match=r"start holds members \[3, 2\], but there are 3 settings and 4 seeds"):
+        population.sweep(going_on(), seeds=4, hypers=HYPERS, data=make_data(), start=STARTS)
+
+
 def test_two_devices_give_what_one_gives():
     run, data = make_run(), make_data()
     one, two = (population.sweep(run, seeds=3, hypers=HYPERS, data=data, devices=jax.devices()[:n]) for n in (1, 2))

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -73,7 +74,12 @@ class State(NamedTuple):
     target_critic: PyTree
 
 
-def make(config: Config, spec: Spec) -> Agent:
+Lift = Callable[[Array, Transition, Any], tuple[Array, Metrics]]
+
+
+def make(config: Config, spec: Spec, lift: Lift | None = None) -> Agent:
+    """``lift(values [N, K, B], batch, hyper) -> (values, metrics)``: what becomes of the policy's actions' values in the
+    penalty; Cal-QL gives one."""
     target_entropy = -spec.action_dim if config.target_entropy is None else config.target_entropy
     start: dict[str, Any] = {"init": "orthogonal", "final_scale": 0.01}
     policy = gaussian.squashed(spec, config.hidden, log_std_range=(-20.0, 2.0), **start)
@@ -137,11 +143,15 @@ def make(config: Config, spec: Spec) -> Agent:
         def critic_loss(params):
             # [N, 1 + 3 n, B], the data's action first
             values, features = q.apply(params, observations, actions, features=True)
-            of_data, of_samples = values[:, 0], values[:, 1:]
+            of_data, of_samples, own = values[:, 0], values[:, 1:], {}
+            if lift is not None:
+                of_policy, own = lift(of_samples[:, n:], batch, hyper)
+                of_samples = jnp.concatenate([of_samples[:, :n], of_policy], axis=1)
             td_loss = losses.ensemble_td_error(of_data, target).mean()
             penalty = jax.vmap(losses.cql_penalty, (0, None, 0))(of_samples, log_probs, of_data)  # [N, B]
             loss = td_loss + lagrange * hyper.cql_coef * (penalty - gap).mean(axis=-1).sum()
             metrics = {"critic_loss": loss, "td_loss": td_loss, "cql_penalty": penalty.mean(), "q": of_data.mean()}
+            metrics |= own
             loss, metrics = _beer.regularise(config.beer, loss, metrics, params, features[:, 0], following)
             return loss, (penalty, metrics)
 

@@ -1,5 +1,6 @@
 """What the other offline agents report for one update, against NumPy on the same parameters and samples."""
 
+import dataclasses
 import functools
 
 import jax
@@ -8,7 +9,7 @@ import pytest
 import scipy.special
 
 from jaxrl_reg import networks
-from jaxrl_reg.agents import edac, percent_bc
+from jaxrl_reg.agents import cal_ql, edac, percent_bc
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import gaussian
 from tests.agents import reference as ref
@@ -180,28 +181,35 @@ def test_edac_diversity_by_finite_differences():
         jax.eval_shape(lambda: lone.update(lone.init(KEY, hyper), DATA, hyper, KEY, 0))
 
 
+def sampled_values(before, n):
+    """Critics ``[2, 3 n, B]`` at uniform actions, at the policy's from s' and at its own, and log-densities."""
+    uniform_key, here_key, next_key, _ = jax.random.split(KEY, 4)
+    actor, critic = before.actor.params, ref.as64(before.critic.params)
+    next_actions, next_log_probs = squashed_sample(actor, DATA.next_observation, next_key, (n + 1,))
+    here_actions, here_log_probs = squashed_sample(actor, DATA.observation, here_key, (n,))
+    uniform = np.asarray(jax.random.uniform(uniform_key, (n, ref.B, 2), minval=-1.0, maxval=1.0), np.float64)
+    actions = np.concatenate([uniform, next_actions[1:], here_actions])
+    densities = np.concatenate([np.full((n, ref.B), 2 * np.log(0.5)), next_log_probs[1:], here_log_probs])
+    observations = np.broadcast_to(BATCH.observation, (3 * n, ref.B, 3))
+    return ref.q_values(critic, observations, actions), densities, next_actions[0]
+
+
 def test_cql():
     n, gap = 2, 1.5
     before, after, metrics = one_update("cql", {"n_samples": n, "target_gap": gap}, cql_coef=0.5)
-    uniform_key, here_key, next_key, actor_key = jax.random.split(KEY, 4)
+    actor_key = jax.random.split(KEY, 4)[3]
     actor, critic = before.actor.params, ref.as64(before.critic.params)
 
     action, log_prob = squashed_sample(actor, DATA.observation, actor_key)
     q = ref.q_values(critic, BATCH.observation, action).min(0)
     np.testing.assert_allclose(metrics["actor_loss"], (log_prob - q).mean(), rtol=1e-4)  # alpha is 1 at first
 
-    next_actions, next_log_probs = squashed_sample(actor, DATA.next_observation, next_key, (n + 1,))
-    target_q = ref.q_values(critic, BATCH.next_observation, next_actions[0]).min(0)
+    sampled, densities, next_action = sampled_values(before, n)
+    target_q = ref.q_values(critic, BATCH.next_observation, next_action).min(0)
     target = BATCH.reward + 0.99 * BATCH.discount * target_q  # no entropy
     td_loss = squared_errors(critic, target)
     np.testing.assert_allclose(metrics["td_loss"], td_loss, rtol=1e-4)
 
-    here_actions, here_log_probs = squashed_sample(actor, DATA.observation, here_key, (n,))
-    uniform = np.asarray(jax.random.uniform(uniform_key, (n, ref.B, 2), minval=-1.0, maxval=1.0), np.float64)
-    actions = np.concatenate([uniform, next_actions[1:], here_actions])
-    densities = np.concatenate([np.full((n, ref.B), 2 * np.log(0.5)), next_log_probs[1:], here_log_probs])
-    observations = np.broadcast_to(BATCH.observation, (3 * n, ref.B, 3))
-    sampled = ref.q_values(critic, observations, actions)  # [2, 3 n, B]
     soft_maximum = scipy.special.logsumexp(sampled - densities, axis=1)
     penalty = (soft_maximum - ref.q_values(critic, BATCH.observation, BATCH.action)).mean(-1)
     np.testing.assert_allclose(metrics["cql_penalty"], penalty.mean(), rtol=1e-4)
@@ -209,3 +217,45 @@ def test_cql():
     assert penalty.mean() > gap  # so the multiplier grows, by one step of Adam
     np.testing.assert_allclose(after.log_lagrange.params, 3e-2, rtol=1e-4)
     assert_polyak(before, after)
+
+
+def test_cal_ql_lifts_the_policys_values_to_the_return_of_the_data_and_no_others():
+    n, steps, gamma = 2, 4, 0.9
+    rng = np.random.default_rng(3)
+    ahead, count = rng.normal(size=(ref.B, steps)), rng.integers(1, steps + 1, ref.B)
+    ahead[np.arange(steps) >= count[:, None]] = 0.0
+    cut = np.where(np.arange(ref.B) % 3 == 0, 0.0, ahead[np.arange(ref.B), count - 1])
+    known = (np.arange(ref.B) % 4 > 0).astype(float)
+    extras = {"reward_ahead": ahead, "steps_ahead": count, "cut_reward": cut, "known": known}
+    data = dataclasses.replace(DATA, extras={name: np.asarray(x, np.float32) for name, x in extras.items()})
+    pair = ref.Pair("cal_ql", 3e-2, {"n_samples": n}, cql_coef=0.5, discount=gamma)
+    before = pair.state
+    metrics = pair.update(data, KEY, 0)
+
+    bound = np.array([sum(gamma**k * ahead[i, k] for k in range(steps)) for i in range(ref.B)])
+    bound += np.array([gamma ** count[i] * min(cut[i], 0.0) / (1 - gamma) for i in range(ref.B)])
+    sampled, densities, next_action = sampled_values(before, n)
+    lifted = sampled.copy()
+    rows = known > 0
+    lifted[:, n:, rows] = np.maximum(sampled[:, n:, rows], bound[rows])
+    critic = ref.as64(before.critic.params)
+    soft_maximum = scipy.special.logsumexp(lifted - densities, axis=1)
+    penalty = (soft_maximum - ref.q_values(critic, BATCH.observation, BATCH.action)).mean(-1)
+    assert (lifted > sampled).any()
+    assert (bound[rows] < sampled[:, n:, rows]).any()
+    np.testing.assert_allclose(metrics["cql_penalty"], penalty.mean(), rtol=1e-4)
+    np.testing.assert_allclose(metrics["calibrated"], (lifted > sampled)[:, n:].mean(), rtol=1e-5)
+    np.testing.assert_allclose(metrics["bound"], bound[rows].mean(), rtol=1e-4)
+    target_q = ref.q_values(critic, BATCH.next_observation, next_action).min(0)
+    td_loss = squared_errors(critic, BATCH.reward + gamma * BATCH.discount * target_q)
+    np.testing.assert_allclose(metrics["critic_loss"], td_loss + 0.5 * penalty.sum(), rtol=1e-4)
+
+
+@pytest.mark.parametrize(("rule", "paid", "charged"), [("lower", 7.5, -10), ("last", 10, -10), ("nothing", 7.5, -7.5)])
+def test_what_a_time_out_leaves_to_be_earned_is_bounded_from_below(rule, paid, charged):
+    """Two steps of 5, or of -5, at a discount of a half, then a time-out, or a termination, which leaves nothing."""
+    for reward, timed_out in ((5.0, paid), (-5.0, charged)):
+        extras = {"reward_ahead": [[reward, reward, 0.0]] * 2, "steps_ahead": [2, 2], "cut_reward": [reward, 0]}
+        batch = dataclasses.replace(DATA, extras={name: np.asarray(x, np.float32) for name, x in extras.items()})
+        found = cal_ql.return_to_go(batch, 0.5, rule)
+        np.testing.assert_allclose(found, [timed_out, 1.5 * reward], rtol=1e-6)
