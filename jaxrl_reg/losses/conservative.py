@@ -55,25 +55,25 @@ def conservative_penalty(samples: Array, data: Array) -> Array:
     return jax.nn.logsumexp(samples, axis=0) - data
 
 
-@shapes(q_samples="K ...", bound="...")
-def calibrated_value(q_samples: Array, bound: Array) -> Array:
-    """``max(Q(s, a_k), V_mu(s))``: what Cal-QL puts into CQL's penalty in the place of the policy's actions' values.
+@shapes(q="...", bound="...")
+def calibrated_value(q: Array, bound: Array) -> Array:
+    """``max(Q(s, a), V_mu(s))``: what Cal-QL puts into CQL's penalty in the place of the policy's actions' values.
 
     Values that are below those of a reference policy already are not pushed down further: the gradient of the penalty
-    is 0 there. Map over an ensemble with ``jax.vmap(calibrated_value, (0, None))``.
+    is 0 there. Map over samples, and over an ensemble, with ``jax.vmap(calibrated_value, (0, None))``.
 
     Args:
-      q_samples: ``[K, ...]``, critic at the policy's actions.
+      q: ``[...]``, critic at an action of the policy.
       bound: ``[...]``, value of the reference policy, such as the return-to-go of the data; DETACHED here. Minus
         infinity where there is none.
     Returns:
-      ``[K, ...]``, in units of value.
+      ``[...]``, in units of value.
     Raises:
       ValueError: shapes differ.
     Edges: where both are equal half of the gradient passes.
     Source: Nakamoto et al., 2023, Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online Fine-Tuning, eq. 5.1.
     """
-    return jnp.maximum(q_samples, jax.lax.stop_gradient(bound))
+    return jnp.maximum(q, jax.lax.stop_gradient(bound))
 
 
 @shapes(log_weight="")

@@ -107,7 +107,7 @@ def test_gradient_diversity_needs_two_critics():
 
 
 def test_a_value_below_its_bound_is_not_pushed_down_and_one_without_a_bound_is():
-    q, bound = jnp.array([[1.0, 1.0, 1.0], [3.0, 3.0, 3.0]]), jnp.array([2.0, -jnp.inf, 0.5])
-    np.testing.assert_array_equal(losses.calibrated_value(q, bound), [[2.0, 1.0, 1.0], [3.0, 3.0, 3.0]])
+    q, bound = jnp.array([1.0, 1.0, 1.0, 3.0]), jnp.array([2.0, -jnp.inf, 0.5, 2.0])
+    np.testing.assert_array_equal(losses.calibrated_value(q, bound), [2.0, 1.0, 1.0, 3.0])
     slope = jax.grad(lambda q: losses.calibrated_value(q, bound).sum())(q)
-    np.testing.assert_array_equal(slope, [[0.0, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    np.testing.assert_array_equal(slope, [0.0, 1.0, 1.0, 1.0])

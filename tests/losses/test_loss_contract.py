@@ -143,7 +143,7 @@ CASES = {
     "awr_weight": lambda a, s: np.minimum(np.exp(s.inverse_temperature * s.advantage), s.clip),
     "behaviour_cloning_loss": lambda a, s: ((a.action - a.target) ** 2).sum(-1) / a.action.shape[-1],
     "behaviour_cloning_nll": lambda a, s: -a.log_prob,
-    "calibrated_value": lambda a, s: np.maximum(a.q_samples, s.bound),
+    "calibrated_value": lambda a, s: np.maximum(a.q, s.bound),
     "clipped_double_q_target": lambda a, s: a.reward + a.gamma * a.discount * a.next_q.min(0),
     "clipped_value_loss": clipped_value,
     "cql_lagrange_loss": lambda a, s: -np.exp(a.log_weight) * a.coefficient * (s.penalty - a.target_gap),

@@ -31,9 +31,9 @@ PAPER = Paper(
     authors="Nakamoto, Zhai, Singh, Mark, Ma, Finn, Kumar, Levine",
     year=2023,
     url="https://arxiv.org/abs/2303.05479",
-    deviations="As CQL's here. The released code takes a return of nothing after a time-out, or with a switch that of "
-    "the last reward for ever; here only a negative one goes on, so that the bound stays one from below whether rewards "
-    "are paid or charged. An online row whose episode has not ended has no bound; there it waits for the end.",
+    deviations="As CQL's here. The released code counts nothing after a time-out, or with a switch the last reward for "
+    "ever; here only a negative one goes on, so that the bound stays one from below whether rewards are paid or "
+    "charged. An online row whose episode has not ended has no bound yet; there it is trained on after the end only.",
 )
 KIND = "offline"
 RULES = ("lower", "last", "nothing")
@@ -43,7 +43,7 @@ RULES = ("lower", "last", "nothing")
 class Config(cql.Config):
     after_time_out: str = setting(
         default="lower",
-        help="what follows a time-out in the bound: last, its last reward for ever; nothing; lower, the less of the two",
+        help="what a time-out leaves to be earned: last (its last reward for ever), nothing, lower (the less of the two)",
     )
 
 
@@ -60,7 +60,8 @@ def make(config: Config, spec: Spec) -> Agent:
 
     def lift(values: Array, batch: Transition, hyper: Hyper) -> tuple[Array, Metrics]:
         bound, known = return_to_go(batch, hyper.discount, config.after_time_out), batch.extras["known"] > 0
-        lifted = jax.vmap(losses.calibrated_value, (0, None))(values, jnp.where(known, bound, -jnp.inf))
+        each = jax.vmap(jax.vmap(losses.calibrated_value, (0, None)), (0, None))
+        lifted = each(values, jnp.where(known, bound, -jnp.inf))
         mean = jnp.where(known, bound, 0.0).sum() / jnp.maximum(known.sum(), 1)
         return lifted, {"calibrated": (lifted > values).mean(), "bound": mean}
 

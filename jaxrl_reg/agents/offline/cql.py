@@ -78,8 +78,8 @@ Lift = Callable[[Array, Transition, Any], tuple[Array, Metrics]]
 
 
 def make(config: Config, spec: Spec, lift: Lift | None = None) -> Agent:
-    """``lift(values [N, K, B], batch, hyper) -> (values, metrics)``: what becomes of the policy's actions' values in the
-    penalty; Cal-QL gives one."""
+    """Cal-QL gives a ``lift(values [N, K, B], batch, hyper) -> (values, metrics)``: what becomes of the values of the
+    policy's actions in the penalty."""
     target_entropy = -spec.action_dim if config.target_entropy is None else config.target_entropy
     start: dict[str, Any] = {"init": "orthogonal", "final_scale": 0.01}
     policy = gaussian.squashed(spec, config.hidden, log_std_range=(-20.0, 2.0), **start)
