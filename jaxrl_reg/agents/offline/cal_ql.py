@@ -43,7 +43,7 @@ RULES = ("lower", "last", "nothing")
 class Config(cql.Config):
     after_time_out: str = setting(
         default="lower",
-        help="what a time-out leaves to be earned: last (its last reward for ever), nothing, lower (the less of the two)",
+        help="what a time-out leaves to be earned: last, its last reward for ever; nothing; lower, the less of the two",
     )
 
 
