@@ -166,3 +166,20 @@ def test_what_cannot_be_fine_tuned_says_so():
         mixed(agent, 8, 0.01, 1)
     with pytest.raises(UserError, match="no row to the replay"):
         mixed(agent, 8, 0.99, 1)
+
+
+@pytest.mark.parametrize("behind", [4, 5])
+def test_a_cycle_of_updates_begins_where_the_counter_says(behind):
+    """An agent that updates in pairs; a run that begins within a pair goes one by one."""
+
+    def phase(number):
+        def update(state, batch, hyper, key, step):
+            right = (step % 2) == (step % 2 if number is None else number)
+            return state, {"right": right.astype(jnp.float32)}
+
+        return update
+
+    agent = recorder()._replace(update=phase(None), cycle=(phase(0), phase(1)))
+    run = loops.finetune(agent, corridor(), start=Start(behind, 1), steps=8, updates=2, batch_size=8)
+    _, history = jax.jit(run)(jax.random.key(0), None, sevens(), agent.init(None, None))
+    assert float(history["right"][0]) == 1.0
