@@ -281,6 +281,25 @@ class Paper(NamedTuple):
     deviations: str = ""  # where we differ from the paper or its released code, and why
 
 
+@dataclasses.dataclass(frozen=True)
+class Protocol:
+    """What a paper does to data before training, and for how long it trains; an agent module's ``PROTOCOL``.
+
+    On D4RL's locomotion tasks where a paper has several; ``note`` says what it does elsewhere. A module without one
+    trains on the data as they are. ``data.normalisation`` carries it out.
+    """
+
+    normalise: bool = False  # observations standardised over the data set: (x - mean) / (std + eps)
+    eps: float = 1e-3
+    reward_scale: float | str = 1.0  # a factor, or "returns": 1000 over the range of the episodes' returns
+    reward_shift: float = 0.0  # added after scaling
+    sparse: tuple[float, float] | None = None  # scale and shift where rewards are 0 before a goal and 1 at it (AntMaze)
+    batch_size: int | None = None  # None: no published number
+    updates: int | None = None
+    rewards: bool = True  # whether it learns from the rewards in the data
+    note: str = ""
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A whole experiment for one member, cut into segments; made by a loop, mapped by ``population.sweep``.

@@ -1,8 +1,11 @@
-"""Scaling of observations and rewards, fitted once on the host before training."""
+"""Scaling of observations and rewards, fitted once on the host before training; policies that undo it when acting."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -10,7 +13,7 @@ import numpy as np
 
 from jaxrl_reg.data.episodes import episode_returns, return_rank
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Dataset, pytree
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Policy, Protocol, Transition, ZeroShot, pytree
 
 
 @pytree
@@ -57,13 +60,17 @@ def normalize_observations(dataset: Dataset, eps: float = 1e-3) -> tuple[Dataset
     return scaled, normalizer
 
 
-def scale_rewards(dataset: Dataset, scale: float = 1.0, shift: float = 0.0) -> Dataset:
+def scale_rewards(dataset: Dataset, scale: float | Array = 1.0, shift: float | Array = 0.0) -> Dataset:
     """``reward * scale + shift``, with return ranks taken anew; ``shift=-1`` is the usual AntMaze choice.
 
     Reference scores keep their meaning: they belong to the environment's own rewards.
     """
-    reward = dataset.reward * jnp.float32(scale) + jnp.float32(shift)
-    scaled = dataclasses.replace(dataset, reward=reward)
+
+    def scaled_of(reward):
+        return None if reward is None else reward * jnp.float32(scale) + jnp.float32(shift)
+
+    dropped = scaled_of(dataset.dropped_reward)
+    scaled = dataclasses.replace(dataset, reward=scaled_of(dataset.reward), dropped_reward=dropped)
     rank = return_rank(episode_returns(scaled))[np.asarray(dataset.episode)]
     return dataclasses.replace(scaled, return_rank=jnp.asarray(rank))
 
@@ -78,3 +85,180 @@ def normalize_rewards(dataset: Dataset, target: float = 1000.0) -> Dataset:
     if spread <= 0.0:
         raise UserError(f"{dataset.name}: every episode has return {returns[0]:g}, so there is no range to scale by")
     return scale_rewards(dataset, target / spread)
+
+
+@pytree
+class Preprocessing:
+    """What was done to the data before training: observations ``(x - mean) / std``, rewards ``r * scale + shift``.
+
+    ``mean`` and ``std`` ``[O]``, the others scalars, all float32. ``std`` includes what was added to it.
+    """
+
+    mean: Array
+    std: Array
+    reward_scale: Array
+    reward_shift: Array
+
+    def observe(self, observation: Array) -> Array:
+        """Raw observations ``[..., O]`` as the agent saw them."""
+        return (observation - self.mean) / self.std
+
+    def pay(self, reward: Array) -> Array:
+        """Raw rewards as the agent saw them."""
+        return reward * self.reward_scale + self.reward_shift
+
+
+def fit_preprocessing(
+    dataset: Dataset,
+    protocol: Protocol = Protocol(),  # noqa: B008 (frozen)
+    *,
+    normalise: bool | None = None,
+    reward_scale: float | str | None = None,
+) -> Preprocessing:
+    """What ``protocol`` asks for, with the statistics of ``dataset``; ``normalise`` and ``reward_scale`` override it.
+
+    ``reward_scale`` is a factor, ``"returns"`` (1000 over the range of the episodes' returns, as IQL does, arXiv
+    2110.06169) or ``"none"``; given, it takes the place of the protocol's scale and shift. An observation that never
+    changes is only shifted. Rewards that are not known, or of which the protocol has no use, stay as they are.
+
+    Raises UserError for another ``reward_scale``, or for ``"returns"`` asked for where all returns are equal.
+    """
+    width = dataset.observation.shape[-1]
+    mean, std = np.zeros(width, np.float32), np.ones(width, np.float32)
+    if protocol.normalise if normalise is None else normalise:
+        fitted = fit_normalizer(dataset, protocol.eps)
+        mean, spread = np.asarray(fitted.mean), np.asarray(fitted.std)
+        std = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1.0), spread + np.float32(protocol.eps), 1.0)
+    scale, shift = 1.0, 0.0
+    if reward_scale is not None:
+        scale = _reward_scale(dataset, reward_scale)
+    elif dataset.rewarded and protocol.rewards:
+        if protocol.sparse is not None and sparse_rewards(dataset):
+            scale, shift = protocol.sparse
+        else:
+            shift = protocol.reward_shift
+            varied = protocol.reward_scale != "returns" or np.ptp(episode_returns(dataset)) > 0
+            scale = _reward_scale(dataset, protocol.reward_scale) if varied else 1.0
+    return Preprocessing(*(jnp.asarray(x, jnp.float32) for x in (mean, std, scale, shift)))
+
+
+def _reward_scale(dataset: Dataset, wanted: float | str) -> float:
+    if wanted == "none":
+        return 1.0
+    if wanted == "returns":
+        spread = float(np.ptp(episode_returns(dataset)))
+        if spread <= 0.0:
+            raise UserError(f"{dataset.name}: every episode has the same return, so there is no range to scale by")
+        return 1000.0 / spread
+    try:
+        scale = float(wanted)
+    except ValueError:
+        scale = np.nan
+    if not np.isfinite(scale) or scale <= 0:
+        raise UserError(f"reward scale {wanted!r} is neither a number above 0 nor 'returns' or 'none'")
+    return scale
+
+
+def sparse_rewards(dataset: Dataset) -> bool:
+    """Whether rewards are 0 before a goal and 1 at it: no other values, and most of them 0."""
+    reward = np.asarray(dataset.reward)
+    return bool(((reward == 0) | (reward == 1)).all() and 0 < reward.mean() < 0.5)
+
+
+def preprocess(dataset: Dataset, preprocessing: Preprocessing) -> Dataset:
+    """The data set as an agent trains on it; reference scores keep belonging to the environment's own rewards."""
+    observed = dataclasses.replace(
+        dataset,
+        observation=preprocessing.observe(dataset.observation),
+        next_observation=preprocessing.observe(dataset.next_observation),
+    )
+    if not dataset.rewarded:
+        return observed
+    return scale_rewards(observed, preprocessing.reward_scale, preprocessing.reward_shift)
+
+
+def preprocess_batch(batch: Transition, preprocessing: Preprocessing) -> Transition:
+    """Raw transitions, such as those of a replay, as an agent trained on preprocessed data takes them."""
+    return dataclasses.replace(
+        batch,
+        observation=preprocessing.observe(batch.observation),
+        next_observation=preprocessing.observe(batch.next_observation),
+        reward=preprocessing.pay(batch.reward),
+    )
+
+
+def on_raw_policy(policy: Policy, preprocessing: Preprocessing) -> Policy:
+    """``policy``, which knows preprocessed observations and rewards, for an environment that gives raw ones."""
+
+    def start(shape: tuple[int, ...]) -> Any:
+        return policy.start(shape), jnp.zeros(shape, jnp.bool_)
+
+    def step(carry: Any, observation: Array, reward: Array, key: Key) -> tuple[Array, Any]:
+        inner, begun = carry
+        paid = jnp.where(begun, preprocessing.pay(reward), reward)  # before the first step nothing was paid
+        action, inner = policy.step(inner, preprocessing.observe(observation), paid, key)
+        return action, (inner, jnp.ones_like(begun))
+
+    return Policy(start, step)
+
+
+def on_raw(agent: Agent, preprocessing: Preprocessing, *, batches: bool = False) -> Agent:
+    """``agent`` for raw observations: ``act``, ``policy`` and ``zero_shot`` preprocess what they are given.
+
+    ``update``, ``measure`` and ``sample`` stay as they are, for a data set that went through ``preprocess``; with
+    ``batches`` an update preprocesses its batch too, for a replay of raw transitions.
+    """
+
+    def act(state: Any, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
+        return agent.act(state, preprocessing.observe(observation), hyper, key, explore)
+
+    changes: dict[str, Any] = {"act": act}
+    inner = agent.policy
+    if inner is not None:
+        changes["policy"] = lambda state, hyper, explore: on_raw_policy(inner(state, hyper, explore), preprocessing)
+    served = agent.zero_shot
+    if served is not None:
+        plans = served.policy
+        changes["zero_shot"] = ZeroShot(
+            lambda state, observation, reward: served.infer_z(state, preprocessing.observe(observation), reward),
+            lambda state, goal: served.goal_z(state, preprocessing.observe(goal)),
+            lambda state, observation, z, key: served.act(state, preprocessing.observe(observation), z, key),
+            None if plans is None else lambda state, z: on_raw_policy(plans(state, z), preprocessing),
+        )
+    if batches:
+
+        def update(state: Any, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[Any, Any]:
+            return agent.update(state, preprocess_batch(batch, preprocessing), hyper, key, step)
+
+        changes["update"] = update
+    return agent._replace(**changes)
+
+
+def describe_preprocessing(preprocessing: Preprocessing) -> str:
+    """What was done, in words; "" for nothing."""
+    mean, std, scale, shift = (np.asarray(getattr(preprocessing, f.name)) for f in dataclasses.fields(preprocessing))
+    said = ["observations standardised over the data"] if (mean != 0).any() or (std != 1).any() else []
+    if scale != 1:
+        said.append(f"rewards times {scale:.4g}")
+    if shift != 0:
+        said.append(f"{'rewards ' if scale == 1 else ''}{'plus' if shift > 0 else 'minus'} {abs(shift):.4g}")
+    return ", ".join(said)
+
+
+def save_preprocessing(preprocessing: Preprocessing, path: str | os.PathLike[str]) -> None:
+    """Write the statistics as JSON; the file appears whole or not at all."""
+    target = Path(path)
+    values = {f.name: np.asarray(getattr(preprocessing, f.name)).tolist() for f in dataclasses.fields(preprocessing)}
+    partial = target.with_name(target.name + ".part")
+    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    partial.replace(target)
+
+
+def load_preprocessing(path: str | os.PathLike[str]) -> Preprocessing:
+    """What ``save_preprocessing`` wrote, bit for bit. Raises UserError if the file is damaged."""
+    try:
+        values = json.loads(Path(path).read_text(encoding="utf-8"))
+        arrays = [jnp.asarray(values[f.name], jnp.float32) for f in dataclasses.fields(Preprocessing)]
+    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: statistics of the data cannot be read ({str(error).splitlines()[0]})") from None
+    return Preprocessing(*arrays)

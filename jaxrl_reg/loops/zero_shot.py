@@ -254,4 +254,6 @@ def mean_relabelled(env: Env, data: Dataset) -> Dataset:
     reached = data.extras["physics"][following]
     reward = jnp.mean(jnp.stack([tasks.reward(reached, name) for name in tasks.names]), axis=0)
     nothing = jnp.full((), jnp.nan, jnp.float32)
-    return dataclasses.replace(data, reward=reward, score_random=nothing, score_expert=nothing)
+    return dataclasses.replace(
+        data, reward=reward, dropped_reward=None, rewarded=True, score_random=nothing, score_expert=nothing
+    )

@@ -21,7 +21,7 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.policies import deterministic, gaussian
 from jaxrl_reg.transforms import adam
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="ALVINN: An Autonomous Land Vehicle in a Neural Network",
@@ -31,6 +31,12 @@ PAPER = Paper(
     deviations="The regression or likelihood form that offline-RL papers use as their baseline, on continuous actions.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    batch_size=256,
+    updates=1_000_000,
+    rewards=False,
+    note="As the baseline of TD3+BC, whose paper leaves its observations as they are.",
+)
 POLICIES = ("deterministic", "gaussian")
 
 

@@ -36,6 +36,7 @@ from jaxrl_reg.types import (
     Metrics,
     Paper,
     Policy,
+    Protocol,
     PyTree,
     Spec,
     Transition,
@@ -56,6 +57,7 @@ PAPER = Paper(
     "and history=5 is the paper's. The learning rate falls as a half-cosine, if at all.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(True, 1e-6, batch_size=1024, updates=40_000, rewards=False, note="Block pushing: 60,000 updates.")
 NETWORKS = ("mlp", "gpt")
 
 

@@ -26,7 +26,20 @@ from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.denoisers import denoiser_mlp
 from jaxrl_reg.policies import flow
 from jaxrl_reg.transforms import polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Policy, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import (
+    Agent,
+    Array,
+    Key,
+    Metrics,
+    Paper,
+    Policy,
+    Protocol,
+    PyTree,
+    Spec,
+    Transition,
+    pytree,
+    setting,
+)
 
 PAPER = Paper(
     title="DM1: MeanFlow with Dispersive Regularization for 1-Step Robotic Manipulation",
@@ -41,6 +54,7 @@ PAPER = Paper(
     "(the released agent: 5).",
 )
 KIND = "offline"
+PROTOCOL = Protocol(rewards=False)
 DISPERSIONS = ("l2", "cosine", "hinge", "covariance")
 
 

@@ -13,9 +13,9 @@ import jax.numpy as jnp
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.imitation import bc
 from jaxrl_reg.agents.imitation.bc import Config, State
-from jaxrl_reg.types import Agent, Array, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Paper, Protocol, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Decision Transformer: Reinforcement Learning via Sequence Modeling",
@@ -26,6 +26,7 @@ PAPER = Paper(
     "number of rows that count varies from batch to batch around batch_size * fraction.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(normalise=True, eps=1e-6, batch_size=64, updates=100_000)
 
 
 @pytree

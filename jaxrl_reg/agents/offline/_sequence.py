@@ -22,7 +22,6 @@ from jaxrl_reg.policies import deterministic
 from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Policy, PyTree, Transition, pytree, setting
 
 DEVIATIONS = (
-    "Observations are taken as they come; the published code standardises them by their moments in the data. "
     "Returns are divided by the largest return-to-go of the data instead of 1000, and the return asked for is given "
     "relative to the data's episodes. Windows are padded at their end. An update takes batch / context windows, so "
     "that it sees as many rows as other agents. The warm-up is 100 updates, for short runs (published: 10,000 and "

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common, _td3
 from jaxrl_reg.transforms import adam
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Adaptive Advantage-Guided Policy Regularization for Offline Reinforcement Learning",
@@ -35,6 +35,7 @@ PAPER = Paper(
     f"vae_hidden says otherwise. {_td3.FIRST_STEP}",
 )
 KIND = "offline"
+PROTOCOL = Protocol(normalise=True, batch_size=256, updates=1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

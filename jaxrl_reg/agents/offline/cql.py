@@ -25,7 +25,7 @@ from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Conservative Q-Learning for Offline Reinforcement Learning",
@@ -39,6 +39,7 @@ PAPER = Paper(
     "sign, so about the same steps of Adam. The policy's layers start orthogonal too, there as in PyTorch.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(sparse=(4.0, -2.0), batch_size=256, updates=1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

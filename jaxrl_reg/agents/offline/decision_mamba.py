@@ -23,7 +23,7 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.offline import _sequence
 from jaxrl_reg.networks.sequence import decision_mamba
 from jaxrl_reg.transforms import polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Decision Mamba: A Multi-Grained State Space Model with Self-Evolution Regularization for Offline RL",
@@ -39,6 +39,7 @@ PAPER = Paper(
     "step. " + _sequence.DEVIATIONS,
 )
 KIND = "offline"
+PROTOCOL = Protocol(normalise=True, eps=1e-6, batch_size=1280, updates=100_000)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -16,7 +16,7 @@ from jaxrl_reg import losses
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.offline import _sequence
 from jaxrl_reg.networks.sequence import decision_transformer
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Decision Transformer: Reinforcement Learning via Sequence Modeling",
@@ -26,6 +26,7 @@ PAPER = Paper(
     deviations=_sequence.DEVIATIONS,
 )
 KIND = "offline"
+PROTOCOL = Protocol(normalise=True, eps=1e-6, batch_size=1280, updates=100_000)
 
 
 @dataclasses.dataclass(frozen=True)

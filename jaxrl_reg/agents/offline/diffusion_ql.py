@@ -28,7 +28,7 @@ from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.denoisers import denoiser_mlp
 from jaxrl_reg.policies import diffusion
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Diffusion Policies as an Expressive Policy Class for Offline Reinforcement Learning",
@@ -41,6 +41,9 @@ PAPER = Paper(
     "arXiv 2305.20081), without its solver.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    sparse=(4.0, -2.0), batch_size=256, updates=2_000_000, note="AntMaze and the other tasks: 1,000,000 updates."
+)
 ESTIMATES = ("chain", "one_step")
 
 

@@ -13,10 +13,10 @@ import jax
 
 from jaxrl_reg import losses
 from jaxrl_reg.agents.offline import sac_n
-from jaxrl_reg.agents.offline.sac_n import KIND, PAPER, Config, State
+from jaxrl_reg.agents.offline.sac_n import KIND, PAPER, PROTOCOL, Config, State
 from jaxrl_reg.types import Agent, Array, Metrics, Network, PyTree, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "action_gradients", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "action_gradients", "make"]
 
 
 @pytree

@@ -16,10 +16,10 @@ import dataclasses
 from jaxrl_reg import losses
 from jaxrl_reg.agents.offline import _in_sample
 from jaxrl_reg.agents.offline._in_sample import State
-from jaxrl_reg.agents.offline.sql import KIND, PAPER
+from jaxrl_reg.agents.offline.sql import KIND, PAPER, PROTOCOL
 from jaxrl_reg.types import Agent, Array, Spec, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,7 +25,7 @@ from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.denoisers import denoiser_mlp
 from jaxrl_reg.policies import flow
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Flow Q-Learning",
@@ -38,6 +38,9 @@ PAPER = Paper(
     "initialisation.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    sparse=(1.0, -1.0), batch_size=256, updates=1_000_000, note="OGBench's tasks; on D4RL's 500,000 updates."
+)
 AGGREGATES = {"mean": jnp.mean, "min": jnp.min}
 
 

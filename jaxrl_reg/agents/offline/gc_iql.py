@@ -25,7 +25,20 @@ from jaxrl_reg.data import samplers
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, ZeroShot, pytree, setting
+from jaxrl_reg.types import (
+    Agent,
+    Array,
+    Key,
+    Metrics,
+    Paper,
+    Protocol,
+    PyTree,
+    Spec,
+    Transition,
+    ZeroShot,
+    pytree,
+    setting,
+)
 
 PAPER = Paper(
     title="HIQL: Offline Goal-Conditioned RL with Latent States as Actions (its flat baseline, GC-IQL)",
@@ -39,6 +52,9 @@ PAPER = Paper(
     "step's update. ReLU, not GELU. Without a task, act heads for the origin.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    batch_size=1024, updates=1_000_000, rewards=False, note="OGBench's protocol: it has goals instead of rewards."
+)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,7 +24,20 @@ from jaxrl_reg.agents.offline import _in_sample
 from jaxrl_reg.networks.denoisers import denoiser_resnet
 from jaxrl_reg.policies import diffusion
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import (
+    Agent,
+    Array,
+    Key,
+    Metrics,
+    Network,
+    Paper,
+    Protocol,
+    PyTree,
+    Spec,
+    Transition,
+    pytree,
+    setting,
+)
 
 PAPER = Paper(
     title="IDQL: Implicit Q-Learning as an Actor-Critic Method with Diffusion Policies",
@@ -38,6 +51,13 @@ PAPER = Paper(
     "initialisation.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    reward_scale="returns",
+    sparse=(1.0, -1.0),
+    batch_size=512,
+    updates=3_000_000,
+    note="Rewards as in IQL; its critics stop earlier than its actor's 3,000,000 updates.",
+)
 
 
 @dataclasses.dataclass(frozen=True)

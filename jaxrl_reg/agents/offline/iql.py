@@ -16,9 +16,9 @@ import dataclasses
 from jaxrl_reg import losses
 from jaxrl_reg.agents.offline import _in_sample
 from jaxrl_reg.agents.offline._in_sample import State
-from jaxrl_reg.types import Agent, Array, Paper, Spec, pytree, setting
+from jaxrl_reg.types import Agent, Array, Paper, Protocol, Spec, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Offline Reinforcement Learning with Implicit Q-Learning",
@@ -28,6 +28,13 @@ PAPER = Paper(
     deviations=_in_sample.DEVIATIONS,
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    reward_scale="returns",
+    sparse=(1.0, -1.0),
+    batch_size=256,
+    updates=1_000_000,
+    note="Kitchen and Adroit: rewards as they are, which --reward-scale none keeps.",
+)
 
 
 @dataclasses.dataclass(frozen=True)

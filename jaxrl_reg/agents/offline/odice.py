@@ -31,7 +31,7 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, orthogonal_combine, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="ODICE: Revealing the Mystery of Distribution Correction Estimation via Orthogonal-gradient Update",
@@ -44,6 +44,7 @@ PAPER = Paper(
     "over the range of returns; AntMaze -3 before the goal and 0 at it).",
 )
 KIND = "offline"
+PROTOCOL = Protocol(reward_scale="returns", sparse=(3.0, -3.0), batch_size=256, updates=1_000_000)
 RATIOS = {"pearson": losses.pearson_weight, "reverse_kl": losses.reverse_kl_weight}
 WEIGHTS = {"published": {**RATIOS, "pearson": losses.sparse_weight}, "ratio": RATIOS}
 GRADIENTS = ("orthogonal", "semi", "true")

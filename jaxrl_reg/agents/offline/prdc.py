@@ -27,9 +27,9 @@ from jaxrl_reg.agents import _td3
 from jaxrl_reg.agents._td3 import State
 from jaxrl_reg.data import retrieval, uniform
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Paper, Protocol, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make", "sample"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make", "sample"]
 
 PAPER = Paper(
     title="Policy Regularization with Dataset Constraint for Offline Reinforcement Learning",
@@ -42,6 +42,7 @@ PAPER = Paper(
     f"states, which here only chooses the row. ``beta`` is that of locomotion. {_td3.FIRST_STEP}",
 )
 KIND = "offline"
+PROTOCOL = Protocol(normalise=True, sparse=(10000.0, -1.0), batch_size=256, updates=1_000_000)
 NEIGHBOURS = ("exact", "approximate")
 BETA = 2.0  # by which cells are made; those of a population have several
 

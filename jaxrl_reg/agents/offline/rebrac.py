@@ -17,9 +17,9 @@ import dataclasses
 from jaxrl_reg import losses
 from jaxrl_reg.agents import _common, _td3
 from jaxrl_reg.agents._td3 import State
-from jaxrl_reg.types import Agent, Array, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Paper, Protocol, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Revisiting the Minimalist Approach to Offline Reinforcement Learning",
@@ -31,6 +31,7 @@ PAPER = Paper(
     "not 1e-6. Batch size is a setting of the run; the paper uses 1024.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(sparse=(100.0, 0.0), batch_size=1024, updates=1_000_000, note="AntMaze and Adroit: batches of 256.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,7 +22,20 @@ from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import (
+    Agent,
+    Array,
+    Key,
+    Metrics,
+    Network,
+    Paper,
+    Protocol,
+    PyTree,
+    Spec,
+    Transition,
+    pytree,
+    setting,
+)
 
 PAPER = Paper(
     title="Uncertainty-Based Offline Reinforcement Learning with Diversified Q-Ensemble",
@@ -33,6 +46,7 @@ PAPER = Paper(
     "paper, where released code multiplies by log alpha.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(batch_size=256, updates=3_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

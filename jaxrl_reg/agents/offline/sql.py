@@ -16,9 +16,9 @@ from __future__ import annotations
 from jaxrl_reg import losses
 from jaxrl_reg.agents.offline import _in_sample
 from jaxrl_reg.agents.offline._in_sample import Config, State
-from jaxrl_reg.types import Agent, Array, Paper, Spec, pytree, setting
+from jaxrl_reg.types import Agent, Array, Paper, Protocol, Spec, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Offline RL with No OOD Actions: In-Sample Learning via Implicit Value Regularization",
@@ -29,6 +29,7 @@ PAPER = Paper(
     "nor its learning rate of 2e-4 there.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(reward_scale="returns", sparse=(1.0, -1.0), batch_size=256, updates=1_000_000)
 
 
 @pytree

@@ -16,9 +16,9 @@ import dataclasses
 
 from jaxrl_reg.agents import _td3
 from jaxrl_reg.agents._td3 import State
-from jaxrl_reg.types import Agent, Array, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Paper, Protocol, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="A Minimalist Approach to Offline Reinforcement Learning",
@@ -28,6 +28,7 @@ PAPER = Paper(
     deviations=f"Observations are normalised by the data pipeline, not by the agent. {_td3.FIRST_STEP}",
 )
 KIND = "offline"
+PROTOCOL = Protocol(normalise=True, batch_size=256, updates=1_000_000)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.online import sac
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.transforms import adam
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Diversity is All You Need: Learning Skills without a Reward Function",
@@ -34,6 +34,7 @@ PAPER = Paper(
     "discriminator of the moment, and for the state that was reached.",
 )
 KIND = "off_policy"
+PROTOCOL = Protocol(rewards=False, note="Learns in the environment.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -26,7 +26,7 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import categorical, gaussian
 from jaxrl_reg.transforms import adam
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Proximal Policy Optimization Algorithms",
@@ -38,6 +38,7 @@ PAPER = Paper(
     "instead of one weighted loss, so that the scale of rewards cannot drown the actor; no learning-rate decay.",
 )
 KIND = "on_policy"
+PROTOCOL = Protocol(note="Learns in the environment and standardises observations itself.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,7 +21,7 @@ from jaxrl_reg import networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.online import sac
 from jaxrl_reg.transforms import adam
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Exploration by Random Network Distillation",
@@ -32,6 +32,7 @@ PAPER = Paper(
     "running mean instead of the standard deviation of returns. Episode ends count as in the environment.",
 )
 KIND = "off_policy"
+PROTOCOL = Protocol(rewards=False, note="Learns in the environment.")
 CLIP = 5.0  # standardised states, so that one far away does not blind the networks
 
 

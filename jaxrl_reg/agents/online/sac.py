@@ -23,7 +23,7 @@ from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _beer, _common
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
 PAPER = Paper(
     title="Soft Actor-Critic Algorithms and Applications",
@@ -33,6 +33,7 @@ PAPER = Paper(
     deviations="The log standard deviation is held in [-5, 2]. PyTorch-style initialisation.",
 )
 KIND = "off_policy"
+PROTOCOL = Protocol(batch_size=256, note="Learns in the environment; on data it has no published protocol.")
 
 
 @dataclasses.dataclass(frozen=True)

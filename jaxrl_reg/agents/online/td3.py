@@ -15,9 +15,9 @@ import dataclasses
 
 from jaxrl_reg.agents import _common, _td3
 from jaxrl_reg.agents._td3 import State
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Addressing Function Approximation Error in Actor-Critic Methods",
@@ -27,6 +27,7 @@ PAPER = Paper(
     deviations=_td3.FIRST_STEP,
 )
 KIND = "off_policy"
+PROTOCOL = Protocol(batch_size=256, note="Learns in the environment; on data it has no published protocol.")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -21,9 +21,9 @@ import dataclasses
 
 from jaxrl_reg.agents.zero_shot import _successor
 from jaxrl_reg.agents.zero_shot._successor import State, mix_z, sample_z
-from jaxrl_reg.types import Agent, Paper, Spec, pytree, setting
+from jaxrl_reg.types import Agent, Paper, Protocol, Spec, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make", "mix_z", "sample_z"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make", "mix_z", "sample_z"]
 
 PAPER = Paper(
     title="Towards Robust Zero-Shot Reinforcement Learning",
@@ -35,6 +35,12 @@ PAPER = Paper(
     f"when acting. With value=none an action of the policy stands in for V. {_successor.DEVIATIONS}",
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    batch_size=512,
+    updates=1_000_000,
+    rewards=False,
+    note="ExORL's data. The agent standardises observations and actions itself, with running moments.",
+)
 
 
 @dataclasses.dataclass(frozen=True)

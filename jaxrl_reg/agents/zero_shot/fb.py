@@ -14,9 +14,9 @@ import dataclasses
 
 from jaxrl_reg.agents.zero_shot import _forward_backward, _successor
 from jaxrl_reg.agents.zero_shot._successor import State, mix_z, sample_z
-from jaxrl_reg.types import Agent, Paper, Spec, pytree, setting
+from jaxrl_reg.types import Agent, Paper, Protocol, Spec, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make", "mix_z", "sample_z"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make", "mix_z", "sample_z"]
 
 DEVIATIONS = (
     "F has LayerNorm and tanh in the first layer of its preprocessors and of its heads; the authors' code has them in "
@@ -30,6 +30,9 @@ PAPER = Paper(
     deviations=DEVIATIONS,
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    batch_size=512, updates=1_000_000, rewards=False, note="ExORL's data, as the later zero-shot benchmark trains it."
+)
 
 
 @dataclasses.dataclass(frozen=True)

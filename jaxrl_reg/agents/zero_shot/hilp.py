@@ -24,9 +24,9 @@ from jaxrl_reg.agents.zero_shot._features import State
 from jaxrl_reg.data import samplers
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Foundation Policies with Hilbert Representations",
@@ -37,6 +37,7 @@ PAPER = Paper(
     "all targets. A goal's z is its feature, seen from the mean, not from the present state. " + _features.DEVIATIONS,
 )
 KIND = "offline"
+PROTOCOL = Protocol(batch_size=1024, updates=1_000_000, rewards=False, note="ExORL's data.")
 MEAN_RATE = 0.005  # of the running mean of the features
 
 

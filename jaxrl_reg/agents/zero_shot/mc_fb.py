@@ -12,12 +12,13 @@ import dataclasses
 
 from jaxrl_reg.agents.zero_shot import _successor, vc_fb
 from jaxrl_reg.agents.zero_shot._successor import State
-from jaxrl_reg.types import Agent, Spec, pytree
+from jaxrl_reg.types import Agent, Protocol, Spec, pytree
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = vc_fb.PAPER
 KIND = "offline"
+PROTOCOL = Protocol(batch_size=512, updates=1_000_000, rewards=False, note="ExORL's data.")
 
 
 @dataclasses.dataclass(frozen=True)

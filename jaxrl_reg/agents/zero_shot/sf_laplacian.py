@@ -22,9 +22,9 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.zero_shot import _features
 from jaxrl_reg.agents.zero_shot._features import State
 from jaxrl_reg.transforms import adam
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, PyTree, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Does Zero-Shot Reinforcement Learning Exist? (its successor features on Laplacian eigenfunctions)",
@@ -34,6 +34,9 @@ PAPER = Paper(
     deviations=_features.DEVIATIONS,
 )
 KIND = "offline"
+PROTOCOL = Protocol(
+    batch_size=512, updates=1_000_000, rewards=False, note="ExORL's data, as the later zero-shot benchmark trains it."
+)
 MOMENT_RATE = 0.005  # of the running mean of phi phi^T
 
 

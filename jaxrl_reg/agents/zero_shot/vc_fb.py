@@ -14,9 +14,9 @@ import dataclasses
 
 from jaxrl_reg.agents.zero_shot import _successor, fb
 from jaxrl_reg.agents.zero_shot._successor import State
-from jaxrl_reg.types import Agent, Paper, Spec, pytree, setting
+from jaxrl_reg.types import Agent, Paper, Protocol, Spec, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Zero-Shot Reinforcement Learning from Low Quality Data",
@@ -26,6 +26,7 @@ PAPER = Paper(
     deviations=fb.DEVIATIONS,
 )
 KIND = "offline"
+PROTOCOL = Protocol(batch_size=512, updates=1_000_000, rewards=False, note="ExORL's data.")
 
 
 @dataclasses.dataclass(frozen=True)
