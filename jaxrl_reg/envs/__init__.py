@@ -8,6 +8,7 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
+from jaxrl_reg.envs import local
 from jaxrl_reg.envs.adapters.gymnasium import evaluate_gymnasium
 from jaxrl_reg.envs.core import (
     Outcome,
@@ -71,7 +72,8 @@ def make(name: str, **settings: Any) -> Env:
         for key in settings:
             if key not in known:
                 raise unknown(f"setting of {name}", key, known) if known else UserError(f"{name} has no settings")
-    return function(*arguments, **settings)
+    with local.devices():
+        return function(*arguments, **settings)
 
 
 def names() -> list[str]:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
+from jaxrl_reg.envs import local
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Env, EnvState, Key, PyTree, Scene, Spec, Tasks, as_float32
 
@@ -60,7 +61,8 @@ def environment(
                 f"{name or 'environment'}: reset needs a typed key, jax.random.key(seed), not PRNGKey(seed)"
             )
         start, run = jax.random.split(key)
-        inner, observation, _, _, metrics = reset(start)
+        with local.devices():
+            inner, observation, _, _, metrics = reset(start)
         observation = _checked(observation, spec.observation_dim, "observation", name)
         zero = jnp.zeros((), jnp.float32)
         return EnvState(
@@ -77,9 +79,9 @@ def environment(
 
     def advance(state, action):
         action = jnp.clip(_checked(action, spec.action_dim, "action", name), -1.0, 1.0)
-        inner, observation, reward, terminated, metrics = step(
-            state.inner, action, jax.random.fold_in(state.key, state.step)
-        )
+        key = jax.random.fold_in(state.key, state.step)
+        with local.devices():
+            inner, observation, reward, terminated, metrics = step(state.inner, action, key)
         observation = _checked(observation, spec.observation_dim, "observation", name)
         reward, terminated = as_float32((reward, terminated))
         finite = jnp.all(jnp.isfinite(observation)) & jnp.isfinite(reward)

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, mjcf, quiet
+from jaxrl_reg.envs import core, drawing, local, mjcf, quiet
 from jaxrl_reg.errors import UserError, need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -167,7 +167,8 @@ def simulator(name: str) -> tuple[Any, Callable[[Physics, Array], tuple[Physics,
     text = mjcf.model("walker2d_v5" if name == "walker2d-v5" else kind)
     host: Any = mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue]
     host.opt.iterations, host.opt.ls_iterations = ITERATIONS, LINE_SEARCH
-    model = mjx.put_model(host, impl="jax")
+    with local.devices():
+        model = mjx.put_model(host, impl="jax")
     plain = host.opt.integrator == mujoco.mjtIntegrator.mjINT_EULER  # pyright: ignore[reportAttributeAccessIssue]
     capsule = jnp.asarray(host.geom_type == drawing.CAPSULE)
 

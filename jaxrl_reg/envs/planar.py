@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, quiet
+from jaxrl_reg.envs import core, drawing, local, quiet
 from jaxrl_reg.errors import need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -140,7 +140,8 @@ def make(name: str, task: str | None = None, episode_length: int = 250) -> Env:
     mjx = quiet.mjx()
     text, height = _MODELS[name]
     host: Any = mujoco.MjModel.from_xml_string(text)  # pyright: ignore[reportAttributeAccessIssue]
-    model = mjx.put_model(host)
+    with local.devices():
+        model = mjx.put_model(host)
 
     def observe(state):
         pitch = state.qpos[2]

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, quiet
+from jaxrl_reg.envs import core, drawing, local, quiet
 from jaxrl_reg.errors import need, unknown
 from jaxrl_reg.types import Array, Env, EnvState, Scene, Spec
 
@@ -67,7 +67,8 @@ def make(task: str = "reach_top_right", episode_length: int = 100) -> Env:
     import mujoco  # imported on use: a second that other environments need not pay
 
     mjx = quiet.mjx()
-    model = mjx.put_model(mujoco.MjModel.from_xml_string(MJCF))  # pyright: ignore[reportAttributeAccessIssue]
+    with local.devices():
+        model = mjx.put_model(mujoco.MjModel.from_xml_string(MJCF))  # pyright: ignore[reportAttributeAccessIssue]
 
     def observe(state):
         return jnp.concatenate(state)

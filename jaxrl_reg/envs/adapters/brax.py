@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, quiet
+from jaxrl_reg.envs import core, drawing, local, quiet
 from jaxrl_reg.errors import UserError, need, unknown
 from jaxrl_reg.types import Env, Spec
 
@@ -45,7 +45,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
     if backend not in BACKENDS:
         raise unknown("Brax backend", backend, BACKENDS)
     quiet.mjx()  # which Brax imports
-    with quiet.models(), quiet.python():
+    with local.devices(), quiet.models(), quiet.python():
         need("brax")
         import brax.envs
 
@@ -87,7 +87,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
         quaternion = np.concatenate([np.eye(1, 4)[None].repeat(len(poses), axis=0), quaternion], axis=1)
         return drawing.bodies(env.sys.mj_model, position, quaternion, float(env.dt))
 
-    with quiet.python():
+    with local.devices(), quiet.python():
         observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"brax/{name}: the observation must be one vector")

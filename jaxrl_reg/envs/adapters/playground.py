@@ -7,7 +7,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, quiet
+from jaxrl_reg.envs import core, drawing, local, quiet
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Env, Spec
 
@@ -66,7 +66,7 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
     for key in overrides:
         if key not in known:
             raise unknown(f"setting of playground/{name}", key, known)
-    with quiet.models():
+    with local.devices(), quiet.models():
         env = dm_control_suite.load(name, config_overrides={"impl": impl, **overrides})
 
     def reset(key):
@@ -90,7 +90,8 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
             targets=np.asarray(data[0].mocap_pos),
         )
 
-    observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
+    with local.devices():
+        observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"playground/{name}: the observation must be one vector")
     spec = Spec(observation.shape[0], env.action_size)
