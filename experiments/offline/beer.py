@@ -2,6 +2,10 @@
 
 The data cover states and actions, the target bootstraps from the policy, and truth is the return of rolling it out.
 Only large TD errors can violate the bound, so it is violated early, while values are not learned yet.
+
+How far a rank is pushed differs tenfold between seeds, so it is judged as a logarithm, over the last quarter of
+training, and what is less than 0.05 counts as 0.05: as a plain difference at the end one seed in five decided, and the
+interval began at 0.0005. A beta of 0.1 or 0.001 pushes the rank less still (first revision).
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ import numpy as np
 import optax
 
 from experiments.arms import over_devices
-from experiments.harness import Claim
+from experiments.harness import Claim, robust
 from jaxrl_reg import envs, losses, networks
 from jaxrl_reg.agents import _beer
 from jaxrl_reg.envs import pendulum
@@ -22,17 +26,19 @@ from jaxrl_reg.transforms import polyak
 
 CLAIM = Claim(
     statement="BEER adapts: a critic that knows its values meets Bellman's bound by itself and is then left alone, so "
-    "its features end with the effective rank that they have without a penalty; with the same beta on every cosine, or "
-    "on every one above 0.9, the rank is pushed further, to no smaller error. Not so here: that BEER makes pairs above "
-    "the bound rarer during training, or ends with a smaller error than no penalty",
+    "its features end near the effective rank that they have without a penalty; with the same beta on every cosine, or "
+    "on every one above 0.9, the rank is pushed at least a quarter further away. Not so here: that BEER makes pairs "
+    "above the bound rarer during training, or ends with a smaller error than no penalty",
     paper="https://arxiv.org/abs/2404.12754",
     method="BEER",
     baselines=("every cosine penalised",),
     ablation="bound fixed at 0.9",
-    metric="|effective rank - effective rank without penalty| (pendulum)",
+    metric="log10 of |effective rank - effective rank without penalty|, last quarter of training (pendulum)",
     systems=(28,),
     higher_is_better=False,
-    seeds=12,
+    margin=0.1,
+    seeds=15,
+    revision=2,
     chosen="seeds 100 to 104: over bound fixed at 0.9 0.636, sd 0.51; power 0.979",
 )
 ARMS = {  # beta, and the bound on the cosine where it is not Bellman's
@@ -40,9 +46,8 @@ ARMS = {  # beta, and the bound on the cosine where it is not Bellman's
     "BEER": (1.0, 2.0),
     "every cosine penalised": (1.0, -1.0),
     "bound fixed at 0.9": (1.0, 0.9),
-    "BEER, beta 0.001": (0.001, 2.0),
-    "BEER, beta 0.1": (0.1, 2.0),
 }
+NOTHING = 0.05  # ranks nearer to each other than this are the same
 GAMMA, RATE, TAU, BATCH = 0.95, 3e-4, 0.02, 256
 EPISODES, STEPS, TESTS, HORIZON, PARTS = 100, 200, 512, 300, 12
 SIZES = {"small": ((64, 64), 6_000), "full": ((256, 256), 60_000)}  # hidden widths, updates
@@ -167,8 +172,8 @@ def run(seeds, scale, say, out=None):
         )
     if out is not None:
         draw(found, list(ARMS), SIZES[scale][1], out / "beer_training.png")
-    ranks = found["effective rank"][..., -1]
-    off = np.abs(ranks - ranks[list(ARMS).index("no penalty")])
+    ranks = found["effective rank"][..., -(PARTS // 4) :].mean(axis=-1)
+    off = robust.log_share(np.abs(ranks - ranks[list(ARMS).index("no penalty")]), 1.0, NOTHING)
     shown = {f"effective rank, {arm}": ranks[i].tolist() for i, arm in enumerate(ARMS)}
     return {arm: off[i].tolist() for i, arm in enumerate(ARMS) if arm != "no penalty"} | shown
 

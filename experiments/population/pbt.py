@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from experiments.arms import over_devices
 from experiments.harness import Claim
 from jaxrl_reg import data, population
 from jaxrl_reg.agents import bc
@@ -80,21 +81,21 @@ def run(seeds, scale, say, out):
         return [one(seed) for seed in seeds]
 
     arms = {"PBT": arm(), "PBT without exploring": arm(factor=1.0)}
-    apart = [
-        population.sweep(
-            training,
-            seeds=[seed],
-            hypers=population.sample(bc.Hyper(), members, seed=seed, **RANGES),
-            data=rows,
-        )
-        for seed in seeds
-    ]
+    drawn = [population.sample(bc.Hyper(), members, seed=seed, **RANGES) for seed in seeds]
+    constant = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *drawn)
+    of_seed = jnp.repeat(jnp.asarray(seeds), members)
+
+    def apart(member):
+        seed, hyper = member
+        return training(jax.random.key(seed), hyper, rows)[1]["eval/return"]
+
+    curves = over_devices(apart, (of_seed, constant)).reshape(len(seeds), members, segments)
     best = {name: [-float(one.metrics["eval/return"][-1].max()) for one in found] for name, found in arms.items()}
-    best["random search"] = [-float(one.metrics["eval/return"][:, 0, -1].max()) for one in apart]
+    best["random search"] = (-curves[:, :, -1].max(axis=1)).tolist()
     for name, values in best.items():
         say(f"{name}: {np.mean(values):.3f}")
     for t in (segments // 10, segments // 2, segments - 1):
-        rates = [float(one.hypers.learning_rate[one.metrics["eval/return"][:, 0, t].argmax()]) for one in apart]
+        rates = [float(one.learning_rate[curve[:, t].argmax()]) for one, curve in zip(drawn, curves, strict=True)]
         after = (t + 1) * updates // segments
         say(f"best constant learning rate after {after} updates: {np.exp(np.log(rates).mean()):.1e}")
     shown = arms["PBT"][0]
