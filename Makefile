@@ -10,11 +10,12 @@ WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
 NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: help install demo full table table-full zero-shot-full test test-floor lint types format bench experiments systems notebooks constraints clean
+.PHONY: help install demo full table table-full zero-shot-full test mutants test-floor lint types format bench experiments systems notebooks constraints clean
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes)"
 	@echo "make test         install, then run the test suite"
+	@echo "make mutants      plant bugs in a copy, one by one, and see the tests catch them (half an hour; ONLY=sac)"
 	@echo "make test-floor   run a part of it on the lowest versions that are allowed, in an environment of its own"
 	@echo "make full         the job of the demo at the size of an accelerator"
 	@echo "make table        all offline agents on the same data (40 minutes on two cores); table-full: for accelerators"
@@ -70,6 +71,10 @@ test-floor:
 	@$(MAKE) --no-print-directory install VENV=.venv-floor CONSTRAINTS=constraints/floor.txt \
 		WHAT="--constraint constraints/floor.txt --editable '.[all]' pytest pytest-timeout pytest-xdist hypothesis"
 	.venv-floor/bin/python -m pytest -n auto --maxprocesses 8 --dist loadfile $(FLOOR_TESTS)
+
+# One at a time, in a copy; ONLY=words chooses those whose file or name has one of them.
+mutants: install
+	$(BIN)/python -m tests.mutants $(ONLY)
 
 lint: install
 	$(BIN)/ruff check .

@@ -134,6 +134,46 @@ def test_fb():
     ref.assert_tree_close(after.target_representation, ref.mix(learnt, slow, 0.1), 1e-6)
 
 
+@pytest.mark.parametrize("name", ["vc_fb", "mc_fb"])
+def test_conservative_fb(name):
+    """Values (VC) or measures (MC) at uniform actions, the policy's and its next in their own state, and the data's."""
+    config = {**SIZES, "samples": 6, "target_penalty": None}
+    pair = ref.Pair(name, LR, config, orthonormality=0.3, conservative_weight=0.4)
+    pair.edit(apart)
+    before = pair.state
+    metrics, after = pair.update(DATA, KEY, 0), pair.state
+    keys, online = jax.random.split(KEY, 9), ref.as64(before.representation.params)
+    actor, slow = ref.as64(before.actor.params), ref.as64(before.target_representation)
+    z = tasks(keys, net(online["backward"], BATCH.observation), 0.5)
+    next_action = smoothed(task_actor(actor, BATCH.next_observation, z), keys[2])
+    plain = representation_loss(z, ahead_of(slow, z, next_action))
+    draw_key, uniform_key = jax.random.split(keys[5])
+    anywhere = 2 * uniform(uniform_key, (3, ref.B, 2)) - 1
+    states = np.stack([BATCH.observation, BATCH.next_observation])
+    tiled = np.broadcast_to(z, (2, ref.B, D))
+    drawn = smoothed(task_actor(actor, states, tiled), draw_key)
+    others = np.concatenate([np.broadcast_to(BATCH.observation, (3, ref.B, 3)), states])
+    actions = np.concatenate([anywhere, drawn])
+
+    def penalty(params):
+        own = both(params["forward"], BATCH.observation, BATCH.action, z)
+        elsewhere = both(params["forward"], others, actions, np.broadcast_to(z, (5, ref.B, D)))
+        elsewhere = np.concatenate([elsewhere, own[:, None]], 1)
+        if name == "vc_fb":
+            samples, of_data = (elsewhere * z).sum(-1), (own * z).sum(-1)
+        else:
+            reached = sphere(net(params["backward"], BATCH.next_observation)).T
+            samples, of_data = elsewhere @ reached, own @ reached
+        return sum((np.log(np.exp(samples[j]).sum(0)) - of_data[j]).mean() for j in range(2))
+
+    def loss(params):
+        return plain(params) + 0.4 * penalty(params)
+
+    np.testing.assert_allclose(metrics["penalty"], penalty(online), rtol=1e-4)
+    np.testing.assert_allclose(metrics["critic_loss"], loss(online), rtol=1e-4)
+    check_step(before.representation, after.representation, loss, 1.0)
+
+
 BREEZE = {
     **SIZES,
     "actor": "gaussian",
