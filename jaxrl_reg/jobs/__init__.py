@@ -19,9 +19,12 @@ from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
 from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
 from jaxrl_reg.jobs.files import default_directory, finished, load_config
-from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, make_run, parameters
-from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick, score_name
-from jaxrl_reg.jobs.settings import COLLECTED, COMPARED, COMPARISONS, EXPLORED, SCALES, SweepConfig, resolve
+from jaxrl_reg.jobs.job import Axis, Job, Score
+from jaxrl_reg.jobs.kinds import kind_of
+from jaxrl_reg.jobs.kinds.online import OnlineConfig
+from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, parameters
+from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
+from jaxrl_reg.jobs.settings import COLLECTED, COMPARED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
 from jaxrl_reg.jobs.training import Outcome, resume, sweep, train
 
 __all__ = [
@@ -30,10 +33,15 @@ __all__ = [
     "COMPARISONS",
     "EXPLORED",
     "SCALES",
+    "Axis",
+    "Job",
+    "JobConfig",
     "Learner",
     "OnTick",
+    "OnlineConfig",
     "Outcome",
     "Say",
+    "Score",
     "Standing",
     "SweepConfig",
     "Tick",
@@ -45,16 +53,15 @@ __all__ = [
     "evaluate",
     "explore",
     "finished",
+    "kind_of",
     "learner",
     "learners",
     "load_config",
     "make_env",
-    "make_run",
     "parameters",
     "report",
     "resolve",
     "resume",
-    "score_name",
     "summarise",
     "sweep",
     "train",

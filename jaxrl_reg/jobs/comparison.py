@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.jobs.files import finished, load_config, plain
+from jaxrl_reg.jobs.kinds import kind_of
 from jaxrl_reg.jobs.learners import learner, make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, silent
 from jaxrl_reg.jobs.settings import COMPARED, COMPARISONS, SCALES, SweepConfig, resolve
@@ -85,6 +86,7 @@ def compare(
                 one = resolve(
                     dataclasses.replace(config, **changes, env=env, dataset=dataset, agent=name, settings=own)
                 )
+                kind_of(name, dataset=True)  # refuses what learns from no data
                 learner(name, one)  # whatever is wrong with its settings shows before anything is trained
                 path = folder / task / name.rpartition(".")[2]
                 if (path / "config.json").exists() and _budget(load_config(path)) != _budget(one):

@@ -4,31 +4,25 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.jobs import kinds
+from jaxrl_reg.jobs import tasks as tasking
 from jaxrl_reg.jobs.collection import load_data
 from jaxrl_reg.jobs.files import load_config, read_json
-from jaxrl_reg.jobs.learners import (
-    BASELINE,
-    Learner,
-    known_tasks,
-    label_rows,
-    learner,
-    learners,
-    make_env,
-    make_run,
-    metric_rows,
-)
-from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent, with_score
-from jaxrl_reg.jobs.settings import SweepConfig, seeds_of
+from jaxrl_reg.jobs.job import Job
+from jaxrl_reg.jobs.learners import Learner, learner, make_env
+from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
+from jaxrl_reg.jobs.recording import metric_rows
+from jaxrl_reg.jobs.settings import JobConfig, seeds_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from jaxrl_reg.population import Restored
-    from jaxrl_reg.types import Dataset, Env, Run
+    from jaxrl_reg.types import Run
 
 
 def evaluate(
@@ -45,34 +39,23 @@ def evaluate(
     """
     from jaxrl_reg.evaluation import report as reporting
     from jaxrl_reg.io.sinks import ParquetSink, read_parquet
-    from jaxrl_reg.loops import zero_shot
 
     path = pathlib.Path(directory)
     config = load_config(path)
+    job = kinds.of(config).reopen(config, read_json(path / "summary.json", default={}))
+    if job.score.metric is None:
+        raise UserError(f"{path} is a run without an environment; there is nothing to roll out")
     episodes = 10 * config.eval_episodes if episodes is None else episodes
-    env, facts = make_env(config), read_json(path / "summary.json", default={})
     number = 1 + int(read_parquet(path / "metrics.parquet")["evaluation"].max())
-    students = learners(config.agent, config)
-    student, data, world = students[0], None, env
-    if student.make(student.config, env.spec).zero_shot is not None:
-        data = load_data(config, env)
-        world = zero_shot.mean_reward(env, known_tasks(env, data))
     sink = ParquetSink(path / "metrics.parquet")
-    cloner = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
-    for member in [*cloner, *students]:
-        folder, own = path / "checkpoints" / member.folder, member.name == config.agent
-        if not folder.is_dir():
-            if own:
-                raise UserError(
-                    f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}"
-                )
-            continue
-        where = env if own else world
-        say(f"evaluating {member.label} on {episodes} episodes per member")
-        updates, metrics = _evaluate_checkpoint(member, config, where, data, folder, episodes, number)
-        metrics = with_score(metrics, facts)
-        for row in metric_rows(member, config, metrics, updates=updates, evaluation=number, episodes=episodes):
-            sink.write(row["update"], row)
+    for member in [*job.rivals, *job.learners]:
+        folder = path / "checkpoints" / member.folder
+        if folder.is_dir():
+            say(f"evaluating {member.label} on {episodes} episodes per member")
+            for row in _evaluate_checkpoint(member, job, config, folder, episodes, number):
+                sink.write(row[job.axis.column], row)
+        elif member.name == config.agent:
+            raise UserError(f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}")
     sink.close()
     return reporting.write(path)
 
@@ -142,14 +125,14 @@ def zeroshot(
     if not folder.is_dir():
         raise UserError(f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}")
     data = load_data(config, env)
-    labelled = label_rows(env, data, chosen, config, samples)
+    labelled = tasking.label_rows(env, data, chosen, config, samples)
     paid = np.asarray(labelled.reward)
     say(f"{paid.shape[1]:,} states of {data.name} labelled for {', '.join(names)}")
     for name, values in zip(names, paid, strict=True):
         if np.ptp(values) == 0:
             say(f"{name}: every one of these states pays {values[0]:g}, which tells the agent nothing")
 
-    _, run = make_run(member, config, env)
+    _, run = kinds.of(config).run_of(member, config, env)
     restored = _restore(member, config, run, folder)
     count, play = len(restored.keys), zero_shot.judge(env, chosen, episodes)
 
@@ -211,7 +194,7 @@ def report(directory: str | pathlib.Path) -> pd.DataFrame:
     return reporting.write(pathlib.Path(directory))
 
 
-def _restore(member: Learner, config: SweepConfig, run: Run, folder: pathlib.Path) -> Restored:
+def _restore(member: Learner, config: JobConfig, run: Run, folder: pathlib.Path) -> Restored:
     from jaxrl_reg import population
 
     found = population.restore(folder, run, seeds_of(config), member.hypers)
@@ -221,22 +204,16 @@ def _restore(member: Learner, config: SweepConfig, run: Run, folder: pathlib.Pat
 
 
 def _evaluate_checkpoint(
-    member: Learner,
-    config: SweepConfig,
-    env: Env,
-    data: Dataset | None,
-    folder: pathlib.Path,
-    episodes: int,
-    number: int,
-) -> tuple[Any, dict[str, Any]]:
-    """Updates ``[H]`` done by the newest checkpoint, and fresh metrics ``[H, S, 1]`` of every member."""
+    member: Learner, job: Job, config: JobConfig, folder: pathlib.Path, episodes: int, number: int
+) -> Iterator[dict[str, Any]]:
+    """Rows of fresh metrics of every member, as its newest checkpoint has it."""
     import jax
     import jax.numpy as jnp
     import numpy as np
 
     from jaxrl_reg import population
 
-    _, run = make_run(member, config, env, data, episodes)
+    _, run = job.run(member, episodes)
     restored = _restore(member, config, run, folder)
 
     def one(state_key_hyper: Any, index: Any) -> Any:
@@ -249,4 +226,6 @@ def _evaluate_checkpoint(
     evaluation = jax.jit(population.over_members(one, min(count, population.EVALUATION_CHUNK)))
     metrics = evaluation((restored.states, restored.keys, restored.hypers), index)
     shape = population.setting_count(member.hypers), config.seeds, 1
-    return restored.updates, {name: np.asarray(value).reshape(shape) for name, value in metrics.items()}
+    scored = job.score.columns({name: np.asarray(value).reshape(shape) for name, value in metrics.items()})
+    done = restored.updates // run.updates_per_segment
+    return metric_rows(member, config, job.axis, run, scored, done=done, evaluation=number, episodes=episodes)

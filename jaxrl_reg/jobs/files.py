@@ -7,15 +7,12 @@ import datetime
 import json
 import pathlib
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.jobs import kinds
 from jaxrl_reg.jobs.learners import Learner
-from jaxrl_reg.jobs.settings import SweepConfig
-
-if TYPE_CHECKING:
-    pass
-
+from jaxrl_reg.jobs.settings import JobConfig
 
 FORMAT = 1  # of the run directory
 
@@ -26,7 +23,7 @@ def finished(directory: str | pathlib.Path) -> bool:
     return "finished" in read_json(pathlib.Path(directory) / "summary.json", default={})
 
 
-def default_directory(config: SweepConfig, root: str | pathlib.Path = "runs") -> pathlib.Path:
+def default_directory(config: JobConfig, root: str | pathlib.Path = "runs") -> pathlib.Path:
     """``runs/<env>-<agent>-<time>``, not yet taken."""
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
     name = f"{config.env}-{config.agent}-{stamp}".replace("/", "-")
@@ -37,7 +34,7 @@ def default_directory(config: SweepConfig, root: str | pathlib.Path = "runs") ->
     return path
 
 
-def load_config(directory: str | pathlib.Path) -> SweepConfig:
+def load_config(directory: str | pathlib.Path) -> JobConfig:
     """The config of a run directory.
 
     Raises:
@@ -47,13 +44,14 @@ def load_config(directory: str | pathlib.Path) -> SweepConfig:
     if not path.is_file():
         raise UserError(f"{directory} is not a run directory: it has no config.json")
     stored = read_json(path)
-    known = {field.name for field in dataclasses.fields(SweepConfig)}
     values = stored.get("config") if isinstance(stored, dict) else None
-    if not isinstance(values, dict) or stored.get("format") != FORMAT or not set(values) <= known:
+    kind = stored.get("kind", kinds.OFFLINE) if isinstance(stored, dict) else ""
+    known = dataclasses.fields(kinds.load(kind).Config) if kind in kinds.names() else ()
+    types = {field.name: str(field.type) for field in known}
+    if not isinstance(values, dict) or stored.get("format") != FORMAT or not set(values) <= set(types):
         raise UserError(f"{path} is not the config of a run of this version; start a new run")
-    if values.get("hidden") is not None:
-        values["hidden"] = tuple(values["hidden"])
-    return SweepConfig(**values)
+    tuples = {name: tuple(v) for name, v in values.items() if types[name].startswith("tuple") and v is not None}
+    return kinds.load(kind).Config(**{**values, **tuples})
 
 
 def refuse_existing(path: pathlib.Path) -> None:
@@ -64,12 +62,13 @@ def refuse_existing(path: pathlib.Path) -> None:
         raise UserError(f"{path} is a file; choose a directory with --out")
 
 
-def create_run(path: pathlib.Path, config: SweepConfig, students: Sequence[Learner]) -> None:
+def create_run(path: pathlib.Path, config: JobConfig, students: Sequence[Learner]) -> None:
     """Make the directory and write ``config.json``: what was asked for, the settings that follow, versions."""
     from jaxrl_reg.io import env_info
 
     stored = {
         "format": FORMAT,
+        "kind": config.kind,
         "config": dataclasses.asdict(config),
         "swept": list(students[0].swept),
         "agent_config": {

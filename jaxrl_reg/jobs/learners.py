@@ -1,22 +1,20 @@
-"""What a config means: agents with their settings filled in, an environment, a run on a data set."""
+"""What a config means: agents with their settings filled in, and an environment."""
 
 from __future__ import annotations
 
-import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.jobs.settings import SweepConfig, seeds_of
+from jaxrl_reg.jobs.settings import JobConfig
 from jaxrl_reg.jobs.values import coerce, column, word
 
 if TYPE_CHECKING:
-    from jaxrl_reg.loops.zero_shot import Labelled, Task
-    from jaxrl_reg.types import Agent, Dataset, Env, Run
+    from jaxrl_reg.types import Agent, Env
 
 
 BASELINE = "bc"
-LABEL_STREAM = 8
+SCHEDULES = ("decay_steps", "ramp_steps")  # settings of agents that are meant to end with training
 
 
 class Learner(NamedTuple):
@@ -32,7 +30,7 @@ class Learner(NamedTuple):
     folder: str = ""  # of its checkpoints
 
 
-def learner(name: str, config: SweepConfig, *, own: bool = True) -> Learner:
+def learner(name: str, config: JobConfig, *, own: bool = True) -> Learner:
     """The agent ``name`` under ``config``; with ``own=False`` (a baseline) only the network size is taken from it.
 
     Raises:
@@ -44,7 +42,7 @@ def learner(name: str, config: SweepConfig, *, own: bool = True) -> Learner:
     return found[0]
 
 
-def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learner]:
+def learners(name: str, config: JobConfig, *, own: bool = True) -> list[Learner]:
     """The agent ``name`` with the settings of ``config``, in groups that share a program.
 
     A swept hyperparameter is traced: all its values share one. A swept setting of the agent (widths, ensemble size)
@@ -56,8 +54,6 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
     from jaxrl_reg import agents, population
 
     module = agents.load(name)
-    if module.KIND == "on_policy":
-        raise UserError(f"agent {name!r} learns from its own fresh experience and cannot be trained on a data set")
     static = {field: default for field, default, _ in agents.settings(module.Config)}
     traced = {field: default for field, default, _ in agents.settings(module.Hyper)}
     kinds = agents.kinds(module.Config)
@@ -66,9 +62,9 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
         fixed["hidden"] = config.hidden
         if isinstance(static.get("actor_hidden"), int):  # of an actor with blocks of one width
             fixed["actor_hidden"] = max(config.hidden)
-    for schedule in ("decay_steps", "ramp_steps"):  # meant to end with training
+    for schedule in SCHEDULES:
         if static.get(schedule):
-            fixed[schedule] = config.updates
+            fixed[schedule] = config.length()
     for key, value in config.settings.items() if own else ():
         if key in traced:
             start[key] = coerce(key, float, value)
@@ -103,9 +99,7 @@ def learners(name: str, config: SweepConfig, *, own: bool = True) -> list[Learne
     return made
 
 
-def _points(
-    name: str, config: SweepConfig, traced: Mapping[str, Any], kinds: Mapping[str, Any]
-) -> list[dict[str, Any]]:
+def _points(name: str, config: JobConfig, traced: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Every setting of the sweep as what it gives to everything that is swept: the grid times the drawn ones."""
     import itertools
 
@@ -141,7 +135,7 @@ def _points(
     return [{**point, **setting} for point in crossed for setting in drawn]
 
 
-def make_env(config: SweepConfig) -> Env:
+def make_env(config: JobConfig) -> Env:
     """The environment of a config.
 
     Raises:
@@ -150,54 +144,6 @@ def make_env(config: SweepConfig) -> Env:
     from jaxrl_reg import envs
 
     return envs.make(config.env, **({} if config.backend is None else {"backend": config.backend}))
-
-
-def make_run(
-    member: Learner, config: SweepConfig, env: Env, data: Dataset | None = None, episodes: int | None = None
-) -> tuple[Agent, Run]:
-    """The agent for this environment and its training run, evaluated on ``episodes`` episodes.
-
-    An agent that serves tasks after training is evaluated on all of them, each inferred from states of ``data``.
-    """
-    from jaxrl_reg.evaluation import returns
-    from jaxrl_reg.loops import zero_shot
-    from jaxrl_reg.loops.offline import offline
-
-    agent = member.make(member.config, env.spec)
-    episodes = config.eval_episodes if episodes is None else episodes
-    run = offline(
-        agent,
-        batch_size=config.batch_size,
-        updates=config.updates,
-        segments=config.segments,
-        evaluate=returns.evaluator(env, episodes),
-    )
-    if agent.zero_shot is not None and data is not None:
-        tasks = known_tasks(env, data)
-        labelled = label_rows(env, data, tasks, config)
-        run = dataclasses.replace(run, evaluate=zero_shot.evaluation(env, agent, tasks, labelled, episodes))
-    return agent, run
-
-
-def known_tasks(env: Env, data: Dataset) -> list[Task]:
-    """What an agent that serves tasks is judged by during training: all tasks of the environment, or its own reward
-    where it offers none or the data hold no physics to relabel."""
-    from jaxrl_reg.loops import zero_shot
-
-    relabelled = env.tasks is not None and "physics" in data.extras
-    return zero_shot.tasks_of(env) if relabelled else [zero_shot.own_reward()]
-
-
-def label_rows(
-    env: Env, data: Dataset, tasks: Sequence[Task], config: SweepConfig, samples: int | None = None
-) -> Labelled:
-    """Rows of the data with their rewards for each of the tasks; the same ones for every call with this config."""
-    import jax
-
-    from jaxrl_reg.loops import zero_shot
-
-    key = jax.random.fold_in(jax.random.key(config.seed_offset), LABEL_STREAM)
-    return zero_shot.relabel(env, data, tasks, key, zero_shot.SAMPLES if samples is None else samples)
 
 
 def parameters(agent: Agent, member: Learner) -> int:
@@ -212,45 +158,3 @@ def parameters(agent: Agent, member: Learner) -> int:
 
     models = [node.params for node in jax.tree.leaves(state, is_leaf=is_model) if is_model(node)]
     return sum(leaf.size for leaf in jax.tree.leaves(models or state))
-
-
-def metric_rows(
-    member: Learner,
-    config: SweepConfig,
-    metrics: Mapping[str, Any],
-    *,
-    episodes: int | None,
-    first: Any = 0,
-    updates: Any = None,
-    evaluation: int = 0,
-) -> Iterator[dict[str, Any]]:
-    """One flat row per member and segment that it trained, from metrics ``[H, S, segments]``.
-
-    ``first`` counts segments before, ``updates`` those of the metrics if they are not at the end of their segment; one
-    number, or one for each setting.
-    """
-    import numpy as np
-
-    from jaxrl_reg.population import ALIVE
-
-    seeds, each = seeds_of(config), config.updates // config.segments
-    settings, count, length = next(iter(metrics.values())).shape
-    before = np.broadcast_to(first, settings)
-    trained = np.isfinite(metrics[ALIVE]) if ALIVE in metrics else np.ones((settings, count, length), bool)
-    for t in range(length):
-        for h in range(settings):
-            segment = int(before[h]) + t
-            update = (segment + 1) * each if updates is None else int(np.broadcast_to(updates, settings)[h])
-            for s in np.flatnonzero(trained[h, :, t]):
-                yield {
-                    "agent": member.name,
-                    "member": (member.first + h) * count + int(s),
-                    "seed": seeds[s],
-                    "setting": member.first + h,
-                    **{name: swept[h] for name, swept in member.swept.items()},
-                    "segment": segment,
-                    "update": update,
-                    "evaluation": evaluation,
-                    "episodes": episodes,
-                    **{name: float(values[h, s, t]) for name, values in metrics.items()},
-                }

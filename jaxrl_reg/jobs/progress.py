@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
-
-if TYPE_CHECKING:
-    pass
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 
 class Standing(NamedTuple):
@@ -14,7 +11,7 @@ class Standing(NamedTuple):
 
     label: str  # what is swept, as it has it
     seed: int
-    updates: int
+    updates: int  # or whatever the axis of the run counts
     score: float
     state: str = ""  # diverged, stopped or waiting (for its promotion)
 
@@ -40,19 +37,3 @@ OnTick = Callable[[Tick], None]
 def silent(_: Any) -> None:
     """Tells nobody."""
     return None
-
-
-def score_name(facts: Mapping[str, Any]) -> str:
-    """The column that the report judges: the normalised score where the data set has its two references."""
-    return "eval/score" if facts.get("dataset", {}).get("normalised") else "eval/return"
-
-
-def with_score(metrics: Mapping[str, Any], facts: Mapping[str, Any]) -> dict[str, Any]:
-    """The metrics with ``eval/score`` beside ``eval/return`` where it can be computed."""
-    from jaxrl_reg.data import normalised
-
-    metrics = dict(metrics)
-    about = facts["dataset"]
-    if about["normalised"] and "eval/return" in metrics:
-        metrics["eval/score"] = normalised(metrics["eval/return"], about["score_random"], about["score_expert"])
-    return metrics

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, ClassVar, TypeVar
 
 from jaxrl_reg.errors import UserError, unknown
-
-if TYPE_CHECKING:
-    pass
-
 
 PLACEMENTS = ("auto", "map", "vmap")
 DESIGNS = ("random", "sobol")
@@ -61,67 +57,104 @@ COMPARISONS: dict[str, dict[str, Any]] = {
 COMPARED = ("medium-replay", "medium-expert")
 
 
-def _option(default: Any, help: str, **metadata: Any) -> Any:
+def option(default: Any, help: str, **metadata: Any) -> Any:
+    """A field of a config with its help; the parser of the command line is made from these."""
     if isinstance(default, dict):
         return dataclasses.field(default_factory=dict, metadata={"help": help, **metadata})
     return dataclasses.field(default=default, metadata={"help": help, **metadata})
 
 
 @dataclasses.dataclass(frozen=True)
-class SweepConfig:
-    """A whole sweep. A number that is None is as ``scale`` says (see ``SCALES``); ``resolve`` fills it in."""
+class JobConfig:
+    """What every kind of run can be asked for; a kind of ``jobs.kinds`` adds its own fields.
 
-    env: str = _option("brax/hopper", "environment, see 'jaxrl-reg list envs'")
-    agent: str = _option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
-    dataset: str = _option(
-        "medium-replay",
-        "random, medium, medium-replay, medium-expert, expert, rnd or diayn (collected here), or a file",
-    )
-    grid: Mapping[str, Sequence[Any]] = _option({}, "values of a hyperparameter to sweep; several make a product")
-    sample: Mapping[str, str] = _option({}, "range to draw a hyperparameter from; drawn settings multiply the grid")
-    draws: int = _option(16, "settings to draw from the ranges of --sample")
-    design: str = _option("random", "how they are spread: random or sobol")
-    design_seed: int = _option(0, "of the draw; another one gives other settings")
-    early_stop: str | None = _option(
+    A number that is None is as ``presets`` say; ``resolve`` fills it in and calls ``check``.
+    """
+
+    kind: ClassVar[str] = ""  # the module of ``jobs.kinds`` that this config belongs to
+    counts: ClassVar[tuple[str, ...]] = ("seeds", "segments", "eval_episodes")  # must be at least 1
+
+    env: str = option("brax/hopper", "environment, see 'jaxrl-reg list envs'")
+    agent: str = option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
+    grid: Mapping[str, Sequence[Any]] = option({}, "values of a hyperparameter to sweep; several make a product")
+    sample: Mapping[str, str] = option({}, "range to draw a hyperparameter from; drawn settings multiply the grid")
+    draws: int = option(16, "settings to draw from the ranges of --sample")
+    design: str = option("random", "how they are spread: random or sobol")
+    design_seed: int = option(0, "of the draw; another one gives other settings")
+    early_stop: str | None = option(
         None,
         "stop settings that fall behind, among those of one program: halving (the best third goes on after 1, 3, 9 ... "
         "evaluations), asha (the same without waiting until all have got so far) or prediction (of the final score, "
         "from the settings and the curves so far)",
         metavar="RULE",
     )
-    settings: Mapping[str, Any] = _option({}, "fixed value of a hyperparameter or of a setting of the agent")
-    scale: str = _option(
-        "small", "small (minutes on two cores) or full (the published protocol)", choices=tuple(SCALES)
+    settings: Mapping[str, Any] = option({}, "fixed value of a hyperparameter or of a setting of the agent")
+    scale: str = option("small", "small (minutes on two cores) or full (the published protocol)", choices=tuple(SCALES))
+    seeds: int = option(None, "training runs per setting")
+    seed_offset: int = option(0, "first seed; another offset gives runs that nobody has looked at")
+    segments: int = option(None, "evaluations during training; must divide its length")
+    eval_episodes: int = option(None, "episodes per evaluation")
+    hidden: tuple[int, ...] = option(None, "widths of the hidden layers, such as 256,256; full: the agent's own")
+    backend: str | None = option(None, "physics of a Brax environment: spring, positional, generalized or mjx")
+    placement: str = option("auto", "auto, map (one member after the other) or vmap (side by side)")
+    chunk: int | None = option(None, "members side by side on one device")
+    tensorboard: bool = option(False, "write TensorBoard event files into the run directory")
+    wandb: str | None = option(None, "log to this Weights & Biases project", metavar="PROJECT")
+
+    def presets(self) -> Mapping[str, Any]:
+        """What stands for a field that is None."""
+        return SCALES[self.scale]
+
+    def length(self) -> int:
+        """Gradient updates of one member, for what is scheduled over training; of a resolved config."""
+        return 0
+
+    def check(self) -> None:
+        """Raises ``UserError`` where the fields of this kind do not make sense together; all numbers are filled in."""
+
+
+@dataclasses.dataclass(frozen=True)
+class SweepConfig(JobConfig):
+    """A whole sweep on a data set. A number that is None is as ``scale`` says (see ``SCALES``)."""
+
+    kind: ClassVar[str] = "offline"
+    counts: ClassVar[tuple[str, ...]] = (*JobConfig.counts, "updates", "batch_size", "collect_steps")
+
+    dataset: str = option(
+        "medium-replay",
+        "random, medium, medium-replay, medium-expert, expert, rnd or diayn (collected here), or a file",
     )
-    seeds: int = _option(None, "training runs per setting")
-    seed_offset: int = _option(0, "first seed; another offset gives runs that nobody has looked at")
-    updates: int = _option(None, "gradient updates per member")
-    batch_size: int = _option(None, "rows per update")
-    segments: int = _option(None, "evaluations during training; must divide the updates")
-    eval_episodes: int = _option(None, "episodes per evaluation")
-    hidden: tuple[int, ...] = _option(None, "widths of the hidden layers, such as 256,256; full: the agent's own")
-    backend: str | None = _option(None, "physics of a Brax environment: spring, positional, generalized or mjx")
-    data_dir: str = _option("datasets", "where data sets are kept")
-    collect_steps: int = _option(None, "environment steps of the agent whose experience becomes the data")
-    placement: str = _option("auto", "auto, map (one member after the other) or vmap (side by side)")
-    chunk: int | None = _option(None, "members side by side on one device")
-    tensorboard: bool = _option(False, "write TensorBoard event files into the run directory")
-    wandb: str | None = _option(None, "log to this Weights & Biases project", metavar="PROJECT")
+    updates: int = option(None, "gradient updates per member")
+    batch_size: int = option(None, "rows per update")
+    data_dir: str = option("datasets", "where data sets are kept")
+    collect_steps: int = option(None, "environment steps of the agent whose experience becomes the data")
+
+    def length(self) -> int:
+        return self.updates
+
+    def check(self) -> None:
+        if self.updates % self.segments:
+            near = max(1, round(self.updates / self.segments)) * self.segments
+            raise UserError(f"updates={self.updates} is not a multiple of segments={self.segments}; {near} would be")
 
 
-def resolve(config: SweepConfig) -> SweepConfig:
-    """The config with every ``None`` that ``scale`` knows replaced by its number.
+ConfigT = TypeVar("ConfigT", bound=JobConfig)
+
+
+def resolve(config: ConfigT) -> ConfigT:
+    """The config with every ``None`` that its presets know replaced by their number.
 
     Raises:
       UserError: for an unknown scale, or a number that cannot be.
     """
     if config.scale not in SCALES:
         raise unknown("scale", config.scale, SCALES)
-    preset = SCALES[config.scale]
+    fields = {field.name for field in dataclasses.fields(config)}
+    left_open = {name: value for name, value in config.presets().items() if name in fields}
     config = dataclasses.replace(
-        config, **{name: value for name, value in preset.items() if getattr(config, name) is None}
+        config, **{name: value for name, value in left_open.items() if getattr(config, name) is None}
     )
-    for name in ("seeds", "updates", "batch_size", "segments", "eval_episodes", "collect_steps"):
+    for name in config.counts:
         if getattr(config, name) < 1:
             raise UserError(f"{name}={getattr(config, name)} must be at least 1")
     if config.placement not in PLACEMENTS:
@@ -132,20 +165,17 @@ def resolve(config: SweepConfig) -> SweepConfig:
         raise unknown("stopping rule", config.early_stop, STOPPING_RULES)
     if config.draws < 1:
         raise UserError(f"draws={config.draws} must be at least 1")
-    if config.design_seed < 0:
-        raise UserError(f"design_seed={config.design_seed} must not be negative")
     if config.chunk is not None and config.chunk < 1:
         raise UserError(f"chunk={config.chunk} must be at least 1 member")
-    if config.seed_offset < 0:
-        raise UserError(f"seed_offset={config.seed_offset} must not be negative")
-    if config.updates % config.segments:
-        near = max(1, round(config.updates / config.segments)) * config.segments
-        raise UserError(f"updates={config.updates} is not a multiple of segments={config.segments}; {near} would be")
+    for name in ("design_seed", "seed_offset"):
+        if getattr(config, name) < 0:
+            raise UserError(f"{name}={getattr(config, name)} must not be negative")
     if config.hidden is not None and (not config.hidden or min(config.hidden) < 1):
         raise UserError(f"hidden={config.hidden} must be positive widths, such as 256,256")
+    config.check()
     return config
 
 
-def seeds_of(config: SweepConfig) -> range:
-    """The seeds of a config; baseline and agent use the same."""
+def seeds_of(config: JobConfig) -> range:
+    """The seeds of a config; rivals and agent use the same."""
     return range(config.seed_offset, config.seed_offset + config.seeds)

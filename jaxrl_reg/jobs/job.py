@@ -1,0 +1,112 @@
+"""What a kind of run is, as one value: all that training, recording, evaluation and report know of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from jaxrl_reg.jobs.learners import Learner
+    from jaxrl_reg.jobs.progress import OnTick, Say
+    from jaxrl_reg.types import Agent, Env, Key, Policy, PyTree, Run, Spec
+
+
+Keep = Callable[[Any, Any], "Policy"]  # state, hyper -> policy
+Show = Callable[[Keep, Any, Any, Any], Mapping[str, str]]  # keep, state, hyper, key -> file name -> text
+
+
+class Axis(NamedTuple):
+    """Along what a run goes: ``name`` in words (updates, environment steps), the ``column`` of ``metrics.parquet`` that
+    counts it, and how many of it a member does ``per_segment``."""
+
+    name: str
+    column: str
+    per_segment: int
+
+
+class Score(NamedTuple):
+    """What ranks members. ``metric`` is the column of ``metrics.parquet``, None where nothing is rolled out; ``name``
+    what the report calls it; ``baseline`` the name of the rival that it compares with and ``baseline_words`` how it
+    calls that. ``references`` are the returns that are 0 and 100 of a normalised score ``eval/score``."""
+
+    metric: str | None = "eval/return"
+    name: str = "return"
+    baseline: str | None = None
+    baseline_words: str = ""
+    references: tuple[float, float] | None = None
+
+    def columns(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
+        """The metrics with ``eval/score`` beside ``eval/return`` where there are references."""
+        from jaxrl_reg.data import normalised
+
+        metrics = dict(metrics)
+        if self.references is not None and "eval/return" in metrics:
+            metrics["eval/score"] = normalised(metrics["eval/return"], *self.references)
+        return metrics
+
+
+class Job(NamedTuple):
+    """A run that can be trained, made by ``make(config)`` of a module of ``jobs.kinds``.
+
+    ``learners`` are the agent's settings in groups that share a program, ``rivals`` what is trained beside them on the
+    same budget. ``run(learner, episodes)`` gives the agent and what ``population.sweep`` and ``population.race`` train
+    with ``data`` as its argument, evaluated on so many episodes (None: as the config says). ``collect(say, on_tick)``
+    is there when data must be made first; it returns the job with its data. ``keep(learner)(state, hyper)`` is the
+    policy that a member leaves, and ``show(keep(learner), state, hyper, key)`` what the report shows of the best one:
+    file name -> text.
+    """
+
+    learners: Sequence[Learner]
+    run: Callable[[Learner, int | None], tuple[Agent, Run]]
+    axis: Axis
+    budget: Callable[[Learner], str]  # in words: 20,000 updates of batch 256
+    keep: Callable[[Learner], Keep]
+    score: Score = Score()
+    rivals: Sequence[Learner] = ()
+    world: Env | None = None  # what it acts in
+    data: PyTree = None
+    about: Mapping[str, Any] = {}  # what the data are; ``dataset`` of summary.json
+    lines: Sequence[str] = ()  # said before training
+    show: Show | None = None
+    collect: Callable[[Say, OnTick], Job] | None = None
+
+    def facts(self) -> dict[str, Any]:
+        """What ``summary.json`` says of the kind, so that the report need not know it."""
+        facts = {"axis": self.axis._asdict(), "score": self.score._asdict()}
+        return {**facts, "dataset": dict(self.about)} if self.about else facts
+
+
+def greedy(spec: Spec) -> Callable[[Learner], Keep]:
+    """``Job.keep`` of agents that act greedily, in the units of their environment."""
+
+    def keep(member: Learner) -> Keep:
+        from jaxrl_reg.types import policy_of
+
+        agent = member.make(member.config, spec)
+        return lambda state, hyper: policy_of(agent, state, hyper)
+
+    return keep
+
+
+def episode_of(world: Env, title: str) -> Show | None:
+    """``Job.show`` of one recorded episode: ``episode.html`` is self-contained and goes into the report,
+    ``rollout.html`` is the environment's own viewer. None for an environment that cannot draw."""
+    if world.render is None and world.draw is None:
+        return None
+
+    def show(act: Keep, state: PyTree, hyper: PyTree, key: Key) -> Mapping[str, str]:
+        import jax
+
+        from jaxrl_reg.evaluation import viewer
+        from jaxrl_reg.loops.rollout import record
+
+        steps = world.spec.max_episode_steps
+        recording = jax.jit(lambda *args: record(world, act(*args[:2]), args[2], steps))(state, hyper, key)
+        frames, pages = recording.frames(), {}
+        if world.draw is not None:
+            pages["episode.html"] = viewer.page(world.draw(frames), title)
+        if world.render is not None:
+            pages["rollout.html"] = world.render(frames)
+        return pages
+
+    return show

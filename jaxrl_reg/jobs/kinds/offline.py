@@ -1,0 +1,147 @@
+"""Offline training: a population and a cloning baseline on one data set, which is collected or read."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.jobs import tasks
+from jaxrl_reg.jobs.collection import collect, data_line, dataset_path, load_data, summarise
+from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
+from jaxrl_reg.jobs.learners import BASELINE, Learner, learner, learners, make_env
+from jaxrl_reg.jobs.settings import SweepConfig
+
+if TYPE_CHECKING:
+    from jaxrl_reg.jobs.progress import OnTick, Say
+    from jaxrl_reg.types import Agent, Dataset, Env, Run
+
+Config = SweepConfig
+
+
+def make(config: SweepConfig) -> Job:
+    """The job of a config; its data are read if they are there, else ``collect`` makes them.
+
+    Raises:
+      UserError: for a config that cannot be run, or data that do not fit the environment.
+    """
+    from jaxrl_reg.population import hosts
+
+    env, job = _open(config)
+    source = dataset_path(config)
+    if source is None or source.is_file():
+        return _with_data(config, env, job)
+    if not hosts.alone():
+        raise UserError(
+            f"{source} does not exist; make it with one process first: jaxrl-reg collect --env {config.env}"
+        )
+
+    def collected(say: Say, on_tick: OnTick) -> Job:
+        collect(config, say=say, on_tick=on_tick)
+        return _with_data(config, env, job)
+
+    return job._replace(collect=collected)
+
+
+def reopen(config: SweepConfig, facts: Mapping[str, Any]) -> Job:
+    """The job of a run that was trained, from what its ``summary.json`` says of the data."""
+    env, job = _open(config)
+    if _serves_tasks(job, env):
+        return _with_data(config, env, job)
+    return job._replace(score=score_of(facts["dataset"], job))
+
+
+def score_of(about: Mapping[str, Any], job: Job) -> Score:
+    """Normalised where the data set has both references, from what ``summarise`` says of it."""
+    baseline = job.rivals[0].name if job.rivals else None
+    words = "cloning" if baseline else ""
+    if not about["normalised"]:
+        return Score("eval/return", "return", baseline, words)
+    references = float(about["score_random"]), float(about["score_expert"])
+    return Score("eval/score", "normalised score", baseline, words, references)
+
+
+def run_of(member: Learner, config: SweepConfig, env: Env, episodes: int | None = None) -> tuple[Agent, Run]:
+    """The agent for this environment and its training run, evaluated on ``episodes`` episodes."""
+    from jaxrl_reg.evaluation import returns
+    from jaxrl_reg.loops.offline import offline
+
+    agent = member.make(member.config, env.spec)
+    run = offline(
+        agent,
+        batch_size=config.batch_size,
+        updates=config.updates,
+        segments=config.segments,
+        evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
+    )
+    return agent, run
+
+
+def _open(config: SweepConfig) -> tuple[Env, Job]:
+    """The environment, and the job without its data."""
+    from jaxrl_reg import agents
+
+    if agents.load(config.agent).KIND == "on_policy":
+        raise UserError(
+            f"agent {config.agent!r} learns from its own fresh experience and cannot be trained on a data set"
+        )
+    students = learners(config.agent, config)
+    rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
+    env = make_env(config)
+    for student in students:
+        student.make(student.config, env.spec)  # wrong settings show here
+    job = Job(
+        learners=students,
+        rivals=rivals,
+        world=env,
+        run=lambda member, episodes: run_of(member, config, env, episodes),
+        axis=Axis("updates", "update", config.updates // config.segments),
+        budget=lambda member: f"{config.updates:,} updates of batch {config.batch_size}",
+        keep=greedy(env.spec),
+        show=episode_of(env, f"{config.agent} in {config.env}"),
+    )
+    return env, job
+
+
+def _with_data(config: SweepConfig, env: Env, job: Job) -> Job:
+    """The job with its data set, what they are, and the score that they allow."""
+    data = load_data(config, env)
+    about = summarise(data, config, dataset_path(config), env.spec.max_episode_steps)
+    job = job._replace(data=data, about=about, score=score_of(about, job), lines=[data_line(about)], collect=None)
+    return _judged_by_tasks(config, env, data, job) if _serves_tasks(job, env) else job
+
+
+def _serves_tasks(job: Job, env: Env) -> bool:
+    """Whether the agent learns without a task and serves any afterwards."""
+    first = job.learners[0]
+    return first.make(first.config, env.spec).zero_shot is not None
+
+
+def _judged_by_tasks(config: SweepConfig, env: Env, data: Dataset, job: Job) -> Job:
+    """The job of an agent that serves tasks: judged by all of them, each inferred from states of the data, beside a
+    rival that is trained and judged on their mean."""
+    from jaxrl_reg.loops import zero_shot
+
+    known = tasks.known(env, data)
+    world = zero_shot.mean_reward(env, known)
+    labelled = tasks.label_rows(env, data, known, config)
+
+    def run(member: Learner, episodes: int | None) -> tuple[Agent, Run]:
+        if member.make(member.config, env.spec).zero_shot is None:
+            return run_of(member, config, world, episodes)
+        agent, run = run_of(member, config, env, episodes)
+        count = config.eval_episodes if episodes is None else episodes
+        return agent, dataclasses.replace(run, evaluate=zero_shot.evaluation(env, agent, known, labelled, count))
+
+    judges = f"judged by the mean return over {', '.join(task.name for task in known)}"
+    relabelled = zero_shot.mean_relabelled(env, data)
+    about = summarise(relabelled, config, dataset_path(config), env.spec.max_episode_steps)
+    return job._replace(
+        data=relabelled,
+        about=about,
+        score=score_of(about, job),
+        lines=[judges, data_line(about)],
+        run=run,
+        keep=tasks.keeping(env, data, config),
+    )

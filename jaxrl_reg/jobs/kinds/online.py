@@ -1,0 +1,187 @@
+"""Online training: a population that acts in the environment and learns from what it sees, perhaps beside a rival."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
+from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env
+from jaxrl_reg.jobs.settings import JobConfig, option, resolve
+
+if TYPE_CHECKING:
+    from jaxrl_reg.types import Agent, Env, Run
+
+# What a config leaves open beside ``settings.SCALES``, by how the agent learns. A number of steps that is left open is
+# rounded up to whole iterations and segments.
+SIZES: dict[str, dict[str, dict[str, Any]]] = {
+    "on_policy": {
+        "small": {"steps": 300_000, "num_envs": 32, "unroll": 64},
+        "full": {"steps": 50_000_000, "num_envs": 256, "unroll": 256},
+    },
+    "off_policy": {
+        "small": {"steps": 100_000, "num_envs": 16, "unroll": 1, "updates_per_iteration": 4},
+        "full": {"steps": 3_000_000, "num_envs": 16, "unroll": 1, "updates_per_iteration": 16},
+    },
+}
+CAPACITY = 1_000_000  # rows of a replay, at most, by default
+
+
+@dataclasses.dataclass(frozen=True)
+class OnlineConfig(JobConfig):
+    """A whole sweep in the environment, without a data set. A number that is None is as ``scale`` and the kind of the
+    agent say (see ``SIZES``). One iteration is ``unroll`` steps of ``num_envs`` environments, then the updates."""
+
+    kind: ClassVar[str] = "online"
+    counts: ClassVar[tuple[str, ...]] = (*JobConfig.counts, "steps", "num_envs", "unroll", "updates_per_iteration")
+
+    agent: str = option("ppo", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
+    steps: int = option(None, "environment steps per member, all its environments together")
+    num_envs: int = option(None, "environments side by side, per member")
+    unroll: int = option(None, "steps of each environment per iteration")
+    updates_per_iteration: int = option(None, "off-policy: gradient updates per iteration")
+    batch_size: int = option(None, "off-policy: rows per update")
+    warmup: int = option(None, "off-policy: steps with random actions first [a hundredth of the steps]")
+    capacity: int = option(None, "off-policy: rows of the replay [all steps, 1_000_000 at most]")
+    against: str | None = option(None, "online agent that is trained beside it on the same budget", metavar="AGENT")
+
+    def presets(self) -> Mapping[str, Any]:
+        from jaxrl_reg.jobs.settings import SCALES
+
+        own = {"updates_per_iteration": 1, **SIZES[_learns(self.agent)][self.scale]}
+        filled = {name: value for name in own if (value := getattr(self, name)) is not None}
+        chosen = {**SCALES[self.scale], **own, **filled}
+        if self.steps is None:
+            unit = self.segments or chosen["segments"]
+            unit *= chosen["num_envs"] * chosen["unroll"]
+            chosen["steps"] = math.ceil(chosen["steps"] / max(unit, 1)) * unit
+        chosen["warmup"] = chosen["steps"] // 100
+        warmup = chosen["warmup"] if self.warmup is None else self.warmup
+        chosen["capacity"] = min(chosen["steps"] + warmup, CAPACITY)
+        return chosen
+
+    def length(self) -> int:
+        return self.steps // (self.num_envs * self.unroll) * self.updates_per_iteration
+
+    def check(self) -> None:
+        """One line with the nearest numbers that divide, if these do not."""
+        for name, least in (("batch_size", 1), ("warmup", 0), ("capacity", 1)):
+            if getattr(self, name) < least:
+                raise UserError(f"{name}={getattr(self, name)} must be at least {least}")
+        each = self.num_envs * self.unroll
+        if self.steps % (self.segments * each) == 0:
+            return
+        unit = self.segments * each
+        below, above = self.steps // unit * unit, -(-self.steps // unit) * unit
+        near = " or ".join(f"--steps {number}" for number in (below, above) if number)
+        fitting = f"--segments {nearest_divisor(self.steps // each, self.segments)}"
+        others = f", or keep it with {fitting}" if self.steps % each == 0 else ""
+        raise UserError(
+            f"steps={self.steps} is not a multiple of segments={self.segments} x num_envs={self.num_envs} x "
+            f"unroll={self.unroll} = {unit}; nearest: {near}{others}"
+        )
+
+
+Config = OnlineConfig
+
+
+def nearest_divisor(number: int, wanted: int) -> int:
+    """The divisor of ``number`` that is nearest to ``wanted``, the larger of two."""
+    return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: (abs(n - wanted), -n))
+
+
+def make(config: OnlineConfig) -> Job:
+    """The job of a config.
+
+    Raises:
+      UserError: for a config that cannot be run, or an agent or rival that does not learn online.
+    """
+    students, rivals = learners(config.agent, config), []
+    configs = {config.agent: config}
+    if config.against is not None:
+        if config.against == config.agent:
+            raise UserError(f"--against {config.against} is the agent itself; name another one")
+        configs[config.against] = rival_config(config, config.against)
+        rivals = [learner(config.against, configs[config.against], own=False)]
+    env = make_env(config)
+    for member in [*students, *rivals]:
+        run_of(member, configs[member.name], env)  # wrong settings show here
+    return Job(
+        learners=students,
+        rivals=rivals,
+        world=env,
+        run=lambda member, episodes: run_of(member, configs[member.name], env, episodes),
+        axis=Axis("environment steps", "step", config.steps // config.segments),
+        budget=lambda member: _budget(configs[member.name]),
+        score=Score(baseline=config.against, baseline_words=config.against or ""),
+        keep=greedy(env.spec),
+        show=episode_of(env, f"{config.agent} in {config.env}"),
+    )
+
+
+def reopen(config: OnlineConfig, facts: Mapping[str, Any]) -> Job:
+    """The job of a run that was trained."""
+    return make(config)
+
+
+def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None = None) -> tuple[Agent, Run]:
+    """The agent for this environment and its training run, evaluated on ``episodes`` episodes."""
+    from jaxrl_reg.evaluation import returns
+    from jaxrl_reg.loops.online import online
+
+    agent = member.make(member.config, env.spec)
+    run = online(
+        agent,
+        env,
+        steps=config.steps,
+        num_envs=config.num_envs,
+        segments=config.segments,
+        unroll=config.unroll,
+        updates=config.updates_per_iteration,
+        batch_size=config.batch_size,
+        warmup=config.warmup,
+        capacity=config.capacity,
+        evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
+    )
+    return agent, run
+
+
+def rival_config(config: OnlineConfig, name: str) -> OnlineConfig:
+    """What a rival is trained with: the same steps and segments. One that learns in another way (from a replay, not
+    from its latest trajectory) has the sizes that suit it, as near to its presets as divide."""
+    same = dataclasses.replace(config, agent=name, settings={}, grid={}, sample={}, early_stop=None)
+    if _learns(name) == _learns(config.agent):
+        return same
+    open_again = dict.fromkeys(("num_envs", "unroll", "updates_per_iteration", "warmup", "capacity"))
+    sizes = dataclasses.replace(same, **open_again).presets()
+    each = config.steps // config.segments
+    num_envs = nearest_divisor(each, sizes["num_envs"])
+    unroll = nearest_divisor(each // num_envs, sizes["unroll"])
+    return resolve(dataclasses.replace(same, **{**open_again, "num_envs": num_envs, "unroll": unroll}))
+
+
+def _learns(name: str) -> str:
+    """How an agent learns.
+
+    Raises:
+      UserError: if not online.
+    """
+    from jaxrl_reg import agents
+
+    learns = agents.load(name).KIND
+    if learns not in SIZES:
+        raise UserError(
+            f"agent {name!r} learns from a data set and not in the environment; online agents are of kind on_policy or "
+            "off_policy, such as ppo, sac and td3"
+        )
+    return learns
+
+
+def _budget(config: OnlineConfig) -> str:
+    words = f"{config.steps:,} environment steps of {config.num_envs} environments, {config.unroll} at a time"
+    if _learns(config.agent) == "on_policy":
+        return words
+    return f"{words}, {config.updates_per_iteration} updates of batch {config.batch_size} each"
