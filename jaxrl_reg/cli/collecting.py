@@ -6,7 +6,7 @@ import argparse
 
 from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
-from jaxrl_reg.cli.options import Verb, add_config, config_of
+from jaxrl_reg.cli.options import Verb, add_config, config_of, whole
 
 COLLECT_EXAMPLES = """\
 examples:
@@ -19,6 +19,7 @@ _COLLECTING = ("env", "backend", "data_dir", "scale", "collect_steps", "hidden",
 
 def _collect_options(parser: argparse.ArgumentParser) -> None:
     add_config(parser, _COLLECTING)
+    parser.add_argument("--steps", dest="collect_steps", type=whole, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--behavior", default="task", metavar="B", help="task, or without one: random, rnd, diayn [task]"
     )

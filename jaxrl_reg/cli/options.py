@@ -1,4 +1,4 @@
-"""How words of the command line become values, and options fields of ``SweepConfig``."""
+"""How words of the command line become values, and options fields of the configs of ``jobs``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from jaxrl_reg import jobs
 from jaxrl_reg.errors import UserError
 
 PROG = "jaxrl-reg"
-TRAINING = tuple(field.name for field in dataclasses.fields(jobs.SweepConfig))
+TRAINED = ("offline", "online")  # kinds of runs that sweep and train start; kinds with a verb of their own are not here
+SHARED = tuple(field.name for field in dataclasses.fields(jobs.JobConfig))
 SEARCHING = ("grid", "sample", "draws", "design", "design_seed", "early_stop")
 
 
@@ -94,28 +95,57 @@ def _flag(name: str) -> str:
     return _PAIRS[name][0] if name in _PAIRS else "--" + name.replace("_", "-")
 
 
+def fields_of(kind: str) -> dict[str, dataclasses.Field[Any]]:
+    """The fields of the config of a kind of run, by name."""
+    return {field.name: field for field in dataclasses.fields(jobs.kinds.load(kind).Config)}
+
+
+def own_fields(kind: str) -> list[str]:
+    """The fields that a kind of run adds to those that all have."""
+    return [name for name in fields_of(kind) if name not in SHARED]
+
+
 def add_config(
-    parser: argparse.ArgumentParser, names: Sequence[str], scales: Mapping[str, Mapping[str, Any]] = jobs.SCALES
+    parser: Any,
+    names: Sequence[str],
+    scales: Mapping[str, Mapping[str, Any]] = jobs.SCALES,
+    *,
+    kind: str = jobs.kinds.OFFLINE,
 ) -> None:
-    """One option for each of these fields of ``SweepConfig``; only those that are given reach the config."""
-    fields = {field.name: field for field in dataclasses.fields(jobs.SweepConfig)}
+    """One option for each of these fields of the config of a kind; only those that are given reach the config."""
+    fields = fields_of(kind)
     for name in names:
         field = fields[name]
-        kind, text = str(field.type), field.metadata["help"]
+        shape, text = str(field.type), field.metadata["help"]
         options: dict[str, Any] = {}
         if name in _PAIRS:
-            _, shape, read = _PAIRS[name]
-            options = {"action": "append", "metavar": shape, "type": read}
-        elif kind == "bool":
+            _, metavar, read = _PAIRS[name]
+            options = {"action": "append", "metavar": metavar, "type": read}
+        elif shape == "bool":
             options = {"action": "store_true"}
         else:
-            metavar = field.metadata.get("metavar") or _METAVARS.get(kind) or name.upper()
-            options = {"type": _TYPES.get(kind, str), "metavar": metavar}
+            metavar = field.metadata.get("metavar") or _METAVARS.get(shape) or name.upper()
+            options = {"type": _TYPES.get(shape, str), "metavar": metavar}
             presets = [f"{scale}: {_show(preset[name])}" for scale, preset in scales.items() if name in preset]
             default = "; ".join(presets) if presets else _show(field.default)
             text += f" [{default}]" if default else ""
-        flags = (_flag(name), "--steps") if name == "collect_steps" else (_flag(name),)
-        parser.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **options)
+        parser.add_argument(
+            *_flags(name), dest=name, default=argparse.SUPPRESS, help=text.replace("%", "%%"), **options
+        )
+
+
+def add_kinds(parser: argparse.ArgumentParser) -> None:
+    """The options that only some kinds of runs have, a group for each kind."""
+    common = set.intersection(*(set(own_fields(kind)) for kind in TRAINED))
+    for kind in TRAINED:
+        module = jobs.kinds.load(kind)
+        group = parser.add_argument_group(module.WORDS)
+        names = [name for name in own_fields(kind) if kind == TRAINED[0] or name not in common]
+        add_config(group, names, module.PRESETS, kind=kind)
+
+
+def _flags(name: str) -> tuple[str, ...]:
+    return (_flag(name),)
 
 
 def _show(value: Any) -> str:
@@ -126,14 +156,33 @@ def _show(value: Any) -> str:
     return f"{value:,}".replace(",", "_") if isinstance(value, int) else str(value)
 
 
-def config_of(arguments: argparse.Namespace) -> jobs.SweepConfig:
-    """The ``SweepConfig`` that the command line asks for.
+def kind_of(arguments: argparse.Namespace) -> str:
+    """The kind of run that a command line of ``sweep`` or ``train`` means.
 
     Raises:
-      UserError: if a name is given twice.
+      UserError: for an option that belongs to another kind.
     """
-    names = [field.name for field in dataclasses.fields(jobs.SweepConfig)]
-    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
+    named = hasattr(arguments, "dataset")
+    agent = getattr(arguments, "agent", jobs.SweepConfig.agent)
+    kind = jobs.kind_of(agent, dataset=named)
+    known = fields_of(kind)
+    for other in TRAINED:
+        for name in own_fields(other):
+            if name not in known and hasattr(arguments, name):
+                words = {one: jobs.kinds.load(one).WORDS for one in (other, kind)}
+                raise UserError(f"{_flag(name)} belongs to {words[other]}, and {agent} means {words[kind]} here")
+    return kind
+
+
+def config_of(arguments: argparse.Namespace, kind: str | None = None) -> Any:
+    """The config that the command line asks for, of a kind of run; by default that which the verb means.
+
+    Raises:
+      UserError: if a name is given twice, or an option belongs to another kind.
+    """
+    if kind is None:
+        kind = kind_of(arguments) if arguments.verb in ("sweep", "train") else jobs.kinds.OFFLINE
+    given = {name: getattr(arguments, name) for name in fields_of(kind) if hasattr(arguments, name)}
     for name in _PAIRS:
         pairs = given.get(name, [])
         seen = [key for key, _ in pairs]
@@ -142,4 +191,4 @@ def config_of(arguments: argparse.Namespace) -> jobs.SweepConfig:
             raise UserError(f"{_flag(name)} {twice} is given twice; put all its values into one")
         if pairs:
             given[name] = dict(pairs)
-    return jobs.SweepConfig(**given)
+    return jobs.kinds.load(kind).Config(**given)

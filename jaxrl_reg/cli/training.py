@@ -8,7 +8,7 @@ import pathlib
 from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
 from jaxrl_reg.cli.display import columns, print_table
-from jaxrl_reg.cli.options import SEARCHING, TRAINING, Verb, add_config, config_of, names
+from jaxrl_reg.cli.options import SEARCHING, SHARED, Verb, add_config, add_kinds, config_of, names, own_fields
 from jaxrl_reg.cli.results import report
 
 SWEEP_EXAMPLES = """\
@@ -19,15 +19,20 @@ examples:
   jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --sample alpha=lin:0:5 --draws 32 --design sobol
   jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --draws 27 --early-stop halving
   jaxrl-reg sweep --agent rebrac --grid hidden=64x64,256x256 --grid n_critics=2,4 --sample actor_bc_coef=log:0.001:1
+  jaxrl-reg sweep --env brax/hopper --agent ppo --steps 614400 --grid entropy_coef=0,0.01 --against sac
 
 Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values;
 --sample draws from log:LOW:HIGH, lin:LOW:HIGH or values V,V,... A setting of the agent (widths, number of critics)
-can be swept as well: every value of it is a program of its own, and the plan says so before anything runs."""
+can be swept as well: every value of it is a program of its own, and the plan says so before anything runs.
+
+An agent that learns in the environment (ppo, sac, td3) needs no data set: it is trained online. Name a --dataset to
+train an off-policy agent such as sac on data instead."""
 
 TRAIN_EXAMPLES = """\
 examples:
   jaxrl-reg train --env brax/hopper --agent iql --seeds 8
-  jaxrl-reg train --agent rebrac --set actor_bc_coef=0.05 --dataset expert"""
+  jaxrl-reg train --agent rebrac --set actor_bc_coef=0.05 --dataset expert
+  jaxrl-reg train --env brax/hopper --agent sac --steps 100000"""
 
 COMPARE_EXAMPLES = """\
 examples:
@@ -38,23 +43,26 @@ examples:
 Finished runs of the directory are skipped and stopped ones resumed: run the same command again to go on."""
 
 _COMPARING = tuple(
-    name for name in TRAINING if name not in ("env", "agent", "dataset", "tensorboard", "wandb", *SEARCHING)
+    name
+    for name in (*SHARED, *own_fields(jobs.kinds.OFFLINE))
+    if name not in ("env", "agent", "dataset", "tensorboard", "wandb", *SEARCHING)
 )
 
 
 def _sweep_options(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, TRAINING)
+    add_config(parser, SHARED)
     _run_options(parser)
 
 
 def _train_options(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, [field for field in TRAINING if field not in SEARCHING])
+    add_config(parser, [field for field in SHARED if field not in SEARCHING])
     _run_options(parser)
 
 
 def _run_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="run directory [runs/<env>-<agent>-<time>]")
     machine.add_distributed(parser)
+    add_kinds(parser)
 
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
@@ -78,6 +86,8 @@ def _sweep(arguments: argparse.Namespace) -> None:
     config = config_of(arguments)
     directory = pathlib.Path(arguments.out) if arguments.out else jobs.default_directory(config)
     with machine.job(directory) as display:
+        for line in jobs.kinds.announce(config, named=hasattr(arguments, "dataset")):
+            display.say(line)
         call = jobs.train if arguments.verb == "train" else jobs.sweep
         outcome = call(config, directory=directory, say=display.say, on_tick=display.tick)
     if not outcome.table.empty:  # else another process has it
@@ -112,8 +122,9 @@ VERBS = (
     Verb(
         "sweep",
         "[options]",
-        "collect a data set if needed, train a grid and a cloning baseline, evaluate, report",
-        "Collect a data set if needed, train a grid and a cloning baseline, evaluate, report.",
+        "train a grid of settings on a data set, or in the environment; evaluate, report",
+        "Train a grid on a data set (collected if needed) beside a cloning baseline, or in the environment; evaluate, "
+        "report.",
         _sweep_options,
         _sweep,
         SWEEP_EXAMPLES,
@@ -122,7 +133,7 @@ VERBS = (
         "train",
         "[options]",
         "the same for one setting",
-        "Train one setting over several seeds, with a cloning baseline, and report.",
+        "Train one setting over several seeds, on a data set beside a cloning baseline or in the environment; report.",
         _train_options,
         _sweep,
         TRAIN_EXAMPLES,

@@ -67,15 +67,17 @@ def learning_curves(
     *,
     score: str = "normalised score",
     references: Mapping[str, float] | None = None,
+    axis: str = "updates",
     ordered: bool = False,
     theme: Theme = LIGHT,
 ) -> Figure:
-    """Score after so many updates, one line per setting.
+    """Score after so many updates, or whatever ``axis`` counts, one line per setting.
 
     Args:
       curves: best setting first; those past the first seven are drawn thin and grey.
       score: what the vertical axis shows.
       references: horizontal dotted lines, label to score (the behaviour policy, say).
+      axis: what the horizontal axis counts.
       ordered: the settings are values of one hyperparameter: colour them along a ramp, in the order of their labels.
       theme: ``LIGHT`` or ``DARK``.
     """
@@ -83,7 +85,7 @@ def learning_curves(
     _draw(axes, curves, ordered, theme)
     for style, (label, value) in zip((":", "-.", (0, (5, 1, 1, 1, 1, 1))), (references or {}).items(), strict=False):
         axes.axhline(value, color=theme.ink, linewidth=1.2, linestyle=style, label=label, zorder=1)
-    axes.set_xlabel("updates")
+    axes.set_xlabel(axis)
     axes.set_ylabel(score)
     axes.xaxis.set_major_formatter(_thousands)
     axes.set_xlim(left=0)

@@ -15,6 +15,7 @@ leaves a run directory::
 line is a thin skin over this package. JAX is imported inside the functions, so importing this is cheap.
 """
 
+from jaxrl_reg.jobs import kinds
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
 from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
@@ -54,6 +55,7 @@ __all__ = [
     "explore",
     "finished",
     "kind_of",
+    "kinds",
     "learner",
     "learners",
     "load_config",

@@ -76,14 +76,15 @@ class Job(NamedTuple):
         return {**facts, "dataset": dict(self.about)} if self.about else facts
 
 
-def greedy(spec: Spec) -> Callable[[Learner], Keep]:
-    """``Job.keep`` of agents that act greedily, in the units of their environment."""
+def greedy(spec: Spec, part: Callable[[Any], Any] = lambda state: state) -> Callable[[Learner], Keep]:
+    """``Job.keep`` of agents that act greedily, in the units of their environment; ``part(state)`` is the agent's part
+    of a member's state."""
 
     def keep(member: Learner) -> Keep:
         from jaxrl_reg.types import policy_of
 
         agent = member.make(member.config, spec)
-        return lambda state, hyper: policy_of(agent, state, hyper)
+        return lambda state, hyper: policy_of(agent, part(state), hyper)
 
     return keep
 

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation import plots
-from jaxrl_reg.evaluation.report.analysis import Analysis, Group, analyse, data_scores, pool, score_column
+from jaxrl_reg.evaluation.report.analysis import Analysis, Group, analyse, data_scores, pool
 from jaxrl_reg.evaluation.report.drawing import Lines, figures, lines, task_figure
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap
 from jaxrl_reg.evaluation.report.finding import verdict
+from jaxrl_reg.evaluation.report.judged import Judged, judged_by
 from jaxrl_reg.evaluation.report.page import asks_elsewhere, render
 from jaxrl_reg.evaluation.report.tables import Members, members, table
 from jaxrl_reg.evaluation.report.tasks import Served, served, task_table
@@ -31,6 +32,7 @@ __all__ = [
     "Analysis",
     "Estimate",
     "Group",
+    "Judged",
     "Lines",
     "Members",
     "Served",
@@ -43,13 +45,13 @@ __all__ = [
     "decimals",
     "figures",
     "interval",
+    "judged_by",
     "labelled",
     "lines",
     "members",
     "number",
     "pool",
     "render",
-    "score_column",
     "seconds",
     "served",
     "table",
@@ -75,7 +77,8 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     try:
         config = stored["config"]
         swept = stored.get("swept", list(config["grid"]))
-        analysis = analyse(frame, facts["dataset"], config["agent"], swept)
+        judged = judged_by(facts)
+        analysis = analyse(frame, facts.get("dataset"), config["agent"], swept, judged)
     except KeyError as error:
         raise UserError(f"{directory}: its files lack {error}; they are not those of a run of this version") from error
     summary = table(analysis)
@@ -98,7 +101,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         episode.read_text() if episode.exists() else None,
         viewer.name if viewer.exists() else None,
         tasks,
-        members(frame, score_column(frame, facts["dataset"]), swept),
+        members(frame, str(judged.metric), swept, judged.column),
     )
     (directory / "report.html").write_text(page)
     return summary

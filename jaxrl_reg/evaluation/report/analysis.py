@@ -9,6 +9,7 @@ import numpy as np
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap, comparisons, estimates, iqm_by_column
+from jaxrl_reg.evaluation.report.judged import Judged, judged_by
 from jaxrl_reg.evaluation.report.words import labelled
 
 if TYPE_CHECKING:
@@ -16,7 +17,8 @@ if TYPE_CHECKING:
 
 
 class Group(NamedTuple):
-    """All runs of one setting of one agent. ``scores`` is ``[S, T]``: seeds, evaluations at ``updates`` ``[T]``."""
+    """All runs of one setting of one agent. ``scores`` is ``[S, T]``: seeds, evaluations at ``updates`` ``[T]``, which
+    count what the axis of the run counts."""
 
     agent: str
     setting: int
@@ -42,17 +44,19 @@ class Group(NamedTuple):
 
 
 class Analysis(NamedTuple):
-    """A run judged: ``groups`` are the agent's settings, ``behaviour`` the data's own policy (mean over episodes)."""
+    """A run judged: ``groups`` are the agent's settings, ``behaviour`` the data's own policy (mean over episodes), None
+    without a data set."""
 
     agent: str
     score: str  # what the numbers are: "normalised score" or "return"
+    judged: Judged
     groups: list[Group]
     baseline: Group | None
-    behaviour: Estimate
+    behaviour: Estimate | None
     behaviour_scores: np.ndarray  # [episodes]
     improvement: list[Estimate | None]  # per setting: probability that a run beats one of the baseline
     minus_baseline: list[Estimate | None]
-    minus_behaviour: list[Estimate]
+    minus_behaviour: list[Estimate | None]
 
     @property
     def order(self) -> list[int]:
@@ -64,35 +68,43 @@ class Analysis(NamedTuple):
         return bool(self.groups[setting].updates[-1] < max(group.updates[-1] for group in self.groups))
 
 
-def pool(frame: pd.DataFrame, score: str) -> pd.DataFrame:
-    """One row per agent, member and update: evaluations of the same checkpoint averaged, weighted by their episodes."""
+def pool(frame: pd.DataFrame, score: str, column: str = "update") -> pd.DataFrame:
+    """One row per agent, member and place on the axis: evaluations of the same checkpoint averaged, weighted by their
+    episodes."""
     frame = frame.assign(_weighted=frame[score] * frame["episodes"])
-    keys = ["agent", "setting", "seed", "update"]
+    keys = ["agent", "setting", "seed", column]
     summed = frame.groupby(keys, as_index=False).agg({"_weighted": lambda x: x.sum(skipna=False), "episodes": "sum"})
     return summed.assign(**{score: summed["_weighted"] / summed["episodes"]}).drop(columns="_weighted")
 
 
 def analyse(
-    frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: Sequence[str] = (), baseline: str = "bc"
+    frame: pd.DataFrame,
+    about: Mapping[str, Any] | None,
+    agent: str,
+    swept: Sequence[str] = (),
+    judged: Judged | None = None,
 ) -> Analysis:
     """Everything that the report states, from the rows of ``metrics.parquet``.
 
     Args:
-      frame: columns ``agent, setting, seed, update, episodes, eval/return``, ``eval/score`` where scores are
-        normalised, and one per swept hyperparameter.
-      about: the data set: ``returns`` of its episodes, ``normalised``, ``score_random``, ``score_expert``.
+      frame: columns ``agent, setting, seed, episodes``, those that ``judged`` names, and one per swept hyperparameter.
+      about: the data set: ``returns`` of its episodes, ``normalised``, ``score_random``, ``score_expert``; None for a
+        run without one.
       agent: whose settings to judge.
       swept: names of its swept hyperparameters.
-      baseline: the agent to compare with; not compared where it is the same or has no rows.
+      judged: by what; as the data set allows, against behaviour cloning, by default. The baseline is not compared where
+        it is the agent itself or has no rows.
 
     Raises:
       UserError: if there are no rows of ``agent``.
     """
     import jax
 
+    if judged is None:
+        judged = judged_by({"dataset": about})
     # Small sums: an accelerator would not help, and another one would round differently.
     with jax.default_device(jax.local_devices(backend="cpu")[0]):
-        return _analyse(frame, about, agent, list(swept), baseline)
+        return _analyse(frame, about, agent, list(swept), judged)
 
 
 def data_scores(about: Mapping[str, Any]) -> np.ndarray:
@@ -105,24 +117,23 @@ def data_scores(about: Mapping[str, Any]) -> np.ndarray:
     return normalised(returns, about["score_random"], about["score_expert"])
 
 
-def score_column(frame: pd.DataFrame, about: Mapping[str, Any]) -> str:
-    """The column that is judged: the normalised score where the data set has its two references."""
-    return "eval/score" if "eval/score" in frame and about["normalised"] else "eval/return"
-
-
-def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: list[str], baseline: str) -> Analysis:
-    score = score_column(frame, about)
-    if not (frame["agent"] == agent).any():
+def _analyse(
+    frame: pd.DataFrame, about: Mapping[str, Any] | None, agent: str, swept: list[str], judged: Judged
+) -> Analysis:
+    score, baseline = judged.metric, judged.baseline
+    if not (frame["agent"] == agent).any() or score not in frame:
         raise UserError(f"the run has no metrics of {agent} yet; continue it with resume")
-    episodes = data_scores(about) if score == "eval/score" else np.asarray(about["returns"], float)
+    episodes = np.zeros(0)
+    if about is not None:
+        episodes = data_scores(about) if score == "eval/score" else np.asarray(about["returns"], float)
     finite = frame[score].replace([np.inf, -np.inf], np.nan)
     lowest = float(finite.min()) if finite.notna().any() else 0.0
-    pooled = pool(frame.assign(**{score: finite}), score)
-    compared = baseline != agent and (frame["agent"] == baseline).any()
+    pooled = pool(frame.assign(**{score: finite}), score, judged.column)
+    compared = baseline is not None and baseline != agent and bool((frame["agent"] == baseline).any())
 
     def group(name: str, setting: int) -> Group:
         rows = pooled[(pooled["agent"] == name) & (pooled["setting"] == setting)]
-        table = rows.pivot(index="seed", columns="update", values=score)
+        table = rows.pivot(index="seed", columns=judged.column, values=score)
         scores = table.to_numpy(float)
         diverged = int(np.isnan(scores[:, -1]).sum())
         first = frame[(frame["agent"] == name) & (frame["setting"] == setting)].iloc[0]
@@ -130,7 +141,7 @@ def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: l
         return Group(name, setting, hypers, table.columns.to_numpy(), np.nan_to_num(scores, nan=lowest), diverged, [])
 
     settings = sorted(frame.loc[frame["agent"] == agent, "setting"].unique())
-    groups = [group(agent, int(setting)) for setting in settings] + ([group(baseline, 0)] if compared else [])
+    groups = [group(agent, int(setting)) for setting in settings] + ([group(str(baseline), 0)] if compared else [])
     if len({len(one.scores) for one in groups}) > 1:
         raise UserError("metrics are missing for some seeds; continue the run with resume")
     points = estimates(*bootstrap(iqm_by_column, np.concatenate([one.scores for one in groups], axis=1)))
@@ -141,16 +152,18 @@ def _analyse(frame: pd.DataFrame, about: Mapping[str, Any], agent: str, swept: l
     other = groups.pop() if compared else None
     last = np.stack([one.scores[:, -1] for one in groups], axis=1)
     reference = other.scores[:, -1:] if other is not None else np.zeros((len(last), 1))
-    compare = estimates(*bootstrap(comparisons, last, reference, episodes[:, None]))
+    known = episodes if episodes.size else np.zeros(1)
+    compare = estimates(*bootstrap(comparisons, last, reference, known[:, None]))
     h, nothing = len(groups), [None] * len(groups)
     return Analysis(
         agent=agent,
-        score="normalised score" if score == "eval/score" else "return",
+        score=judged.score,
+        judged=judged,
         groups=groups,
         baseline=other,
-        behaviour=compare[-1],
+        behaviour=compare[-1] if episodes.size else None,
         behaviour_scores=episodes,
         improvement=[*compare[:h]] if compared else [*nothing],
         minus_baseline=[*compare[h : 2 * h]] if compared else [*nothing],
-        minus_behaviour=compare[2 * h : 3 * h],
+        minus_behaviour=[*compare[2 * h : 3 * h]] if episodes.size else [*nothing],
     )

@@ -64,15 +64,21 @@ def _lines(analysis: Analysis) -> Lines:
 
 
 def figures(analysis: Analysis, drawn: Lines, theme: plots.Theme) -> dict[str, Any]:
-    """``curves``, ``profile``, ``tuning`` and ``returns`` as Matplotlib figures."""
+    """``curves``, ``profile``, ``tuning`` and, with a data set, ``returns`` as Matplotlib figures."""
     ordered = len(analysis.groups) > 1 and len(analysis.groups[0].hypers) == 1
-    score, behaviour = analysis.score, {"data's own policy": analysis.behaviour.value}
-    return {
-        "curves": plots.learning_curves(drawn.curves, score=score, references=behaviour, ordered=ordered, theme=theme),
-        "profile": plots.performance_profile(drawn.profile, score=score, ordered=ordered, theme=theme),
+    score, options = analysis.score, {"ordered": ordered, "theme": theme}
+    behaviour = {} if analysis.behaviour is None else {"data's own policy": analysis.behaviour.value}
+    made = {
+        "curves": plots.learning_curves(
+            drawn.curves, score=score, references=behaviour, axis=analysis.judged.axis, **options
+        ),
+        "profile": plots.performance_profile(drawn.profile, score=score, **options),
         "tuning": plots.tuning_curve(drawn.tuning, score=score, theme=theme),
-        "returns": plots.histogram(analysis.behaviour_scores, xlabel=f"{score} of an episode in the data", theme=theme),
     }
+    if analysis.behaviour is not None:
+        label = f"{score} of an episode in the data"
+        made["returns"] = plots.histogram(analysis.behaviour_scores, xlabel=label, theme=theme)
+    return made
 
 
 def task_figure(settings: Sequence[Served], theme: plots.Theme) -> Any:

@@ -15,7 +15,37 @@ def facts_of(
     stored: Mapping[str, Any], facts: Mapping[str, Any], analysis: Analysis
 ) -> list[tuple[str, list[tuple[str, str]]]]:
     """Titled lists of names and values for the end of the page."""
-    about, environment = facts["dataset"], stored["environment"]
+    environment = stored["environment"]
+    data = data_facts(facts["dataset"]) if "dataset" in facts else []
+    clock = [(name, seconds(value)) for name, value in facts.get("wall", {}).items()]
+    for name, known in facts.get("training", {}).items():
+        clock += [
+            (f"{name}: plan", known["plan"]),
+            (f"{name}: trained parameters per member", f"{known['parameters']:,}"),
+            (f"{name}: tracing, compiling", f"{seconds(known['trace_seconds'])}, {seconds(known['compile_seconds'])}"),
+        ]
+        if "train_seconds" in known:
+            speed = known.get("per_second", known["updates_per_second"])
+            rate = f"{speed:,.0f} {analysis.judged.axis} per second, all members together"
+            clock.append((f"{name}: training and evaluating", f"{seconds(known['train_seconds'])} ({rate})"))
+    hypers = {name: values[0] for name, values in stored["hypers"].items() if name not in analysis.groups[0].hypers}
+    settings = [(name, text_of(value)) for name, value in stored["config"].items() if value not in (None, {}, False)]
+    machine = [
+        (name, text_of(environment[name])) for name in ("devices", "cores", "platform", "xla_flags", "precision")
+    ]
+    return [
+        ("Run", settings),
+        (f"Settings of {analysis.agent}", [(name, text_of(value)) for name, value in stored["agent_config"].items()]),
+        ("Hyperparameters that were not swept", [(name, text_of(value)) for name, value in hypers.items()]),
+        ("Data", data),
+        ("Wall clock", clock),
+        ("Versions", [*environment["versions"].items(), ("commit", environment["commit"] or "not a git checkout")]),
+        ("Machine", machine),
+    ]
+
+
+def data_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """A data set in names and values."""
     returns = np.asarray(about["returns"], float)
     places = decimals(returns)
     quartiles = np.quantile(returns, [0.25, 0.5, 0.75])
@@ -36,27 +66,4 @@ def facts_of(
         data.append(
             ("score 0 and 100 are returns of", f"{low} (random) and {high} (expert), measured in this environment")
         )
-    clock = [(name, seconds(value)) for name, value in facts.get("wall", {}).items()]
-    for name, known in facts.get("training", {}).items():
-        clock += [
-            (f"{name}: plan", known["plan"]),
-            (f"{name}: trained parameters per member", f"{known['parameters']:,}"),
-            (f"{name}: tracing, compiling", f"{seconds(known['trace_seconds'])}, {seconds(known['compile_seconds'])}"),
-        ]
-        if "train_seconds" in known:
-            rate = f"{known['updates_per_second']:,.0f} updates per second, all members together"
-            clock.append((f"{name}: training and evaluating", f"{seconds(known['train_seconds'])} ({rate})"))
-    hypers = {name: values[0] for name, values in stored["hypers"].items() if name not in analysis.groups[0].hypers}
-    settings = [(name, text_of(value)) for name, value in stored["config"].items() if value not in (None, {}, False)]
-    machine = [
-        (name, text_of(environment[name])) for name in ("devices", "cores", "platform", "xla_flags", "precision")
-    ]
-    return [
-        ("Run", settings),
-        (f"Settings of {analysis.agent}", [(name, text_of(value)) for name, value in stored["agent_config"].items()]),
-        ("Hyperparameters that were not swept", [(name, text_of(value)) for name, value in hypers.items()]),
-        ("Data", data),
-        ("Wall clock", clock),
-        ("Versions", [*environment["versions"].items(), ("commit", environment["commit"] or "not a git checkout")]),
-        ("Machine", machine),
-    ]
+    return data

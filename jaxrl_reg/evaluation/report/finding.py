@@ -14,7 +14,7 @@ def verdict(analysis: Analysis) -> list[str]:
     runs = f"{len(best.scores)} runs" if len(best.scores) > 1 else "a single run"
     sentences = [
         f"{name} reaches a {analysis.score} of {number(best.last.value, places)} {interval(best.last, places)} "
-        f"after {int(best.updates[-1]):,} updates (interquartile mean of {runs})."
+        f"after {int(best.updates[-1]):,} {analysis.judged.axis} (interquartile mean of {runs})."
     ]
     i = analysis.order[0]
     difference = analysis.minus_baseline[i]
@@ -22,17 +22,22 @@ def verdict(analysis: Analysis) -> list[str]:
         other = analysis.baseline
         apart = best.last.apart(other.last)
         sentences.append(
-            f"Behaviour cloning reaches {number(other.last.value, places)} {interval(other.last, places)}: "
+            f"{analysis.judged.words} reaches {number(other.last.value, places)} {interval(other.last, places)}: "
             f"a difference of {number(difference.value, places, sign=True)} {interval(difference, places)}, "
             f"intervals {'apart' if apart else 'overlapping'}."
         )
-    apart = best.last.apart(analysis.behaviour)
     against = analysis.minus_behaviour[i]
-    sentences.append(
-        f"The policy that made the data scores {number(analysis.behaviour.value, places)}: "
-        f"{number(against.value, places, sign=True)} {interval(against, places)}, "
-        f"intervals {'apart' if apart else 'overlapping'}."
-    )
+    if analysis.behaviour is not None and against is not None:
+        apart = best.last.apart(analysis.behaviour)
+        sentences.append(
+            f"The policy that made the data scores {number(analysis.behaviour.value, places)}: "
+            f"{number(against.value, places, sign=True)} {interval(against, places)}, "
+            f"intervals {'apart' if apart else 'overlapping'}."
+        )
+    diverged = sum(group.diverged for group in analysis.groups)
+    if diverged:
+        count = sum(len(group.scores) for group in analysis.groups)
+        sentences.append(f"{diverged} of {count} runs diverged; each counts as the lowest finite score of this page.")
     if len(analysis.groups) > 1:
         sentences.append(
             f"This setting is the best of {len(analysis.groups)}, chosen on these very runs, so its number flatters: "
@@ -44,4 +49,5 @@ def verdict(analysis: Analysis) -> list[str]:
 def places_of(analysis: Analysis) -> int:
     """How many decimals the scores of a run are told with."""
     groups = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
-    return decimals([analysis.behaviour.value, *(group.last.value for group in groups)])
+    behaviour = [analysis.behaviour.value] if analysis.behaviour else []
+    return decimals([*behaviour, *(group.last.value for group in groups)])

@@ -23,7 +23,8 @@ LARGEST_EMBEDDED = 3_000_000  # bytes of a rollout page that goes inside the rep
 
 def row_of(analysis: Analysis, i: int | None, group: Group | None, scale: Any, places: int) -> dict[str, Any]:
     """What the template shows of one line of the results table."""
-    last = analysis.behaviour if group is None else group.last
+    last = group.last if group is not None else analysis.behaviour
+    assert last is not None
 
     def shown(estimate: Estimate | None, digits: int, sign: bool = False) -> dict[str, Any] | None:
         if estimate is None:
@@ -68,7 +69,7 @@ def row_of(analysis: Analysis, i: int | None, group: Group | None, scale: Any, p
             "minus_baseline": shown(analysis.minus_baseline[i], places, sign=True),
             "apart_baseline": analysis.baseline is not None and group.last.apart(analysis.baseline.last),
             "minus_behaviour": shown(analysis.minus_behaviour[i], places, sign=True),
-            "apart_behaviour": group.last.apart(analysis.behaviour),
+            "apart_behaviour": analysis.behaviour is not None and group.last.apart(analysis.behaviour),
         }
     return row
 
@@ -99,7 +100,7 @@ def render(
     places = places_of(analysis)
     everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
     edges = [edge for group in everything for edge in (group.last.low, group.last.high)]
-    edges += [analysis.behaviour.low, analysis.behaviour.high]
+    edges += [analysis.behaviour.low, analysis.behaviour.high] if analysis.behaviour else []
     low, span = min(edges), (max(edges) - min(edges)) or 1.0
 
     def scale(value: float) -> float:
@@ -111,19 +112,21 @@ def render(
         for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
             shown["tasks"] = task_figure(tasks, theme)
     embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not asks_elsewhere(episode)
-    config, about = stored["config"], facts["dataset"]
+    config = stored["config"]
     template = templates().get_template("report.html")
     return template.render(
         agent=analysis.agent,
         env=config["env"],
-        dataset=about["name"],
+        dataset=facts["dataset"]["name"] if "dataset" in facts else "",
+        axis=analysis.judged.axis,
+        against=analysis.judged.baseline,
         created=stored["created"],
         score=analysis.score,
         verdict=verdict(analysis),
         swept=list(analysis.groups[0].hypers),
         rows=[row_of(analysis, i, analysis.groups[i], scale, places) for i in analysis.order],
         baseline=row_of(analysis, None, analysis.baseline, scale, places) if analysis.baseline else None,
-        behaviour=row_of(analysis, None, None, scale, places),
+        behaviour=row_of(analysis, None, None, scale, places) if analysis.behaviour else None,
         reference=scale(analysis.baseline.last.value) if analysis.baseline else None,
         last_update=f"{int(analysis.groups[analysis.order[0]].updates[-1]):,}",
         any_stopped=any(map(analysis.stopped, range(len(analysis.groups)))),

@@ -17,9 +17,14 @@ if TYPE_CHECKING:
 
 
 def table(analysis: Analysis) -> pd.DataFrame:
-    """``table.csv``: one row per setting, best first, then the baseline and the data's own policy."""
+    """``table.csv``: one row per setting, best first, then the baseline and the data's own policy, where there is one.
+
+    ``last_update`` and ``best_update`` are called as the axis of the run is (``last_step``); ``attrs`` say what it is.
+    """
     need("pandas")
     import pandas as pd
+
+    column = analysis.judged.column
 
     def spread(name: str, estimate: Estimate | None) -> dict[str, Any]:
         value, low, high = estimate if estimate is not None else (None, None, None)
@@ -31,9 +36,9 @@ def table(analysis: Analysis) -> pd.DataFrame:
             **group.hypers,
             "runs": len(group.scores),
             "diverged": group.diverged,
-            "last_update": int(group.updates[-1]),
+            f"last_{column}": int(group.updates[-1]),
             **spread("last_iqm", group.last),
-            "best_update": int(group.updates[group.best]),
+            f"best_{column}": int(group.updates[group.best]),
             **spread("best_iqm", group.curve[group.best]),
         }
 
@@ -47,14 +52,16 @@ def table(analysis: Analysis) -> pd.DataFrame:
                 **spread("minus_baseline", analysis.minus_baseline[i]),
                 "apart_from_baseline": group.last.apart(other.last) if other else None,
                 **spread("minus_behaviour", analysis.minus_behaviour[i]),
-                "apart_from_behaviour": group.last.apart(analysis.behaviour),
+                "apart_from_behaviour": group.last.apart(analysis.behaviour) if analysis.behaviour else None,
             }
         )
     if analysis.baseline is not None:
         rows.append(runs(analysis.baseline))
-    rows.append({"agent": "behaviour", **spread("last_iqm", analysis.behaviour)})
+    if analysis.behaviour is not None:
+        rows.append({"agent": "behaviour", **spread("last_iqm", analysis.behaviour)})
     frame = pd.DataFrame(rows)
-    whole = ["runs", "diverged", "last_update", "best_update"]
+    whole = ["runs", "diverged", f"last_{column}", f"best_{column}"]
+    frame.attrs = {"baseline": analysis.judged.baseline, "column": column}
     return frame.astype(
         {**dict.fromkeys(whole, "Int64"), "apart_from_baseline": "boolean", "apart_from_behaviour": "boolean"}
     )
@@ -67,14 +74,14 @@ class Members(NamedTuple):
     rows: list[list[tuple[Any, str]]]
 
 
-def members(frame: pd.DataFrame, score: str, swept: Sequence[str] = ()) -> Members:
+def members(frame: pd.DataFrame, score: str, swept: Sequence[str] = (), column: str = "update") -> Members:
     """The last and the best score of every member, best first; those that diverged or were stopped say so."""
-    pooled = pool(frame, score)
+    pooled = pool(frame, score, column)
     hypers = frame.groupby(["agent", "setting"]).first()
-    longest = pooled["update"].max()
+    longest = pooled[column].max()
     found = []
-    for (agent, setting, seed), rows in pooled.sort_values("update").groupby(["agent", "setting", "seed"]):
-        values, updates = rows[score].to_numpy(float), rows["update"].to_numpy(int)
+    for (agent, setting, seed), rows in pooled.sort_values(column).groupby(["agent", "setting", "seed"]):
+        values, updates = rows[score].to_numpy(float), rows[column].to_numpy(int)
         finite = np.isfinite(values)
         best = int(np.where(finite, values, -np.inf).argmax())
         state = "diverged" if not finite[-1] else "stopped" if updates[-1] < longest else ""
@@ -89,7 +96,7 @@ def members(frame: pd.DataFrame, score: str, swept: Sequence[str] = ()) -> Membe
     def swept_cell(own: Any, name: str) -> tuple[Any, str]:
         return ("", "") if missing(own[name]) else (own[name], text_of(own[name]))
 
-    columns = ["agent", *swept, "setting", "seed", "last", "best", "best_at", "updates", "state"]
+    columns = ["agent", *swept, "setting", "seed", "last", "best", "best_at", f"{column}s", "state"]
     return Members(
         columns,
         [

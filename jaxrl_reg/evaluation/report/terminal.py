@@ -32,7 +32,8 @@ def brief_tasks(frame: pd.DataFrame) -> list[list[str]]:
 def brief(frame: pd.DataFrame) -> list[list[str]]:
     """The table for a terminal: rows of text, headings first, the columns that matter least last."""
     places = decimals([*frame["last_iqm"], *frame["best_iqm"].dropna()])
-    swept = [name for name in frame.columns if name not in _FIXED]
+    baseline, column = frame.attrs.get("baseline", "bc"), frame.attrs.get("column", "update")
+    swept = [name for name in frame.columns if name not in (*_FIXED, f"last_{column}", f"best_{column}")]
 
     def cell(row: Any, name: str, digits: int, sign: bool = False) -> str:
         if name not in row or not np.isfinite(_float(row[name])):
@@ -40,7 +41,9 @@ def brief(frame: pd.DataFrame) -> list[list[str]]:
         estimate = Estimate(*(_float(row[key]) for key in (name, f"{name}_low", f"{name}_high")))
         return f"{number(estimate.value, digits, sign)} {interval(estimate, digits)}"
 
-    rows = [["", "last IQM [95%]", "minus bc", "P(> bc)", "best IQM [95%] at update"]]
+    headings = ["", "last IQM [95%]", f"minus {baseline}", f"P(> {baseline})", f"best IQM [95%] at {column}"]
+    diverged = frame["diverged"].fillna(0).sum() > 0
+    rows = [[*headings, "diverged"] if diverged else headings]
     for _, row in frame.iterrows():
         values = " ".join(f"{name}={text_of(row[name])}" for name in swept if not missing(row[name]))
         best = cell(row, "best_iqm", places)
@@ -50,9 +53,12 @@ def brief(frame: pd.DataFrame) -> list[list[str]]:
                 cell(row, "last_iqm", places),
                 cell(row, "minus_baseline", places, sign=True),
                 cell(row, "p_better_than_baseline", 2),
-                f"{best} {int(row['best_update']):,}" if best else "",
+                f"{best} {int(row[f'best_{column}']):,}" if best else "",
+                *([f"{row['diverged']} of {row['runs']}" if best and row["diverged"] else ""] if diverged else []),
             ]
         )
+    if baseline is None:
+        return [[*row[:2], *row[4:]] for row in rows]
     return rows
 
 
@@ -60,8 +66,6 @@ _FIXED = (
     "agent",
     "runs",
     "diverged",
-    "last_update",
-    "best_update",
     "apart_from_baseline",
     "apart_from_behaviour",
     *(

@@ -1,6 +1,7 @@
 """The kinds of runs, one module each, found by their file name.
 
-A kind has ``Config``, a frozen dataclass over ``settings.JobConfig`` whose ``kind`` is the module's name,
+A kind has ``WORDS`` for it, ``PRESETS`` for the help texts (by scale), ``Config``, a frozen dataclass over
+``settings.JobConfig`` whose ``kind`` is the module's name,
 ``make(config) -> Job``, which says all that is wrong before anything is written, and ``reopen(config, facts) -> Job``
 for what is done with a finished run: it needs no data set where the checkpoints suffice.
 """
@@ -54,3 +55,19 @@ def kind_of(agent: str, *, dataset: bool = False) -> str:
     if learns == "on_policy" and dataset:
         raise UserError(f"agent {agent!r} learns from its own fresh experience and cannot be trained on a data set")
     return "online" if learns == "on_policy" or (learns == "off_policy" and not dataset) else OFFLINE
+
+
+def announce(config: JobConfig, *, named: bool) -> list[str]:
+    """What is said of a run of an off-policy agent, which can mean two things.
+
+    Args:
+      config: of the run.
+      named: whether a data set was named.
+    """
+    from jaxrl_reg import agents
+
+    if agents.load(config.agent).KIND != "off_policy":
+        return []
+    if config.kind == OFFLINE:
+        return [f"{config.agent} is trained on a data set, as --dataset asks; without it, it would act in {config.env}"]
+    return [f"{config.agent} is trained in {config.env}, online; name a --dataset to train it on data instead"]

@@ -11,13 +11,15 @@ from jaxrl_reg.jobs import tasks
 from jaxrl_reg.jobs.collection import collect, data_line, dataset_path, load_data, summarise
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import BASELINE, Learner, learner, learners, make_env
-from jaxrl_reg.jobs.settings import SweepConfig
+from jaxrl_reg.jobs.settings import SCALES, SweepConfig
 
 if TYPE_CHECKING:
     from jaxrl_reg.jobs.progress import OnTick, Say
     from jaxrl_reg.types import Agent, Dataset, Env, Run
 
 Config = SweepConfig
+WORDS = "training on a data set"
+PRESETS = SCALES
 
 
 def make(config: SweepConfig) -> Job:
@@ -55,7 +57,7 @@ def reopen(config: SweepConfig, facts: Mapping[str, Any]) -> Job:
 def score_of(about: Mapping[str, Any], job: Job) -> Score:
     """Normalised where the data set has both references, from what ``summarise`` says of it."""
     baseline = job.rivals[0].name if job.rivals else None
-    words = "cloning" if baseline else ""
+    words = "Behaviour cloning" if baseline else ""
     if not about["normalised"]:
         return Score("eval/return", "return", baseline, words)
     references = float(about["score_random"]), float(about["score_expert"])

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env
-from jaxrl_reg.jobs.settings import JobConfig, option, resolve
+from jaxrl_reg.jobs.settings import SCALES, JobConfig, option, resolve
 
 if TYPE_CHECKING:
     from jaxrl_reg.types import Agent, Env, Run
@@ -49,8 +49,6 @@ class OnlineConfig(JobConfig):
     against: str | None = option(None, "online agent that is trained beside it on the same budget", metavar="AGENT")
 
     def presets(self) -> Mapping[str, Any]:
-        from jaxrl_reg.jobs.settings import SCALES
-
         own = {"updates_per_iteration": 1, **SIZES[_learns(self.agent)][self.scale]}
         filled = {name: value for name in own if (value := getattr(self, name)) is not None}
         chosen = {**SCALES[self.scale], **own, **filled}
@@ -86,6 +84,8 @@ class OnlineConfig(JobConfig):
 
 
 Config = OnlineConfig
+WORDS = "training in the environment"
+PRESETS = {scale: {**SCALES[scale], **SIZES["on_policy"][scale]} for scale in SCALES}
 
 
 def nearest_divisor(number: int, wanted: int) -> int:
@@ -117,7 +117,7 @@ def make(config: OnlineConfig) -> Job:
         axis=Axis("environment steps", "step", config.steps // config.segments),
         budget=lambda member: _budget(configs[member.name]),
         score=Score(baseline=config.against, baseline_words=config.against or ""),
-        keep=greedy(env.spec),
+        keep=greedy(env.spec, lambda state: state.agent),
         show=episode_of(env, f"{config.agent} in {config.env}"),
     )
 

@@ -1,0 +1,192 @@
+"""Runs that train in the environment, from the command line: rows, report, rivals, going on after a stop."""
+
+import json
+import signal
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxrl_reg import cli, jobs
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.io.sinks import read_parquet
+from jaxrl_reg.jobs.kinds.online import nearest_divisor, rival_config
+
+TOY = "tests.jobs.off_policy_toy"
+PPO = (
+    "sweep --env pointnav --agent ppo --steps 96 --num-envs 4 --unroll 8 --segments 3 --seeds 2 --seed-offset 3 "
+    "--hidden 8 --eval-episodes 2 --set minibatches=2 --set epochs=1 --grid entropy_coef=0,0.1"
+)
+SMALL = "--env pointnav --steps 48 --num-envs 4 --segments 3 --seeds 2 --eval-episodes 2 --batch-size 8"
+
+
+@pytest.fixture(autouse=True)
+def quietly(monkeypatch):
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+
+
+def command(line):
+    return cli.main(line.split())
+
+
+@pytest.fixture(scope="module")
+def ppo(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("runs") / "ppo"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "prepare", lambda: None)
+        assert command(f"{PPO} --out {directory}") == 0
+    return directory
+
+
+@pytest.fixture(scope="module")
+def against(tmp_path_factory):
+    """The toy beside PPO, on the same budget."""
+    directory = tmp_path_factory.mktemp("runs") / "toy"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "prepare", lambda: None)
+        assert command(f"sweep --agent {TOY} {SMALL} --against ppo --out {directory}") == 0
+    return directory
+
+
+def rows(directory):
+    frame = read_parquet(directory / "metrics.parquet").drop(columns=["seconds", "updates_per_second"])
+    return frame.sort_values(["agent", "member", "step", "evaluation"]).reset_index(drop=True)
+
+
+def test_an_online_run_counts_environment_steps_and_needs_no_data(ppo):
+    frame = rows(ppo)
+    assert frame.groupby("setting")["step"].unique().map(list).tolist() == [[32, 64, 96]] * 2
+    assert frame["update"].unique().tolist() == [1, 2, 3]  # one call of the agent per trajectory of 4 x 8 steps
+    assert sorted(frame["seed"].unique()) == [3, 4]
+    assert np.isfinite(frame[["eval/return", "eval/length"]]).all(axis=None)
+    assert frame["environment"].unique().tolist() == ["pointnav"]
+    facts = json.loads((ppo / "summary.json").read_text())
+    assert (facts["kind"], facts["axis"]["name"], facts["axis"]["per_segment"]) == ("online", "environment steps", 32)
+    assert (facts["score"]["metric"], facts["score"]["baseline"]) == ("eval/return", None)
+    assert "dataset" not in facts
+    page = (ppo / "report.html").read_text()
+    assert "after 96 environment steps" in page
+    assert "cloning" not in page
+    assert "data's own policy" not in page
+    assert (ppo / "episode.html").is_file()
+    assert pd.read_csv(ppo / "table.csv")["last_step"].tolist() == [96, 96]
+    assert isinstance(jobs.load_config(ppo), jobs.OnlineConfig)
+
+
+def test_a_ppo_sweep_stopped_and_resumed_is_bit_identical(ppo, tmp_path, monkeypatch, capsys):
+    from jaxrl_reg import population
+    from jaxrl_reg.cli.display import Display
+
+    shown = Display.tick
+
+    def stopping(self, tick):
+        shown(self, tick)
+        if tick.done == 64:
+            signal.raise_signal(signal.SIGINT)
+
+    directory = tmp_path / "run"
+    monkeypatch.setattr(Display, "tick", stopping)
+    assert command(f"{PPO} --out {directory}") == 130
+    assert rows(directory)["step"].max() < 96
+    monkeypatch.setattr(Display, "tick", shown)
+    assert command(f"resume {directory}") == 0
+    assert "environment steps/s" in capsys.readouterr().out
+    pd.testing.assert_frame_equal(rows(directory), rows(ppo), check_exact=True)
+    job = jobs.kinds.load("online").make(jobs.load_config(ppo))
+    states = []
+    (member,) = job.learners
+    for path in (ppo, directory):
+        found = population.restore(path / "checkpoints" / "ppo", job.run(member, None)[1], [3, 4], member.hypers)
+        states.append(found.states)
+    for ours, whole in zip(*map(jax.tree.leaves, states), strict=True):
+        if jax.dtypes.issubdtype(ours.dtype, jax.dtypes.prng_key):
+            ours, whole = jax.random.key_data(ours), jax.random.key_data(whole)
+        np.testing.assert_array_equal(ours, whole)
+
+
+def test_a_rival_has_the_same_steps_and_the_report_compares_with_it(against):
+    frame = rows(against)
+    assert frame.groupby("agent")["step"].max().to_dict() == {"ppo": 48, TOY: 48}
+    facts = json.loads((against / "summary.json").read_text())
+    assert facts["score"]["baseline"] == "ppo"
+    table = pd.read_csv(against / "table.csv")
+    assert table["agent"].tolist() == [TOY, "ppo"]
+    assert np.isfinite(table["minus_baseline"].iloc[0])
+    page = (against / "report.html").read_text()
+    assert "ppo reaches" in page
+    assert "minus ppo" in page
+    updates = frame[frame.agent == TOY]["update"].max()
+    assert updates == 48 // 4 * 4  # four updates in each iteration of four environments
+
+
+def test_fresh_episodes_of_an_online_run(against, tmp_path):
+    import shutil
+
+    directory = tmp_path / "run"
+    shutil.copytree(against, directory)
+    assert command(f"evaluate {directory} --episodes 3") == 0
+    fresh = rows(directory).query("evaluation == 1")
+    assert fresh.groupby("agent").size().to_dict() == {"ppo": 2, TOY: 2}
+    assert fresh["step"].unique().tolist() == [48]
+    assert fresh["episodes"].unique().tolist() == [3]
+
+
+def test_a_rival_that_learns_in_another_way_has_sizes_of_its_own_that_divide():
+    config = jobs.resolve(jobs.OnlineConfig(agent="ppo", against="sac", steps=96, num_envs=4, unroll=8, segments=3))
+    other = rival_config(config, "sac")
+    assert (other.steps, other.segments, other.num_envs, other.unroll) == (96, 3, 16, 1)
+    assert other.updates_per_iteration == 4
+    assert nearest_divisor(12, 5) == 6
+    assert jobs.resolve(other) == other
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--agent ppo --updates 100", "--updates belongs to training on a data set, and ppo means training in the"),
+        (
+            "--agent rebrac --num-envs 4",
+            "--num-envs belongs to training in the environment, and rebrac means training on",
+        ),
+        ("--agent sac --dataset medium --unroll 2", "--unroll belongs to training in the environment"),
+        ("--agent ppo --dataset medium", "'ppo' learns from its own fresh experience and cannot be trained on a data"),
+        ("--agent ppo --steps 100 --num-envs 4 --unroll 8 --segments 1", "nearest: --steps 96 or --steps 128"),
+        ("--agent ppo --steps 128 --num-envs 4 --unroll 8 --segments 3", "or keep it with --segments 4"),
+        ("--agent ppo --against rebrac", "'rebrac' learns from a data set and not in the environment"),
+        ("--agent ppo --against ppo", "ppo is the agent itself"),
+        ("--agent ppo --against pp", "did you mean 'ppo'?"),
+        ("--agent sac --capacity 0", "capacity=0 must be at least 1"),
+    ],
+)
+def test_what_cannot_be_run_is_one_line_before_anything_is_written(line, message, tmp_path, capsys):
+    assert command(f"sweep --env pointnav {line} --out {tmp_path / 'run'}") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_a_command_line_means(capsys):
+    def kind(line):
+        return cli.config_of(cli.parse(line.split())).kind
+
+    assert kind("sweep --agent ppo") == kind("sweep --agent td3") == "online"
+    assert kind("sweep") == kind("sweep --agent sac --dataset medium") == "offline"
+    for line in ("sweep --agent sac", "sweep --agent sac --dataset medium"):
+        (said,) = jobs.kinds.announce(cli.config_of(cli.parse(line.split())), named="dataset" in line)
+        assert ("online" in said) == ("dataset medium" not in line)
+
+
+def test_default_sizes_divide_for_every_kind_of_agent_and_scale():
+    for agent in ("ppo", "sac"):
+        for scale in ("small", "full"):
+            config = jobs.resolve(jobs.OnlineConfig(agent=agent, scale=scale))
+            assert config.steps % (config.segments * config.num_envs * config.unroll) == 0
+            assert config.capacity <= 1_000_000
+            jobs.resolve(rival_config(config, "sac" if agent == "ppo" else "ppo"))
+
+
+def test_a_data_agent_is_refused_by_the_library_call():
+    with pytest.raises(UserError, match="learns from a data set"):
+        jobs.resolve(jobs.OnlineConfig(agent="iql"))
