@@ -205,7 +205,8 @@ class Recorder:
                 left,
                 self._best(newest),
                 axis.name,
-                members=members,
+                self._job.score.name.split()[-1],  # without what it is normalised by
+                members,
             )
         )
 
