@@ -8,7 +8,7 @@ import pathlib
 from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
 from jaxrl_reg.cli.display import columns, print_table
-from jaxrl_reg.cli.options import SEARCHING, SHARED, Verb, add_config, add_kinds, config_of, names, own_fields
+from jaxrl_reg.cli.options import SEARCHING, SHARED, Verb, add_config, add_kinds, config_of, names, own_fields, whole
 from jaxrl_reg.cli.results import report
 
 SWEEP_EXAMPLES = """\
@@ -78,6 +78,8 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
 
 def _resume_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run directory")
+    parser.add_argument("--updates", type=whole, metavar="N", help="go on to so many gradient updates per member")
+    parser.add_argument("--steps", type=whole, metavar="N", help="the same for a run that counts environment steps")
     machine.add_distributed(parser)
 
 
@@ -85,11 +87,15 @@ def _sweep(arguments: argparse.Namespace) -> None:
     machine.join(arguments.distributed)
     config = config_of(arguments)
     directory = pathlib.Path(arguments.out) if arguments.out else jobs.default_directory(config)
-    with machine.job(directory) as display:
-        for line in jobs.kinds.announce(config, named=hasattr(arguments, "dataset")):
-            display.say(line)
-        call = jobs.train if arguments.verb == "train" else jobs.sweep
-        outcome = call(config, directory=directory, say=display.say, on_tick=display.tick)
+    try:
+        with machine.job(directory) as display:
+            for line in jobs.kinds.announce(config):
+                display.say(line)
+            call = jobs.train if arguments.verb == "train" else jobs.sweep
+            outcome = call(config, directory=directory, say=display.say, on_tick=display.tick)
+    finally:
+        if not arguments.out:
+            jobs.release(directory)
     if not outcome.table.empty:  # else another process has it
         print_table(display, outcome.table, outcome.directory)
 
@@ -109,11 +115,14 @@ def _compare(arguments: argparse.Namespace) -> None:
 def _resume(arguments: argparse.Namespace) -> None:
     machine.join(arguments.distributed)
     directory = pathlib.Path(arguments.run)
-    if jobs.finished(directory):
-        print(f"{directory} has already finished")
+    longer = {name: getattr(arguments, name) for name in ("updates", "steps") if getattr(arguments, name) is not None}
+    if jobs.finished(directory) and not longer:
+        print(
+            f"{directory} has already finished; give it a larger budget with --{jobs.load_config(directory).budget} N"
+        )
         return report(arguments)
     with machine.job(directory) as display:
-        outcome = jobs.resume(directory, say=display.say, on_tick=display.tick)
+        outcome = jobs.resume(directory, **longer, say=display.say, on_tick=display.tick)
     if not outcome.table.empty:  # else another process has it
         print_table(display, outcome.table, outcome.directory)
 
@@ -150,8 +159,8 @@ VERBS = (
     Verb(
         "resume",
         "RUN [options]",
-        "continue a run that was stopped",
-        "Continue a run from its newest checkpoint.",
+        "continue a run that was stopped, or give it a larger budget",
+        "Continue a run from its newest checkpoint, to its end or to a larger budget.",
         _resume_options,
         _resume,
     ),

@@ -19,7 +19,7 @@ from jaxrl_reg.jobs import kinds
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
 from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
-from jaxrl_reg.jobs.files import default_directory, finished, load_config
+from jaxrl_reg.jobs.files import default_directory, finished, load_config, release
 from jaxrl_reg.jobs.job import Axis, Job, Score
 from jaxrl_reg.jobs.kinds import kind_of
 from jaxrl_reg.jobs.kinds.online import OnlineConfig
@@ -61,6 +61,7 @@ __all__ = [
     "load_config",
     "make_env",
     "parameters",
+    "release",
     "report",
     "resolve",
     "resume",

@@ -243,6 +243,7 @@ def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, lim
     return {
         "name": config.dataset,
         "file": str(path) if path is not None else config.dataset,
+        "fingerprint": datasets.fingerprint(data),
         "rows": data.size,
         "episodes": int(ends.size),
         "cut_episodes": int((~whole).sum()),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
+import itertools
 import json
 import pathlib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -24,14 +27,30 @@ def finished(directory: str | pathlib.Path) -> bool:
 
 
 def default_directory(config: JobConfig, root: str | pathlib.Path = "runs") -> pathlib.Path:
-    """``runs/<env>-<agent>-<time>``, not yet taken."""
+    """A new and empty directory ``runs/<env>-<agent>-<time>``: no other process gets the same one.
+
+    Raises:
+      UserError: if it cannot be made.
+    """
     stamp = datetime.datetime.now().strftime("%Y%m%d-%H%M%S")
-    name = f"{config.env}-{config.agent}-{stamp}".replace("/", "-")
-    path, n = pathlib.Path(root) / name, 1
-    while path.exists():
-        n += 1
-        path = pathlib.Path(root) / f"{name}-{n}"
-    return path
+    name = re.sub(r"[^\w.-]+", "-", f"{config.env}-{config.agent}-{stamp}").strip("-.")
+    for n in itertools.count(1):
+        path = pathlib.Path(root) / (name if n == 1 else f"{name}-{n}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        except OSError as error:
+            raise UserError(f"cannot make {path}: {error.strerror or error}; choose a directory with --out") from error
+        return path
+    raise AssertionError("unreachable")
+
+
+def release(directory: pathlib.Path) -> None:
+    """Remove what ``default_directory`` made if no run has begun in it."""
+    with contextlib.suppress(OSError):  # not empty
+        directory.rmdir()
+        directory.parent.rmdir()
 
 
 def load_config(directory: str | pathlib.Path) -> JobConfig:
@@ -63,7 +82,11 @@ def refuse_existing(path: pathlib.Path) -> None:
 
 
 def create_run(path: pathlib.Path, config: JobConfig, students: Sequence[Learner]) -> None:
-    """Make the directory and write ``config.json``: what was asked for, the settings that follow, versions."""
+    """Make the directory and write ``config.json``: what was asked for, the settings that follow, versions.
+
+    Raises:
+      UserError: if that cannot be written, or another process has begun a run there.
+    """
     from jaxrl_reg.io import env_info
 
     stored = {
@@ -85,7 +108,10 @@ def create_run(path: pathlib.Path, config: JobConfig, students: Sequence[Learner
     }
     try:
         path.mkdir(parents=True, exist_ok=True)
+        (path / "config.json").open("x").close()  # of two processes only one can
         write_json(path / "config.json", stored)
+    except FileExistsError:
+        raise UserError(f"another process has just begun a run in {path}; choose another directory") from None
     except OSError as error:
         raise UserError(f"cannot write into {path}: {error.strerror or error}") from error
 
@@ -103,7 +129,7 @@ def read_json(path: pathlib.Path, default: Any = _MISSING) -> Any:
     if default is not _MISSING and not path.exists():
         return default
     try:
-        return json.loads(path.read_text())
+        return json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, ValueError) as error:
         raise UserError(f"{path} is damaged and cannot be read ({str(error).splitlines()[0]})") from error
 
@@ -111,10 +137,42 @@ def read_json(path: pathlib.Path, default: Any = _MISSING) -> Any:
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Write a JSON file whole or not at all, arrays as lists."""
     partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=1, default=plain) + "\n")
+    partial.write_text(json.dumps(value, indent=1, default=plain) + "\n", encoding="utf-8")
     partial.replace(path)
 
 
 def plain(value: Any) -> Any:
     """What JSON cannot hold, as what it can: arrays as lists, the rest as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
+
+
+def extend(path: pathlib.Path, config: JobConfig) -> None:
+    """Write a longer budget into a run, which then is not finished any more."""
+    stored, facts = read_json(path / "config.json"), read_json(path / "summary.json", default={})
+    before = {name: stored["config"].get(name) for name in (config.budget, "segments")}
+    stored["extended"] = [*stored.get("extended", []), {**before, "until": now()}]
+    stored["config"] = dataclasses.asdict(config)
+    if facts.pop("finished", None) is not None:
+        write_json(path / "summary.json", facts)
+    write_json(path / "config.json", stored)
+
+
+def command_of(config: JobConfig) -> str:
+    """The command line that asks for a config, as short as its defaults allow."""
+    from jaxrl_reg.jobs.values import word
+
+    words, flags = [], {"settings": "--set", "grid": "--grid", "sample": "--sample"}
+    shown = {"env": "", "agent": "", **{name: "" for name in ("dataset",) if hasattr(config, name)}}
+    preset = config.presets()
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if field.name in flags:
+            for key, one in value.items():
+                many = isinstance(one, (list, tuple)) and field.name == "grid"
+                words.append(f"{flags[field.name]} {key}={','.join(map(word, one)) if many else word(one)}")
+        elif field.name in shown or value not in (field.default, preset.get(field.name)):
+            flag, text = "--" + field.name.replace("_", "-"), value
+            if isinstance(value, tuple):
+                text = ",".join(map(str, value))
+            words.append(flag if value is True else f"{flag} {text}")
+    return f"jaxrl-reg sweep {' '.join(words)}"

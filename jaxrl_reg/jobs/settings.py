@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import pathlib
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+if TYPE_CHECKING:
+    from typing import Self
 
 from jaxrl_reg.errors import UserError, unknown
 
@@ -73,6 +78,7 @@ class JobConfig:
 
     kind: ClassVar[str] = ""  # the module of ``jobs.kinds`` that this config belongs to
     counts: ClassVar[tuple[str, ...]] = ("seeds", "segments", "eval_episodes")  # must be at least 1
+    budget: ClassVar[str] = "updates"  # the field that says how long training is
 
     env: str = option("brax/hopper", "environment, see 'jaxrl-reg list envs'")
     agent: str = option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
@@ -105,6 +111,10 @@ class JobConfig:
         """What stands for a field that is None."""
         return SCALES[self.scale]
 
+    def settled(self) -> Self:
+        """With paths that hold from any directory; what is open is still open."""
+        return self
+
     def length(self) -> int:
         """Gradient updates of one member, for what is scheduled over training; of a resolved config."""
         return 0
@@ -128,6 +138,13 @@ class SweepConfig(JobConfig):
     batch_size: int = option(None, "rows per update")
     data_dir: str = option("datasets", "where data sets are kept")
     collect_steps: int = option(None, "environment steps of the agent whose experience becomes the data")
+
+    def settled(self) -> SweepConfig:
+        dataset = pathlib.Path(self.dataset).expanduser()
+        changes = {"data_dir": os.path.abspath(os.path.expanduser(self.data_dir))}
+        if self.dataset not in (*COLLECTED, *EXPLORED) and dataset.exists():
+            changes["dataset"] = os.path.abspath(dataset)
+        return dataclasses.replace(self, **changes)
 
     def length(self) -> int:
         return self.updates

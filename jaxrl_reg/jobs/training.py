@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -9,9 +10,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.jobs import kinds
-from jaxrl_reg.jobs.files import create_run, default_directory, load_config, now, read_json, refuse_existing, write_json
+from jaxrl_reg.jobs.files import (
+    command_of,
+    create_run,
+    default_directory,
+    extend,
+    load_config,
+    now,
+    read_json,
+    refuse_existing,
+    release,
+    write_json,
+)
 from jaxrl_reg.jobs.job import Job
-from jaxrl_reg.jobs.learners import Learner, parameters
+from jaxrl_reg.jobs.learners import SCHEDULES, Learner, parameters
 from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
 from jaxrl_reg.jobs.recording import Clock, Recorder, sinks_of
 from jaxrl_reg.jobs.settings import JobConfig, resolve, seeds_of
@@ -89,10 +101,11 @@ def sweep(
     if not writes:
         say, on_tick = silent, silent
     begun = time.perf_counter()
-    config = resolve(config)
+    config = resolve(config.settled())
     job, session = _begin(config, directory, resume, say, on_tick)
     if job.collect is not None:
         job = job.collect(say, on_tick)
+    _same_data(job, session.facts)
     session.facts["wall"].setdefault("collect and load the data", time.perf_counter() - begun)
     session.facts.update({"kind": config.kind, **job.facts()})
     if writes:
@@ -124,13 +137,47 @@ def train(config: JobConfig, **options: Any) -> Outcome:
     return sweep(config, **options)
 
 
-def resume(directory: str | pathlib.Path, *, say: Say = silent, on_tick: OnTick = silent) -> Outcome:
+def resume(
+    directory: str | pathlib.Path,
+    *,
+    updates: int | None = None,
+    steps: int | None = None,
+    say: Say = silent,
+    on_tick: OnTick = silent,
+) -> Outcome:
     """Continue a run from its newest checkpoint; the numbers are those of an uninterrupted run.
 
+    Args:
+      directory: of the run.
+      updates, steps: a larger budget, of the kind that the run counts; segments stay as long as they are.
+      say, on_tick: as for ``sweep``.
+
     Raises:
-      UserError: if the directory holds no run.
+      UserError: if the directory holds no run, or one that cannot go on to so many.
     """
-    return sweep(load_config(directory), directory=directory, resume=True, say=say, on_tick=on_tick)
+    config = load_config(directory)
+    for name, number in (("updates", updates), ("steps", steps)):
+        if number is not None:
+            config = longer(config, name, number)
+    return sweep(config, directory=directory, resume=True, say=say, on_tick=on_tick)
+
+
+def longer(config: JobConfig, name: str, number: int) -> JobConfig:
+    """The config of a run with a larger budget and segments of the same length.
+
+    Raises:
+      UserError: if the run counts something else, or the number does not fit.
+    """
+    if name != config.budget:
+        raise UserError(f"--{name} is not what this run counts; go on with --{config.budget} N")
+    before = getattr(config, name)
+    each = before // config.segments
+    if number < before:
+        raise UserError(f"--{name} {number} is less than the {before} of this run; give a larger number")
+    if number % each:
+        near = -(-number // each) * each
+        raise UserError(f"--{name} {number} is no multiple of the {each} of an evaluation; nearest: --{name} {near}")
+    return dataclasses.replace(config, **{name: number, "segments": number // each})
 
 
 def _begin(
@@ -140,18 +187,66 @@ def _begin(
     from jaxrl_reg.population import hosts
 
     path = pathlib.Path(directory) if directory is not None else default_directory(config)
-    if not hosts.alone():
-        path = pathlib.Path(hosts.from_first(str(path)))
-    new = not resume and hosts.first()
-    if new:
-        refuse_existing(path)
-    job = kinds.of(config).make(config)
-    if new:
-        create_run(path, config, job.learners)
+    try:
+        if not hosts.alone():
+            path = pathlib.Path(hosts.from_first(str(path)))
+        new = not resume and hosts.first()
+        if new:
+            refuse_existing(path)
+        facts = read_json(path / "summary.json", default={}) if resume else {}
+        job = kinds.of(config).make(config)
+        if job.collect is not None and "dataset" in facts:
+            raise UserError(
+                f"{facts['dataset']['file']}, the data of this run, is not there; put it back, since data collected "
+                "anew would be others"
+            )
+        if resume and hosts.first():
+            _extend(path, config, job)
+        if new:
+            create_run(path, config, job.learners)
+    except UserError:
+        if directory is None:
+            release(path)
+        raise
     hosts.gather(0.0)  # the run directory is there
     facts = read_json(path / "summary.json", default={})
     facts.setdefault("wall", {})
     return job, _Session(config, path, facts, resume, say, on_tick)
+
+
+def _extend(path: pathlib.Path, config: JobConfig, job: Job) -> None:
+    """Take over a larger budget than the run was begun with.
+
+    Raises:
+      UserError: if something of it ends with training, so that a longer run is another one.
+    """
+    begun = load_config(path)
+    before, after = (getattr(one, config.budget) for one in (begun, config))
+    if before == after:
+        return
+    for member in (*job.rivals, *job.learners):
+        scheduled = [name for name in SCHEDULES if getattr(member.config, name, 0) and name not in config.settings]
+        if scheduled:
+            raise UserError(
+                f"{scheduled[0]} of {member.name} ends with training after {before:,} {config.budget}, so this run "
+                f"cannot go on; start a new one with: {command_of(config)}"
+            )
+    if config.early_stop is not None:
+        raise UserError(
+            f"{path} stopped settings early ({config.early_stop}), which depends on the budget, so it cannot go on; "
+            f"start a new run with: {command_of(config)}"
+        )
+    extend(path, config)
+
+
+def _same_data(job: Job, facts: dict[str, Any]) -> None:
+    """Raises ``UserError`` where a run was begun on other data than it is given now."""
+    known, found = (about.get("fingerprint") for about in (facts.get("dataset", {}), job.about))
+    if known is not None and found is not None and known != found:
+        raise UserError(
+            f"{job.about['file']} holds other data than this run was begun with (fingerprint {found}, not {known}); "
+            "put those back or start a new run"
+        )
 
 
 def _train(member: Learner, job: Job, session: _Session, early_stop: str | None = None) -> Result:

@@ -94,8 +94,14 @@ def identity_of(run: Run, numbers: np.ndarray, hypers: PyTree, **more: Any) -> d
 
 
 def refuse_another(directory: str | pathlib.Path, identity: dict[str, Any], info: dict[str, Any]) -> None:
-    """Raises ``UserError`` where the checkpoint that ``info`` comes with was not written by the sweep ``identity``."""
+    """Raises ``UserError`` where the checkpoint that ``info`` comes with was not written by the sweep ``identity``.
+
+    A sweep with fewer segments of the same length is the beginning of this one, and may go on; a race (its ``info`` has
+    ``done``) decides by how many there are.
+    """
     for name, value in identity.items():
+        if name == "segments" and "done" not in info and 0 < info.get(name, 0) <= value:
+            continue
         if info.get(name) != value:
             raise UserError(
                 f"the checkpoint in {directory} belongs to another sweep: {name} differ; use a new directory"

@@ -174,7 +174,7 @@ def test_what_a_command_line_means(capsys):
     assert kind("sweep --agent ppo") == kind("sweep --agent td3") == "online"
     assert kind("sweep") == kind("sweep --agent sac --dataset medium") == "offline"
     for line in ("sweep --agent sac", "sweep --agent sac --dataset medium"):
-        (said,) = jobs.kinds.announce(cli.config_of(cli.parse(line.split())), named="dataset" in line)
+        (said,) = jobs.kinds.announce(cli.config_of(cli.parse(line.split())))
         assert ("online" in said) == ("dataset medium" not in line)
 
 

@@ -57,13 +57,8 @@ def kind_of(agent: str, *, dataset: bool = False) -> str:
     return "online" if learns == "on_policy" or (learns == "off_policy" and not dataset) else OFFLINE
 
 
-def announce(config: JobConfig, *, named: bool) -> list[str]:
-    """What is said of a run of an off-policy agent, which can mean two things.
-
-    Args:
-      config: of the run.
-      named: whether a data set was named.
-    """
+def announce(config: JobConfig) -> list[str]:
+    """What is said of a run of an off-policy agent, which can mean two things."""
     from jaxrl_reg import agents
 
     if agents.load(config.agent).KIND != "off_policy":

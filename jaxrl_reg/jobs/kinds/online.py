@@ -37,6 +37,7 @@ class OnlineConfig(JobConfig):
 
     kind: ClassVar[str] = "online"
     counts: ClassVar[tuple[str, ...]] = (*JobConfig.counts, "steps", "num_envs", "unroll", "updates_per_iteration")
+    budget: ClassVar[str] = "steps"
 
     agent: str = option("ppo", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
     steps: int = option(None, "environment steps per member, all its environments together")
@@ -90,7 +91,11 @@ PRESETS = {scale: {**SCALES[scale], **SIZES["on_policy"][scale]} for scale in SC
 
 def nearest_divisor(number: int, wanted: int) -> int:
     """The divisor of ``number`` that is nearest to ``wanted``, the larger of two."""
-    return min((n for n in range(1, number + 1) if number % n == 0), key=lambda n: (abs(n - wanted), -n))
+    for distance in range(max(number, wanted)):
+        for candidate in (wanted + distance, wanted - distance):
+            if candidate > 0 and number % candidate == 0:
+                return candidate
+    return 1
 
 
 def make(config: OnlineConfig) -> Job:
