@@ -105,7 +105,7 @@ def test_linear_grid():
         ("sweep --placement side", "unknown placement 'side'"),
         ("sweep --chunk 0", "chunk=0 must be at least 1"),
         ("sweep --scale huge", "unknown scale 'huge'"),
-        ("sweep --agent ppo", "agent 'ppo' learns from its own fresh experience"),
+        ("sweep --agent ppo --dataset medium", "agent 'ppo' learns from its own fresh experience"),
         ("sweep 3", "unexpected argument '3'"),
         ("evaluate", "the following arguments are required: RUN"),
         ("evaluate nowhere", "nowhere is not a run directory"),

@@ -209,11 +209,14 @@ def _physics(env: Env) -> Callable[[Any], dict[str, Any]]:
     return lambda state: {"physics": tasks.physics(state)}
 
 
-def load_data(config: SweepConfig, env: Env) -> Dataset:
-    """The data set that ``config`` names, from its file. Raises ``UserError`` where it does not fit the environment."""
+def load_data(config: SweepConfig, env: Env | None) -> Dataset:
+    """The data set that ``config`` names, from its file. Raises ``UserError`` where it does not fit the environment, if
+    there is one."""
     from jaxrl_reg import data
 
     loaded = data.load(dataset_path(config) or config.dataset, directory=config.data_dir)
+    if env is None:
+        return loaded
     have, need = loaded.spec, env.spec
     if (have.observation_dim, have.action_dim) != (need.observation_dim, need.action_dim):
         raise UserError(

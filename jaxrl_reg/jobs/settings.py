@@ -17,6 +17,7 @@ PLACEMENTS = ("auto", "map", "vmap")
 DESIGNS = ("random", "sobol")
 STOPPING_RULES = ("asha", "halving", "prediction")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
+NO_ENV = "none"  # in the place of an environment: training on a file, nothing rolled out
 EXPLORED = ("rnd", "diayn")  # collected without a task
 # What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the published protocol.
 SCALES: dict[str, dict[str, Any]] = {
@@ -80,7 +81,7 @@ class JobConfig:
     counts: ClassVar[tuple[str, ...]] = ("seeds", "segments", "eval_episodes")  # must be at least 1
     budget: ClassVar[str] = "updates"  # the field that says how long training is
 
-    env: str = option("brax/hopper", "environment, see 'jaxrl-reg list envs'")
+    env: str = option("brax/hopper", "environment, see 'jaxrl-reg list envs'; none: train on a file, without scores")
     agent: str = option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
     grid: Mapping[str, Sequence[Any]] = option({}, "values of a hyperparameter to sweep; several make a product")
     sample: Mapping[str, str] = option({}, "range to draw a hyperparameter from; drawn settings multiply the grid")

@@ -22,6 +22,7 @@ from jaxrl_reg.evaluation.report.page import asks_elsewhere, render
 from jaxrl_reg.evaluation.report.tables import Members, members, table
 from jaxrl_reg.evaluation.report.tasks import Served, served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief, brief_tasks
+from jaxrl_reg.evaluation.report.unscored import write_unscored
 from jaxrl_reg.evaluation.report.words import decimals, interval, labelled, number, seconds
 from jaxrl_reg.io.sinks import read_parquet
 
@@ -59,6 +60,7 @@ __all__ = [
     "task_table",
     "verdict",
     "write",
+    "write_unscored",
 ]
 
 
@@ -78,6 +80,8 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         config = stored["config"]
         swept = stored.get("swept", list(config["grid"]))
         judged = judged_by(facts)
+        if judged.metric is None:
+            return write_unscored(directory, frame, stored, facts, swept, judged)
         analysis = analyse(frame, facts.get("dataset"), config["agent"], swept, judged)
     except KeyError as error:
         raise UserError(f"{directory}: its files lack {error}; they are not those of a run of this version") from error

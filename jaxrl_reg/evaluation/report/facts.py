@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from jaxrl_reg.evaluation.report.analysis import Analysis
 from jaxrl_reg.evaluation.report.words import decimals, number, seconds, text_of
 
 
 def facts_of(
-    stored: Mapping[str, Any], facts: Mapping[str, Any], analysis: Analysis
+    stored: Mapping[str, Any], facts: Mapping[str, Any], swept: Sequence[str], axis: str
 ) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Titled lists of names and values for the end of the page."""
+    """Titled lists of names and values for the end of the page; ``axis`` is what the run counts, in words."""
     environment = stored["environment"]
     data = data_facts(facts["dataset"]) if "dataset" in facts else []
     clock = [(name, seconds(value)) for name, value in facts.get("wall", {}).items()]
@@ -26,16 +25,17 @@ def facts_of(
         ]
         if "train_seconds" in known:
             speed = known.get("per_second", known["updates_per_second"])
-            rate = f"{speed:,.0f} {analysis.judged.axis} per second, all members together"
+            rate = f"{speed:,.0f} {axis} per second, all members together"
             clock.append((f"{name}: training and evaluating", f"{seconds(known['train_seconds'])} ({rate})"))
-    hypers = {name: values[0] for name, values in stored["hypers"].items() if name not in analysis.groups[0].hypers}
+    hypers = {name: values[0] for name, values in stored["hypers"].items() if name not in swept}
     settings = [(name, text_of(value)) for name, value in stored["config"].items() if value not in (None, {}, False)]
     machine = [
         (name, text_of(environment[name])) for name in ("devices", "cores", "platform", "xla_flags", "precision")
     ]
+    own = [(name, text_of(value)) for name, value in stored["agent_config"].items()]
     return [
         ("Run", settings),
-        (f"Settings of {analysis.agent}", [(name, text_of(value)) for name, value in stored["agent_config"].items()]),
+        (f"Settings of {stored['config']['agent']}", own),
         ("Hyperparameters that were not swept", [(name, text_of(value)) for name, value in hypers.items()]),
         ("Data", data),
         ("Wall clock", clock),

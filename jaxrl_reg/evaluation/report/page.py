@@ -136,7 +136,7 @@ def render(
         episode=episode if embedded else None,
         viewer=viewer,
         tasks=brief_tasks(task_table(tasks)) if tasks else [],
-        facts=facts_of(stored, facts, analysis),
+        facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
         members=everyone,
     )
 

@@ -31,6 +31,8 @@ def brief_tasks(frame: pd.DataFrame) -> list[list[str]]:
 
 def brief(frame: pd.DataFrame) -> list[list[str]]:
     """The table for a terminal: rows of text, headings first, the columns that matter least last."""
+    if "last_iqm" not in frame:  # nothing was rolled out
+        return [list(frame), *([_short(value) for value in row] for row in frame.itertuples(index=False))]
     places = decimals([*frame["last_iqm"], *frame["best_iqm"].dropna()])
     baseline, column = frame.attrs.get("baseline", "bc"), frame.attrs.get("column", "update")
     swept = [name for name in frame.columns if name not in (*_FIXED, f"last_{column}", f"best_{column}")]
@@ -74,6 +76,10 @@ _FIXED = (
         for end in ("", "_low", "_high")
     ),
 )
+
+
+def _short(value: Any) -> str:
+    return number(value, decimals([value])) if isinstance(value, float) and np.isfinite(value) else text_of(value)
 
 
 def _float(value: Any) -> float:

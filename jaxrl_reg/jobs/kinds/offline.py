@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError
@@ -11,11 +11,11 @@ from jaxrl_reg.jobs import tasks
 from jaxrl_reg.jobs.collection import collect, data_line, dataset_path, load_data, summarise
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import BASELINE, Learner, learner, learners, make_env
-from jaxrl_reg.jobs.settings import SCALES, SweepConfig
+from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, NO_ENV, SCALES, SweepConfig
 
 if TYPE_CHECKING:
     from jaxrl_reg.jobs.progress import OnTick, Say
-    from jaxrl_reg.types import Agent, Dataset, Env, Run
+    from jaxrl_reg.types import Agent, Dataset, Env, Run, Spec
 
 Config = SweepConfig
 WORDS = "training on a data set"
@@ -30,6 +30,8 @@ def make(config: SweepConfig) -> Job:
     """
     from jaxrl_reg.population import hosts
 
+    if config.env == NO_ENV:
+        return _without_world(config)
     env, job = _open(config)
     source = dataset_path(config)
     if source is None or source.is_file():
@@ -48,6 +50,8 @@ def make(config: SweepConfig) -> Job:
 
 def reopen(config: SweepConfig, facts: Mapping[str, Any]) -> Job:
     """The job of a run that was trained, from what its ``summary.json`` says of the data."""
+    if config.env == NO_ENV:
+        return _without_world(config)
     env, job = _open(config)
     if _serves_tasks(job, env):
         return _with_data(config, env, job)
@@ -64,46 +68,76 @@ def score_of(about: Mapping[str, Any], job: Job) -> Score:
     return Score("eval/score", "normalised score", baseline, words, references)
 
 
-def run_of(member: Learner, config: SweepConfig, env: Env, episodes: int | None = None) -> tuple[Agent, Run]:
-    """The agent for this environment and its training run, evaluated on ``episodes`` episodes."""
+def run_of(
+    member: Learner, config: SweepConfig, env: Env | None, episodes: int | None = None, spec: Spec | None = None
+) -> tuple[Agent, Run]:
+    """The agent for this environment (or for data of this ``spec``) and its training run, evaluated on ``episodes``
+    episodes; never without an environment."""
     from jaxrl_reg.evaluation import returns
     from jaxrl_reg.loops.offline import offline
 
-    agent = member.make(member.config, env.spec)
+    agent = member.make(member.config, env.spec if env is not None else spec)
+    count = config.eval_episodes if episodes is None else episodes
     run = offline(
         agent,
         batch_size=config.batch_size,
         updates=config.updates,
         segments=config.segments,
-        evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
+        evaluate=None if env is None else returns.evaluator(env, count),
     )
     return agent, run
 
 
 def _open(config: SweepConfig) -> tuple[Env, Job]:
     """The environment, and the job without its data."""
+    _refuse_on_policy(config)
+    students = learners(config.agent, config)
+    rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
+    env = make_env(config)
+    for student in students:
+        student.make(student.config, env.spec)  # wrong settings show here
+    return env, _job(config, students, rivals, env.spec, env)
+
+
+def _job(
+    config: SweepConfig, students: Sequence[Learner], rivals: Sequence[Learner], spec: Spec, env: Env | None
+) -> Job:
+    """What all jobs of this kind have."""
+    return Job(
+        learners=students,
+        rivals=rivals,
+        world=env,
+        run=lambda member, episodes: run_of(member, config, env, episodes, spec),
+        axis=Axis("updates", "update", config.updates // config.segments),
+        budget=lambda member: f"{config.updates:,} updates of batch {config.batch_size}",
+        keep=greedy(spec),
+        show=None if env is None else episode_of(env, f"{config.agent} in {config.env}"),
+    )
+
+
+def _refuse_on_policy(config: SweepConfig) -> None:
     from jaxrl_reg import agents
 
     if agents.load(config.agent).KIND == "on_policy":
         raise UserError(
             f"agent {config.agent!r} learns from its own fresh experience and cannot be trained on a data set"
         )
+
+
+def _without_world(config: SweepConfig) -> Job:
+    """Training on a file where there is no simulator: no scores, hence nothing to compare with and nothing to stop."""
+    _refuse_on_policy(config)
+    if config.dataset in (*COLLECTED, *EXPLORED):
+        raise UserError(f"--env {NO_ENV} trains on data of yours, which {config.dataset} is not: give --dataset FILE")
+    if config.early_stop is not None:
+        raise UserError(f"--early-stop compares scores, and --env {NO_ENV} gives none")
     students = learners(config.agent, config)
-    rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
-    env = make_env(config)
+    data = load_data(config, None)
     for student in students:
-        student.make(student.config, env.spec)  # wrong settings show here
-    job = Job(
-        learners=students,
-        rivals=rivals,
-        world=env,
-        run=lambda member, episodes: run_of(member, config, env, episodes),
-        axis=Axis("updates", "update", config.updates // config.segments),
-        budget=lambda member: f"{config.updates:,} updates of batch {config.batch_size}",
-        keep=greedy(env.spec),
-        show=episode_of(env, f"{config.agent} in {config.env}"),
-    )
-    return env, job
+        student.make(student.config, data.spec)  # wrong settings show here
+    about = summarise(data, config, dataset_path(config), 0)
+    job = _job(config, students, [], data.spec, None)
+    return job._replace(data=data, about=about, score=Score(metric=None), lines=[data_line(about)], show=None)
 
 
 def _with_data(config: SweepConfig, env: Env, job: Job) -> Job:
