@@ -6,17 +6,21 @@ __version__ = "0.1.0"
 
 _SUBMODULES = (
     "agents",
+    "contract",
     "data",
     "envs",
+    "errors",
     "evaluation",
     "generative",
     "io",
+    "jobs",
     "loops",
     "losses",
     "networks",
     "policies",
     "population",
     "representation",
+    "tabular",
     "transforms",
     "types",
 )

@@ -75,7 +75,11 @@ def train(
             each["iqm"] = scores[cut : len(scores) - cut].mean(axis=0)
             paid = {"return", "iqm", *(task.name for task in tasks)}
             found[arm] = {name: v / steps if name in paid else v for name, v in each.items()}
-            rest = [f", {name} {v[:, -1].mean():.3f}" for name, v in each.items() if name not in {*paid, "length"}]
+            rest = [
+                f", {name} {v[:, -1].mean():.3f}"
+                for name, v in each.items()
+                if name not in {*paid, "length", "return_std"}
+            ]
             say(f"{arm}: {interval(found[arm]['iqm'][:, -1])}{''.join(rest)}")
     return {arm: found[arm] for arm in arms}
 

@@ -1,4 +1,4 @@
-"""What there is: ``list`` and ``env``."""
+"""What there is: ``list``, ``runs`` and ``env``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,11 @@ from jaxrl_reg import jobs
 from jaxrl_reg.cli.display import columns
 from jaxrl_reg.cli.options import PROG, Verb
 from jaxrl_reg.errors import UserError, unknown
+
+RUNS_EXAMPLES = """\
+examples:
+  jaxrl-reg runs
+  jaxrl-reg runs runs/comparison --agent iql"""
 
 TOPICS = ("agents", "envs", "datasets", "hyperparameters")
 
@@ -85,6 +90,34 @@ def _default(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
+def _runs_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("directory", metavar="DIR", nargs="?", default="runs", help="where the runs lie [runs]")
+    parser.add_argument("--agent", metavar="AGENT", help="runs of this agent only")
+
+
+def _runs(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.report.words import decimals, number
+
+    found = jobs.runs(arguments.directory, agent=arguments.agent).fillna("").to_dict("records")
+    places = decimals([row["score"] for row in found if row["score"] != ""])
+
+    def scored(row: dict[str, Any]) -> str:
+        if row["score"] == "":
+            return str(row["score_name"])
+        value, low, high = (number(row[name], places) for name in ("score", "low", "high"))
+        diverged = f", {row['diverged']:.0f} of {row['runs']:.0f} diverged" if row["diverged"] else ""
+        return f"{row['score_name']} {value} [{low}, {high}]{diverged}"
+
+    def setting(row: dict[str, Any]) -> str:
+        many = f" (best of {row['settings']:.0f})" if row["settings"] not in ("", 1) else ""
+        return f"{row['setting']}{many}"
+
+    shown = ("run", "kind", "environment", "agent", "dataset")
+    headings = ("run", "kind", "env", "agent", "data", "setting", "last IQM [95%]", "finished")
+    rows = [(*(row[name] for name in shown), setting(row), scored(row), row["state"]) for row in found]
+    print(columns([headings, *rows], indent=""))
+
+
 def _env(_: argparse.Namespace) -> None:
     from jaxrl_reg.io import env_info
 
@@ -99,6 +132,16 @@ VERBS = (
         "Show what there is, with defaults, meanings and papers.",
         _list_options,
         _list,
+    ),
+    Verb(
+        "runs",
+        "[DIR] [options]",
+        "list and compare the runs below a directory",
+        "List the runs below a directory, those that can be compared together and the best of them first: kind, "
+        "environment, agent, data, the best setting and its score.",
+        _runs_options,
+        _runs,
+        RUNS_EXAMPLES,
     ),
     Verb(
         "env",

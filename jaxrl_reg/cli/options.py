@@ -165,13 +165,18 @@ def kind_of(arguments: argparse.Namespace) -> str:
     named = hasattr(arguments, "dataset")
     agent = getattr(arguments, "agent", jobs.SweepConfig.agent)
     kind = jobs.kind_of(agent, dataset=named)
+    refuse_others(arguments, kind, f"{agent} means")
+    return kind
+
+
+def refuse_others(arguments: argparse.Namespace, kind: str, why: str) -> None:
+    """Raises ``UserError`` for an option that another kind of run has and this one has not."""
     known = fields_of(kind)
     for other in TRAINED:
         for name in own_fields(other):
             if name not in known and hasattr(arguments, name):
                 words = {one: jobs.kinds.load(one).WORDS for one in (other, kind)}
-                raise UserError(f"{_flag(name)} belongs to {words[other]}, and {agent} means {words[kind]} here")
-    return kind
+                raise UserError(f"{_flag(name)} belongs to {words[other]}, and {why} {words[kind]} here")
 
 
 def config_of(arguments: argparse.Namespace, kind: str | None = None) -> Any:

@@ -8,8 +8,20 @@ import pathlib
 from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
 from jaxrl_reg.cli.display import columns, print_table
-from jaxrl_reg.cli.options import SEARCHING, SHARED, Verb, add_config, add_kinds, config_of, names, own_fields, whole
+from jaxrl_reg.cli.options import (
+    SEARCHING,
+    SHARED,
+    Verb,
+    add_config,
+    add_kinds,
+    config_of,
+    names,
+    own_fields,
+    refuse_others,
+    whole,
+)
 from jaxrl_reg.cli.results import report
+from jaxrl_reg.errors import UserError
 
 SWEEP_EXAMPLES = """\
 examples:
@@ -39,6 +51,7 @@ examples:
   jaxrl-reg compare
   jaxrl-reg compare --agents td3_bc,prdc,a2pr,iql --datasets medium-replay --seeds 8 --updates 20000
   jaxrl-reg compare --scale full --envs brax/hopper,brax/halfcheetah --out runs/table
+  jaxrl-reg compare --agents ppo,sac --envs brax/hopper --steps 204800 --out runs/online
 
 Finished runs of the directory are skipped and stopped ones resumed: run the same command again to go on."""
 
@@ -71,6 +84,9 @@ def _compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--envs", type=names, metavar="E,E", help=f"environments [{presets}]")
     parser.add_argument("--datasets", type=names, metavar="D,D", help=f"data sets or files [{','.join(jobs.COMPARED)}]")
     add_config(parser, _COMPARING, {scale: {**jobs.SCALES[scale], **own} for scale, own in jobs.COMPARISONS.items()})
+    group = parser.add_argument_group(jobs.kinds.load("online").WORDS)
+    online = [name for name in own_fields("online") if name not in (*_COMPARING, "against")]
+    add_config(group, online, jobs.kinds.load("online").PRESETS, kind="online")
     parser.add_argument(
         "--out", default="runs/comparison", metavar="DIR", help="directory of the runs [runs/comparison]"
     )
@@ -103,7 +119,15 @@ def _sweep(arguments: argparse.Namespace) -> None:
 def _compare(arguments: argparse.Namespace) -> None:
     from jaxrl_reg.evaluation.comparison import cell
 
-    config, directory = config_of(arguments), pathlib.Path(arguments.out)
+    directory = pathlib.Path(arguments.out)
+    asked = arguments.agents or (jobs.SweepConfig.agent,)
+    meant = {jobs.kind_of(agent, dataset=bool(arguments.datasets)): agent for agent in reversed(asked)}
+    if len(meant) > 1:
+        words = " and ".join(f"{agent} means {jobs.kinds.load(kind).WORDS}" for kind, agent in meant.items())
+        raise UserError(f"compare takes agents of one kind of run: {words}")
+    (kind,) = meant
+    refuse_others(arguments, kind, f"{asked[0]} means")
+    config = config_of(arguments, kind)
     given = {name: getattr(arguments, name) for name in ("agents", "envs", "datasets") if getattr(arguments, name)}
     with machine.job(None) as display:
         table = jobs.compare(config, **given, directory=directory, say=display.say, on_tick=display.tick)
@@ -150,8 +174,9 @@ VERBS = (
     Verb(
         "compare",
         "[options]",
-        "every offline agent on the same data with the same budget, in one table",
-        "Train every offline agent on every data set with the same budget and its own defaults; one table, one figure.",
+        "many agents with the same budget, in one table",
+        "Train every offline agent on every data set (or the online agents that are named, in every environment) with "
+        "the same budget and its own defaults; one table, one figure.",
         _compare_options,
         _compare,
         COMPARE_EXAMPLES,

@@ -32,9 +32,10 @@ class Entry(NamedTuple):
     task: str
     scores: np.ndarray
     normalised: bool
-    behaviour: float  # mean score of the data's own episodes
+    behaviour: float  # mean score of the data's own episodes; NaN without a data set
     seconds: float  # of training and evaluation, compilation apart
     config: dict[str, Any]
+    budget: str = ""  # in words
 
 
 def read(directory: str | pathlib.Path) -> list[Entry]:
@@ -43,31 +44,31 @@ def read(directory: str | pathlib.Path) -> list[Entry]:
     Raises:
       UserError: if there are none.
     """
-    from jaxrl_reg.evaluation.report import data_scores
+    from jaxrl_reg.evaluation.report import data_scores, judged_by
     from jaxrl_reg.io.sinks import read_parquet
 
     found = []
     for path in sorted(pathlib.Path(directory).glob("*/*/summary.json")):
-        facts = json.loads(path.read_text())
+        facts = json.loads(path.read_text(encoding="utf-8"))
         if "finished" not in facts:
             continue
-        config = json.loads((path.parent / "config.json").read_text())["config"]
-        about = facts["dataset"]
-        score = "eval/score" if about["normalised"] else "eval/return"
+        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["config"]
+        judged = judged_by(facts)
         frame = read_parquet(path.parent / "metrics.parquet")
         frame = frame[(frame["agent"] == config["agent"]) & (frame["evaluation"] == 0)]
-        last = frame[frame["update"] == frame["update"].max()].sort_values("seed")
-        behaviour = float(data_scores(about).mean())
+        last = frame[frame[judged.column] == frame[judged.column].max()].sort_values("seed")
+        behaviour = float(data_scores(facts["dataset"]).mean()) if "dataset" in facts else float("nan")
         training = facts["training"][config["agent"]]
         found.append(
             Entry(
                 config["agent"],
                 path.parent.parent.name,
-                last[score].to_numpy(float),
-                about["normalised"],
+                last[judged.metric].to_numpy(float),
+                judged.metric == "eval/score",
                 behaviour,
                 training.get("train_seconds", float("nan")),
                 config,
+                facts.get("budget", ""),
             )
         )
     if not found:
@@ -80,7 +81,8 @@ def table(entries: Sequence[Entry]) -> pd.DataFrame:
 
     With several tasks, all normalised, the rows of task ``all`` pool them, for agents that ran on every one with the
     same number of seeds; seeds are resampled within each task. The rows of agent ``behaviour`` are the data's own mean
-    scores. A run with a NaN has NaN. Best agents first, by their mean over tasks.
+    scores. An agent with a run that diverged has NaN, and
+    ``diverged`` counts them. Best agents first, by their mean over tasks.
     """
     need("pandas")
     import pandas as pd
@@ -90,16 +92,18 @@ def table(entries: Sequence[Entry]) -> pd.DataFrame:
     for agent in sorted({entry.agent for entry in entries}):
         own = {entry.task: entry for entry in entries if entry.agent == agent}
         for task, entry in own.items():
-            rows.append((agent, task, *_estimate(entry.scores[:, None]), entry.scores.size, entry.seconds))
+            diverged = int(np.isnan(entry.scores).sum())
+            rows.append((agent, task, *_estimate(entry.scores[:, None]), entry.scores.size, entry.seconds, diverged))
         whole = len(tasks) > 1 and set(own) == set(tasks) and all(entry.normalised for entry in own.values())
         if whole and len({entry.scores.size for entry in own.values()}) == 1:
             scores = np.stack([own[task].scores for task in tasks], axis=-1)
             seconds = sum(entry.seconds for entry in own.values())
-            rows.append((agent, ALL, *_estimate(scores), scores.shape[0], seconds))
+            rows.append((agent, ALL, *_estimate(scores), scores.shape[0], seconds, int(np.isnan(scores).sum())))
     for task in tasks:
         mean = next(entry.behaviour for entry in entries if entry.task == task)
-        rows.append((BEHAVIOUR, task, mean, np.nan, np.nan, 0, np.nan))
-    frame = pd.DataFrame(rows, columns=["agent", "task", "score", "low", "high", "seeds", "seconds"])
+        if np.isfinite(mean):
+            rows.append((BEHAVIOUR, task, mean, np.nan, np.nan, 0, np.nan, 0))
+    frame = pd.DataFrame(rows, columns=["agent", "task", "score", "low", "high", "seeds", "seconds", "diverged"])
     single = frame[frame["task"] != ALL]
     means = {agent: _mean(single[single["agent"] == agent]) for agent in set(frame["agent"])}
     means[BEHAVIOUR] = -np.inf  # the last row
@@ -127,7 +131,8 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
     tasks = [ALL] * bool((frame["task"] == ALL).any()) + sorted(set(frame["task"]) - {ALL})
     cells = {(row["agent"], row["task"]): row for _, row in frame.iterrows()}
     normalised = all(entry.normalised for entry in entries)
-    budgets = sorted({_budget(entry.config) for entry in entries})
+    budgets = sorted({_budget(entry) for entry in entries})
+    behaviour = BEHAVIOUR in set(frame["agent"])
     lines = [
         "# Agents compared",
         "",
@@ -136,8 +141,8 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
         f"Interquartile mean over seeds of {'the normalised score' if normalised else 'the return'} after the last "
         "update, with its 95% stratified-bootstrap interval"
         + ("; 0 = random actions, 100 = the best policy of the collecting agent. " if normalised else ". ")
-        + "Every agent has its own default hyperparameters, nothing is tuned here. *behaviour*: mean over the data's "
-        "own episodes.",
+        + "Every agent has its own default hyperparameters, nothing is tuned here."
+        + (" *behaviour*: mean over the data's own episodes." if behaviour else ""),
         "",
         *(f"- {budget}" for budget in budgets),
         "",
@@ -149,20 +154,24 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
     return "\n".join([*lines, "", f"![scores of all agents]({FIGURE})", ""])
 
 
-def _budget(config: dict[str, Any]) -> str:
+def _budget(entry: Entry) -> str:
+    config = entry.config
     hidden = "the agents' own widths" if config["hidden"] is None else "x".join(map(str, config["hidden"]))
     fixed = "".join(f", {name}={value}" for name, value in config["settings"].items())
+    budget = entry.budget or f"{config['updates']:,} updates of batch {config['batch_size']}"
     return (
-        f"{config['env']} {config['dataset']}: {config['seeds']} seeds from {config['seed_offset']}, "
-        f"{config['updates']:,} updates of batch {config['batch_size']}, hidden layers {hidden}, "
-        f"{config['eval_episodes']} episodes per evaluation{fixed}"
+        f"{' '.join(filter(None, (config['env'], config.get('dataset'))))}: {config['seeds']} seeds from "
+        f"{config['seed_offset']}, {budget}, hidden layers {hidden}, {config['eval_episodes']} episodes per evaluation"
+        f"{fixed}"
     )
 
 
 def cell(row: Any) -> str:
     """A row of ``table`` as ``score [low, high]``."""
-    if row is None or np.isnan(row["score"]):
+    if row is None:
         return "–"
+    if np.isnan(row["score"]):
+        return f"{row['diverged']} diverged" if row["diverged"] else "–"
     return f"{row['score']:.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
 
 

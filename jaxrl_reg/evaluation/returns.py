@@ -80,14 +80,15 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
 
 
 def evaluator(env: Env, episodes: int) -> Callable[[Act, Key], Metrics]:
-    """``fn(act, key) -> {"return", "length"}``: means over ``episodes`` whole episodes, see ``episode_returns``.
+    """``fn(act, key) -> {"return", "return_std", "length"}`` over ``episodes`` whole episodes, see ``episode_returns``.
 
-    The return is undiscounted and the length is in steps.
+    The mean of the undiscounted returns, their standard deviation over the episodes, and the mean length in steps.
     """
     run = episode_returns(env, episodes)
 
     def evaluate(act: Act, key: Key) -> Metrics:
         results = run(act, key)
-        return {name: results[name].mean() for name in ("return", "length")}
+        means = {name: results[name].mean() for name in ("return", "length")}
+        return {**means, "return_std": results["return"].std()}
 
     return evaluate

@@ -24,6 +24,7 @@ from jaxrl_reg.jobs.job import Axis, Job, Score
 from jaxrl_reg.jobs.kinds import kind_of
 from jaxrl_reg.jobs.kinds.online import OnlineConfig
 from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, parameters
+from jaxrl_reg.jobs.listing import runs
 from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
 from jaxrl_reg.jobs.settings import COLLECTED, COMPARED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
 from jaxrl_reg.jobs.training import Outcome, resume, sweep, train
@@ -65,6 +66,7 @@ __all__ = [
     "report",
     "resolve",
     "resume",
+    "runs",
     "summarise",
     "sweep",
     "train",

@@ -1,19 +1,22 @@
-"""Every agent on the same data with the same budget."""
+"""Every agent on the same data, or in the same environment, with the same budget."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import pathlib
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.jobs.files import finished, load_config, plain
-from jaxrl_reg.jobs.kinds import kind_of
+from jaxrl_reg.jobs.kinds import OFFLINE, kind_of
+from jaxrl_reg.jobs.kinds.online import rival_config
 from jaxrl_reg.jobs.learners import learner, make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, silent
-from jaxrl_reg.jobs.settings import COMPARED, COMPARISONS, SCALES, SweepConfig, resolve
+from jaxrl_reg.jobs.settings import COMPARED, COMPARISONS, SCALES, JobConfig, resolve
 from jaxrl_reg.jobs.training import sweep
 
 if TYPE_CHECKING:
@@ -33,7 +36,7 @@ def compared_agents() -> list[str]:
 
 
 def compare(
-    config: SweepConfig,
+    config: JobConfig,
     *,
     agents: Sequence[str] = (),
     envs: Sequence[str] = (),
@@ -42,10 +45,11 @@ def compare(
     say: Say = silent,
     on_tick: OnTick = silent,
 ) -> pd.DataFrame:
-    """Train every agent on every data set with the same budget, each with its own defaults; one table and figure.
+    """Train every agent on every task with the same budget, each with its own defaults; one table and figure.
 
-    Runs lie in ``<directory>/<env>-<data set>/<agent>``. Called again, it skips what is finished and resumes what was
-    stopped, so agents can be added to a comparison one by one.
+    A task is an environment with a data set, or, for a config of kind online, an environment. Runs lie in
+    ``<directory>/<task>/<agent>``, a task being ``<env>-<data set>``. Called again, it skips what is finished and
+    resumes what was stopped, so agents can be added to a comparison one by one.
 
     Args:
       config: the budget; its ``agent``, ``env``, ``dataset`` and ``grid`` are not looked at. Numbers that are None are
@@ -68,34 +72,11 @@ def compare(
         raise unknown("scale", config.scale, SCALES)
     if config.grid or config.sample:
         raise UserError("compare takes no grid: every agent runs with its defaults and --set")
-    preset = dict(COMPARISONS[config.scale])
-    envs = tuple(envs) or preset.pop("envs")
-    changes = {name: value for name, value in preset.items() if getattr(config, name, 0) is None}
     names = list(dict.fromkeys(agents)) or compared_agents()
-    folder, planned = pathlib.Path(directory), []
-    if not datasets:
-        raise UserError("compare needs at least one data set")
-    unused = set(config.settings)
-    for env in envs:
-        for dataset in datasets:
-            task = f"{env.replace('/', '-')}-{pathlib.Path(dataset).stem}"
-            for name in names:
-                known = _settings_of(name)
-                own = {key: value for key, value in config.settings.items() if key in known}
-                unused -= set(own)
-                one = resolve(
-                    dataclasses.replace(config, **changes, env=env, dataset=dataset, agent=name, settings=own)
-                )
-                kind_of(name, dataset=True)  # refuses what learns from no data
-                learner(name, one)  # whatever is wrong with its settings shows before anything is trained
-                path = folder / task / name.rpartition(".")[2]
-                if (path / "config.json").exists() and _budget(load_config(path)) != _budget(one):
-                    raise UserError(f"{path} holds a run with other numbers; choose another directory with --out")
-                planned.append((path, one))
-    if unused:
-        raise UserError(f"no agent of the comparison has {', '.join(sorted(unused))}")
-    for env in envs:
-        make_env(dataclasses.replace(config, env=env))
+    preset = dict(COMPARISONS[config.scale])
+    tasks = tasks_of(config, tuple(envs) or preset["envs"], datasets)
+    folder = pathlib.Path(directory)
+    planned = _plan(config, names, tasks, preset, folder)
     for number, (path, one) in enumerate(planned, 1):
         say(f"{number} of {len(planned)}: {one.agent} on {path.parent.name}")
         begun = (path / "config.json").exists()
@@ -106,6 +87,82 @@ def compare(
     return comparison.write(folder)
 
 
+def tasks_of(config: JobConfig, envs: Sequence[str], datasets: Sequence[str]) -> dict[str, dict[str, str]]:
+    """The tasks of a comparison: name -> what it changes in the config. A name that two would share gets the folder of
+    its data set as well.
+
+    Raises:
+      UserError: if two tasks cannot be told apart, or there is none.
+    """
+    if not hasattr(config, "dataset"):
+        return {env.replace("/", "-"): {"env": env} for env in envs}
+    if not datasets:
+        raise UserError("compare needs at least one data set")
+    asked = list(dict.fromkeys((env, dataset) for env in envs for dataset in datasets))
+
+    def name(env: str, dataset: str, parts: int) -> str:
+        path = pathlib.Path(dataset)
+        words = [env.replace("/", "-"), *pathlib.Path(os.path.abspath(path)).parts[-parts:-1], path.stem]
+        return "-".join(words).replace(":", "-")
+
+    short = [name(*one, 1) for one in asked]
+    names = [one if short.count(one) == 1 else name(*asked[i], 2) for i, one in enumerate(short)]
+    for i, one in enumerate(names):
+        if one in names[:i]:
+            first, second = (asked[j][1] for j in (names.index(one), i))
+            raise UserError(f"{first} and {second} would be one column; rename a file or a folder")
+    return {one: {"env": env, "dataset": dataset} for one, (env, dataset) in zip(names, asked, strict=True)}
+
+
+def _plan(
+    config: JobConfig,
+    names: Sequence[str],
+    tasks: Mapping[str, Mapping[str, str]],
+    preset: Mapping[str, Any],
+    folder: pathlib.Path,
+) -> list[tuple[pathlib.Path, Any]]:
+    """Every run directory with its config, all of the same budget; whatever is wrong shows here."""
+    fields = {field.name for field in dataclasses.fields(config)}
+    changes = {name: value for name, value in preset.items() if name in fields and getattr(config, name) is None}
+    folders = dict(zip(names, _folders(names), strict=True))
+    unused, planned = set(config.settings), []
+    for name in names:
+        kind_of(name, dataset=config.kind == OFFLINE)  # refuses what learns from no data
+    for task, where in tasks.items():
+        asked = dataclasses.replace(config, **changes, **where, agent=names[0], settings={})
+        for name in names:
+            known = _settings_of(name)
+            own = {key: value for key, value in config.settings.items() if key in known}
+            unused -= set(own)
+            one = _of_agent(asked, name, own)
+            learner(name, one)  # whatever is wrong with its settings shows before anything is trained
+            path = folder / task / folders[name]
+            if (path / "config.json").exists() and _budget(load_config(path)) != _budget(one):
+                raise UserError(f"{path} holds a run with other numbers; choose another directory with --out")
+            planned.append((path, one))
+    if unused:
+        raise UserError(f"no agent of the comparison has {', '.join(sorted(unused))}")
+    for env in dict.fromkeys(where["env"] for where in tasks.values()):
+        make_env(dataclasses.replace(config, env=env))
+    return planned
+
+
+def _of_agent(asked: Any, name: str, settings: Mapping[str, Any]) -> Any:
+    """The config of one agent; online, its steps are those of the first agent and its sizes suit how it learns."""
+    if asked.kind == OFFLINE:
+        return resolve(dataclasses.replace(asked, agent=name, settings=settings).settled())
+    first = resolve(asked)
+    same = first if name == first.agent else rival_config(first, name)
+    return resolve(dataclasses.replace(same, settings=settings, against=None))
+
+
+def _folders(names: Sequence[str]) -> list[str]:
+    """A folder for each agent: the last part of its name, or all of it where two would share that."""
+    short = [pathlib.Path(name).stem if name.endswith(".py") else name.rpartition(".")[2] for name in names]
+    whole = [re.sub(r"[^\w-]+", "-", name).strip("-") for name in names]
+    return [one if short.count(one) == 1 else whole[i] for i, one in enumerate(short)]
+
+
 def _settings_of(name: str) -> set[str]:
     from jaxrl_reg import agents
 
@@ -113,7 +170,7 @@ def _settings_of(name: str) -> set[str]:
     return {key for cls in (module.Config, module.Hyper) for key, _, _ in agents.settings(cls)}
 
 
-def _budget(config: SweepConfig) -> dict[str, Any]:
+def _budget(config: JobConfig) -> dict[str, Any]:
     """What makes two runs comparable: everything but how they were computed and where their data lie."""
-    values = json.loads(json.dumps(dataclasses.asdict(config), default=plain))
+    values = json.loads(json.dumps(dataclasses.asdict(config.settled()), default=plain))
     return {k: v for k, v in values.items() if k not in ("placement", "chunk", "tensorboard", "wandb", "data_dir")}

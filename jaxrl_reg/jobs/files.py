@@ -144,35 +144,3 @@ def write_json(path: pathlib.Path, value: Any) -> None:
 def plain(value: Any) -> Any:
     """What JSON cannot hold, as what it can: arrays as lists, the rest as text."""
     return value.tolist() if hasattr(value, "tolist") else str(value)
-
-
-def extend(path: pathlib.Path, config: JobConfig) -> None:
-    """Write a longer budget into a run, which then is not finished any more."""
-    stored, facts = read_json(path / "config.json"), read_json(path / "summary.json", default={})
-    before = {name: stored["config"].get(name) for name in (config.budget, "segments")}
-    stored["extended"] = [*stored.get("extended", []), {**before, "until": now()}]
-    stored["config"] = dataclasses.asdict(config)
-    if facts.pop("finished", None) is not None:
-        write_json(path / "summary.json", facts)
-    write_json(path / "config.json", stored)
-
-
-def command_of(config: JobConfig) -> str:
-    """The command line that asks for a config, as short as its defaults allow."""
-    from jaxrl_reg.jobs.values import word
-
-    words, flags = [], {"settings": "--set", "grid": "--grid", "sample": "--sample"}
-    shown = {"env": "", "agent": "", **{name: "" for name in ("dataset",) if hasattr(config, name)}}
-    preset = config.presets()
-    for field in dataclasses.fields(config):
-        value = getattr(config, field.name)
-        if field.name in flags:
-            for key, one in value.items():
-                many = isinstance(one, (list, tuple)) and field.name == "grid"
-                words.append(f"{flags[field.name]} {key}={','.join(map(word, one)) if many else word(one)}")
-        elif field.name in shown or value not in (field.default, preset.get(field.name)):
-            flag, text = "--" + field.name.replace("_", "-"), value
-            if isinstance(value, tuple):
-                text = ",".join(map(str, value))
-            words.append(flag if value is True else f"{flag} {text}")
-    return f"jaxrl-reg sweep {' '.join(words)}"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import pathlib
 import time
 from collections.abc import Sequence
@@ -10,11 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.jobs import kinds
+from jaxrl_reg.jobs.extension import longer, take_over
 from jaxrl_reg.jobs.files import (
-    command_of,
     create_run,
     default_directory,
-    extend,
     load_config,
     now,
     read_json,
@@ -23,7 +21,7 @@ from jaxrl_reg.jobs.files import (
     write_json,
 )
 from jaxrl_reg.jobs.job import Job
-from jaxrl_reg.jobs.learners import SCHEDULES, Learner, parameters
+from jaxrl_reg.jobs.learners import Learner, parameters
 from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
 from jaxrl_reg.jobs.recording import Clock, Recorder, sinks_of
 from jaxrl_reg.jobs.settings import JobConfig, resolve, seeds_of
@@ -107,7 +105,8 @@ def sweep(
         job = job.collect(say, on_tick)
     _same_data(job, session.facts)
     session.facts["wall"].setdefault("collect and load the data", time.perf_counter() - begun)
-    session.facts.update({"kind": config.kind, **job.facts()})
+    budget = job.budget(job.learners[0])
+    session.facts.update({"kind": config.kind, "budget": budget, **job.facts()})
     if writes:
         session.save()
     for line in job.lines:
@@ -162,24 +161,6 @@ def resume(
     return sweep(config, directory=directory, resume=True, say=say, on_tick=on_tick)
 
 
-def longer(config: JobConfig, name: str, number: int) -> JobConfig:
-    """The config of a run with a larger budget and segments of the same length.
-
-    Raises:
-      UserError: if the run counts something else, or the number does not fit.
-    """
-    if name != config.budget:
-        raise UserError(f"--{name} is not what this run counts; go on with --{config.budget} N")
-    before = getattr(config, name)
-    each = before // config.segments
-    if number < before:
-        raise UserError(f"--{name} {number} is less than the {before} of this run; give a larger number")
-    if number % each:
-        near = -(-number // each) * each
-        raise UserError(f"--{name} {number} is no multiple of the {each} of an evaluation; nearest: --{name} {near}")
-    return dataclasses.replace(config, **{name: number, "segments": number // each})
-
-
 def _begin(
     config: JobConfig, directory: str | pathlib.Path | None, resume: bool, say: Say, on_tick: OnTick
 ) -> tuple[Job, _Session]:
@@ -201,7 +182,7 @@ def _begin(
                 "anew would be others"
             )
         if resume and hosts.first():
-            _extend(path, config, job)
+            take_over(path, config, job)
         if new:
             create_run(path, config, job.learners)
     except UserError:
@@ -212,31 +193,6 @@ def _begin(
     facts = read_json(path / "summary.json", default={})
     facts.setdefault("wall", {})
     return job, _Session(config, path, facts, resume, say, on_tick)
-
-
-def _extend(path: pathlib.Path, config: JobConfig, job: Job) -> None:
-    """Take over a larger budget than the run was begun with.
-
-    Raises:
-      UserError: if something of it ends with training, so that a longer run is another one.
-    """
-    begun = load_config(path)
-    before, after = (getattr(one, config.budget) for one in (begun, config))
-    if before == after:
-        return
-    for member in (*job.rivals, *job.learners):
-        scheduled = [name for name in SCHEDULES if getattr(member.config, name, 0) and name not in config.settings]
-        if scheduled:
-            raise UserError(
-                f"{scheduled[0]} of {member.name} ends with training after {before:,} {config.budget}, so this run "
-                f"cannot go on; start a new one with: {command_of(config)}"
-            )
-    if config.early_stop is not None:
-        raise UserError(
-            f"{path} stopped settings early ({config.early_stop}), which depends on the budget, so it cannot go on; "
-            f"start a new run with: {command_of(config)}"
-        )
-    extend(path, config)
 
 
 def _same_data(job: Job, facts: dict[str, Any]) -> None:

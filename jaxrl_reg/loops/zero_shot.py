@@ -217,7 +217,8 @@ def evaluation(
     env: Env, agent: Agent, tasks: Sequence[Task], labelled: Labelled, episodes: int
 ) -> Callable[[PyTree, Array, Key, PyTree], Metrics]:
     """``Run.evaluate`` for an agent that learns without rewards: ``eval/return`` is the mean over tasks, and there is
-    ``eval/<task>`` for each, means over ``episodes`` episodes; also ``eval/length``."""
+    ``eval/<task>`` for each, means over ``episodes`` episodes; also ``eval/length``, and ``eval/return_std``, the
+    standard deviation over a task's episodes, a mean over tasks."""
     run = judge(env, tasks, episodes)
 
     def evaluate(state: PyTree, index: Array, key: Key, hyper: PyTree) -> Metrics:
@@ -225,6 +226,7 @@ def evaluation(
         each = results["return"].mean(axis=1)
         return {
             "eval/return": each.mean(),
+            "eval/return_std": results["return"].std(axis=1).mean(),
             "eval/length": results["length"].mean(),
             **{f"eval/{task.name}": value for task, value in zip(tasks, each, strict=True)},
         }
