@@ -14,11 +14,12 @@ examples:
   jaxrl-reg collect --env pointmaze --behavior rnd --steps 200000
   jaxrl-reg collect --env pointnav --collect-steps 50000 --data-dir ~/datasets"""
 
-_COLLECTING = ("env", "backend", "data_dir", "scale", "collect_steps", "hidden", "seed_offset")
+_COLLECTING = ("env", "backend", "data_dir", "scale", "hidden", "seed_offset")
+_COLLECTED = ("collect_steps", "collect_hidden", "collect_seed")
 
 
 def _collect_options(parser: argparse.ArgumentParser) -> None:
-    add_config(parser, _COLLECTING)
+    add_config(parser, (*_COLLECTING, *_COLLECTED))
     parser.add_argument("--steps", dest="collect_steps", type=whole, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
         "--behavior", default="task", metavar="B", help="task, or without one: random, rnd, diayn [task]"

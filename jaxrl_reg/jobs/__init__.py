@@ -15,7 +15,7 @@ leaves a run directory::
 line is a thin skin over this package. JAX is imported inside the functions, so importing this is cheap.
 """
 
-from jaxrl_reg.jobs import kinds
+from jaxrl_reg.jobs import collected, kinds
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
 from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
@@ -48,6 +48,7 @@ __all__ = [
     "SweepConfig",
     "Tick",
     "collect",
+    "collected",
     "compare",
     "compared_agents",
     "dataset_path",

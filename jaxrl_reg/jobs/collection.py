@@ -2,11 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.jobs.collected import (
+    COLLECT_ENVS,
+    COLLECT_SEGMENTS,
+    as_collected,
+    collecting_hidden,
+    home,
+    place,
+    provenance,
+    whole_steps,
+)
 from jaxrl_reg.jobs.learners import make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
 from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SweepConfig, resolve
@@ -16,16 +27,8 @@ if TYPE_CHECKING:
     from jaxrl_reg.types import Dataset, Env, Run
 
 
-COLLECT_ENVS = 16
-COLLECT_SEGMENTS = 20
 COLLECT_STREAM = 7
 PLAY_ENVS = 64  # environments side by side when finished policies are played
-
-
-def _folder(config: SweepConfig) -> pathlib.Path:
-    """Where the data sets of this environment and backend are kept."""
-    physics = config.backend or ("spring" if config.env.startswith("brax/") else "")
-    return pathlib.Path(config.data_dir) / "-".join(filter(None, (config.env.replace("/", "-"), physics)))
 
 
 def dataset_path(config: SweepConfig) -> pathlib.Path | None:
@@ -37,7 +40,7 @@ def dataset_path(config: SweepConfig) -> pathlib.Path | None:
     from jaxrl_reg import data
 
     if config.dataset in (*COLLECTED, *EXPLORED):
-        return _folder(config) / f"{config.dataset}.hdf5"
+        return place(config, config.dataset)
     if ":" in config.dataset or pathlib.Path(config.dataset).exists():
         return None
     known = [*COLLECTED, *EXPLORED, *data.names(config.data_dir)]
@@ -59,10 +62,15 @@ def collect(config: SweepConfig, *, say: Say = silent, on_tick: OnTick = silent)
       UserError: if the agent learns nothing in ``config.collect_steps``.
       population.Interrupted: when stopped; the same call goes on from the last checkpoint.
     """
-    config = resolve(config)
+    config = resolve(as_collected(config))
     path = dataset_path(config)
-    if path is None or path.is_file():
+    if path is None:
         return path
+    if path.is_file():
+        say(f"{path} is already there; remove it to collect it again")
+        return path
+    if home(config).is_dir() and path.parent != home(config):
+        say(f"{home(config)} was collected in another way (steps, widths or seed); these data go into {path.parent}")
     if config.dataset in EXPLORED:
         return explore(config, config.dataset, say=say, on_tick=on_tick)
     return _collect(config, path, say, on_tick)
@@ -85,20 +93,17 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     from jaxrl_reg.loops.explore import coverage
     from jaxrl_reg.loops.explore import explore as exploring
 
-    config = resolve(config)
-    env, path = make_env(config), _folder(config) / f"{behavior}.hdf5"
-    steps = _whole_steps(config)
-    exploration = exploring(
-        behavior, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, hidden=config.hidden
-    )
+    config = resolve(as_collected(dataclasses.replace(config, dataset=behavior)))
+    env, path = make_env(config), place(config, behavior)
+    steps, hidden = whole_steps(config.collect_steps), collecting_hidden(config)
+    exploration = exploring(behavior, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, hidden=hidden)
     if path.is_file():
         say(f"{path} is already there; remove it to collect it again")
         return path
     say(f"exploring {config.env}, {behavior}: {steps:,} steps of {COLLECT_ENVS} environments, no rewards looked at")
-    state, _, done = _online(exploration.run, exploration.hyper, behavior, config, say, on_tick)
+    state, _, done = _online(exploration.run, exploration.hyper, behavior, config, path, say, on_tick)
     rows = exploration.dataset(state, f"{path.parent.name}-{behavior}")
-    about = {"env": config.env, "backend": config.backend or "", "collect_steps": steps, "seed": config.seed_offset}
-    about["behavior"] = behavior
+    about = {**provenance(config), "behavior": behavior}
     path.parent.mkdir(parents=True, exist_ok=True)
     line = f"wrote {path}: {rows.size:,} rows, {int(rows.last.sum()):,} episodes"
     if env.tasks is not None:
@@ -119,22 +124,16 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     return path
 
 
-def _whole_steps(config: SweepConfig) -> int:
-    """``config.collect_steps``, rounded up to whole segments of a collection."""
-    unit = COLLECT_SEGMENTS * COLLECT_ENVS
-    return -(-config.collect_steps // unit) * unit
-
-
 def _online(
-    run: Run, hyper: Any, stage: str, config: SweepConfig, say: Say, on_tick: OnTick
+    run: Run, hyper: Any, stage: str, config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick
 ) -> tuple[Any, Any, Callable[[], None]]:
-    """Run a collection, or what is left of one that was stopped: its last state, its settings and a function that
-    removes the checkpoints once the data are safe."""
+    """Run a collection for ``path``, or what is left of one that was stopped: its last state, its settings and a
+    function that removes the checkpoints once the data are safe."""
     import shutil
 
     from jaxrl_reg import population
 
-    steps = _whole_steps(config)
+    steps = whole_steps(config.collect_steps)
 
     def on_plan(plan: Plan) -> None:
         say(f"traced in {plan.trace_seconds:.1f} s, compiled in {plan.compile_seconds:.1f} s")
@@ -147,11 +146,11 @@ def _online(
         on_tick(Tick(stage, done, steps, speed, progress.eta_seconds, returns, "steps", "return"))
 
     # A folder of its own for every way to collect, so that another one never meets these checkpoints.
-    widths = "-".join(map(str, config.hidden or ("default",)))
-    unfinished = _folder(config) / f".{stage}-{steps}-{widths}-{config.seed_offset}"
+    widths, seed = "-".join(map(str, collecting_hidden(config) or ("default",))), provenance(config)["seed"]
+    unfinished = path.parent / f".{stage}-{steps}-{widths}-{seed}"
     result = population.sweep(
         run,
-        seeds=[config.seed_offset],
+        seeds=[seed],
         hypers=population.grid(hyper),
         placement="map",
         directory=unfinished,
@@ -171,21 +170,22 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
     from jaxrl_reg.loops.collect import d4rl_style
 
     env, folder, sac = make_env(config), path.parent, agents.load("sac")
-    agent_config = sac.Config() if config.hidden is None else sac.Config(hidden=config.hidden)
-    agent, steps = sac.make(agent_config, env.spec), _whole_steps(config)
+    hidden, about = collecting_hidden(config), provenance(config)
+    agent_config = sac.Config() if hidden is None else sac.Config(hidden=hidden)
+    agent, steps = sac.make(agent_config, env.spec), whole_steps(config.collect_steps)
     extras = None if env.tasks is None else _physics(env)
     collection = collect_online(
         agent, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, extras=extras
     )
     say(f"collecting data in {config.env}: soft actor-critic, {steps:,} steps of {COLLECT_ENVS} environments")
-    state, hyper, done = _online(collection.run, sac.Hyper(), "collect", config, say, on_tick)
+    state, hyper, done = _online(collection.run, sac.Hyper(), "collect", config, path, say, on_tick)
     made = d4rl_style(
         agent,
         env,
         state.online.agent,
         hyper,
         collection.replay(state),
-        jax.random.fold_in(jax.random.key(config.seed_offset), COLLECT_STREAM),
+        jax.random.fold_in(jax.random.key(about["seed"]), COLLECT_STREAM),
         rows=min(config.collect_steps // 2, 1_000_000),
         num_envs=PLAY_ENVS,
         extras=extras,
@@ -195,7 +195,6 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
         if kind == "random" and (folder / "random.hdf5").is_file():
             say(f"kept {folder}/random.hdf5, which was collected by itself")
             continue
-        about = {"env": config.env, "backend": config.backend or "", "collect_steps": steps, "seed": config.seed_offset}
         data.save(rows, folder / f"{kind}.hdf5", about)
         say(f"wrote {folder / kind}.hdf5: {rows.size:,} rows, mean return {data.episode_returns(rows).mean():,.1f}")
     done()

@@ -139,13 +139,17 @@ class SweepConfig(JobConfig):
     batch_size: int = option(None, "rows per update")
     data_dir: str = option("datasets", "where data sets are kept")
     collect_steps: int = option(None, "environment steps of the agent whose experience becomes the data")
+    collect_hidden: tuple[int, ...] = option(None, "widths of that agent's hidden layers; as --hidden without it")
+    collect_seed: int | None = option(None, "seed of that agent; as --seed-offset without it")
 
     def settled(self) -> SweepConfig:
+        from jaxrl_reg.jobs.collected import as_collected
+
         dataset = pathlib.Path(self.dataset).expanduser()
         changes = {"data_dir": os.path.abspath(os.path.expanduser(self.data_dir))}
         if self.dataset not in (*COLLECTED, *EXPLORED) and dataset.exists():
             changes["dataset"] = os.path.abspath(dataset)
-        return dataclasses.replace(self, **changes)
+        return as_collected(dataclasses.replace(self, **changes))
 
     def length(self) -> int:
         return self.updates
