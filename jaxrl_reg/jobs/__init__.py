@@ -10,9 +10,11 @@ leaves a run directory::
     zeroshot.parquet one row per member and task, once ``zeroshot`` has put tasks to an agent trained without any
     report.html      one self-contained page, beside table.csv, curves.png, profile.png, episode.html and rollout.html
 
-``settings`` says what can be asked for, ``learners`` what that means, ``files`` what a run directory holds;
-``collection``, ``training``, ``comparison`` and ``evaluation`` do the work and tell of it by ``progress``. The command
-line is a thin skin over this package. JAX is imported inside the functions, so importing this is cheap.
+A kind of run (``kinds``: offline, online, ...) is one module that makes a ``Job`` of its config; everything else is
+shared. ``settings`` says what can be asked for, ``learners`` what that means, ``files`` what a run directory holds;
+``collection``, ``training``, ``recording``, ``comparison`` and ``evaluation`` do the work and tell of it by
+``progress``, ``extension`` gives a run a larger budget, ``listing`` shows what there is. The command line is a thin skin
+over this package. JAX is imported inside the functions, so importing this is cheap.
 """
 
 from jaxrl_reg.jobs import collected, kinds

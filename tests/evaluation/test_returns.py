@@ -92,11 +92,12 @@ def test_the_loop_stops_when_every_episode_has_ended():
     assert len(calls) == int(got["length"].max()) < 10
 
 
-def test_evaluator_gives_means():
+def test_evaluator_gives_means_and_the_spread():
     env, key = countdown(), jax.random.key(5)
     each, mean = episode_returns(env, 6)(still, key), evaluator(env, 6)(still, key)
-    assert sorted(mean) == ["length", "return"]
-    for name in mean:
+    assert sorted(mean) == ["length", "return", "return_std"]
+    np.testing.assert_allclose(mean["return_std"], np.std(each["return"]), rtol=1e-6)
+    for name in ("length", "return"):
         np.testing.assert_allclose(mean[name], np.mean(each[name]), rtol=1e-6)
     assert mean["return"].dtype == jnp.float32
 
