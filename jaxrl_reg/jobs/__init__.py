@@ -13,8 +13,8 @@ leaves a run directory::
 A kind of run (``kinds``: offline, online, ...) is one module that makes a ``Job`` of its config; everything else is
 shared. ``settings`` says what can be asked for, ``learners`` what that means, ``files`` what a run directory holds;
 ``collection``, ``training``, ``recording``, ``comparison`` and ``evaluation`` do the work and tell of it by
-``progress``, ``extension`` gives a run a larger budget, ``listing`` shows what there is. The command line is a thin skin
-over this package. JAX is imported inside the functions, so importing this is cheap.
+``progress``, ``extension`` gives a run a larger budget, ``listing`` shows what there is. The command line is a thin
+skin over this package. JAX is imported inside the functions, so importing this is cheap.
 """
 
 from jaxrl_reg.jobs import collected, kinds
