@@ -108,13 +108,13 @@ def _runs(arguments: argparse.Namespace) -> None:
         diverged = f", {row['diverged']:.0f} of {row['runs']:.0f} diverged" if row["diverged"] else ""
         return f"{row['score_name']} {value} [{low}, {high}]{diverged}"
 
-    def setting(row: dict[str, Any]) -> str:
+    def best_of(row: dict[str, Any]) -> str:
         many = f" (best of {row['settings']:.0f})" if row["settings"] not in ("", 1) else ""
         return f"{row['setting']}{many}"
 
     shown = ("run", "kind", "environment", "agent", "dataset")
     headings = ("run", "kind", "env", "agent", "data", "setting", "last IQM [95%]", "finished")
-    rows = [(*(row[name] for name in shown), setting(row), scored(row), row["state"]) for row in found]
+    rows = [(*(row[name] for name in shown), best_of(row), scored(row), row["state"]) for row in found]
     print(columns([headings, *rows], indent=""))
 
 
