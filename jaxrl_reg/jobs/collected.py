@@ -42,7 +42,7 @@ def collecting_hidden(config: SweepConfig) -> tuple[int, ...] | None:
 
 
 def _widths(config: SweepConfig) -> str | None:
-    open_still = config.collect_hidden is None and config.hidden is None and "hidden" in SCALES[config.scale]
+    open_still = config.collect_hidden is None and config.hidden is None and "hidden" in SCALES.get(config.scale, {})
     if open_still:
         return None
     hidden = collecting_hidden(config)
