@@ -64,10 +64,7 @@ def collect(config: SweepConfig, *, say: Say = silent, on_tick: OnTick = silent)
     """
     config = resolve(as_collected(config))
     path = dataset_path(config)
-    if path is None:
-        return path
-    if path.is_file():
-        say(f"{path} is already there; remove it to collect it again")
+    if path is None or path.is_file():
         return path
     if home(config).is_dir() and path.parent != home(config):
         say(f"{home(config)} was collected in another way (steps, widths or seed); these data go into {path.parent}")
