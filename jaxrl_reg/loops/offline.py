@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 
 from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.errors import UserError
@@ -13,6 +15,7 @@ from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, Policy, PyTree,
 
 # One stream of random numbers per purpose, so that a new consumer shifts no other.
 INIT, TRAIN, EVALUATE, MEASURE = range(4)
+KEYS_AT_ONCE = 2**16  # of a segment's updates, made before its loop: two launches fewer in each, 1 MiB per member
 
 Sampler = Callable[[Dataset, Key, int], Transition]
 Evaluator = Callable[[Callable[[Array, Key], Array] | Policy, Key], Metrics]
@@ -77,9 +80,18 @@ def offline(
     def train(state: PyTree, index: Array, key: Key, hyper: PyTree, data: Dataset) -> tuple[PyTree, Metrics]:
         key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), index) for use in (TRAIN, MEASURE))
 
+        def keys_of(i):
+            return jax.random.split(jax.random.fold_in(key, i))
+
+        if length <= KEYS_AT_ONCE:
+            keys = jax.vmap(keys_of)(jnp.arange(length))
+            pair = functools.partial(jax.lax.dynamic_index_in_dim, keys, keepdims=False)
+        else:
+            pair = keys_of
+
         def body(update):
             def once(state, i):
-                sample_key, update_key = jax.random.split(jax.random.fold_in(key, i))
+                sample_key, update_key = pair(i)
                 batch = draw(data, sample_key, batch_size)
                 # The step comes from the loop's index: unbatched, so a delayed update stays a real branch under vmap.
                 return update(state, batch, hyper, update_key, index * length + i)

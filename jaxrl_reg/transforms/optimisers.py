@@ -40,11 +40,20 @@ def adam(
         root = jnp.sqrt(1 - b2**count)
         mu = jax.tree.map(lambda m, g: b1 * m + (1 - b1) * g, moments.mu, updates)
         nu = jax.tree.map(lambda v, g: b2 * v + (1 - b2) * g * g, moments.nu, updates)
-        step, floor = -learning_rate * root / (1 - b1**count), eps * root
-        steps = jax.tree.map(lambda m, v: (step * m / (jnp.sqrt(v) + floor)).astype(m.dtype), mu, nu)
+        step, floor, one = -learning_rate * root / (1 - b1**count), eps * root, _shared_one()
+        steps = jax.tree.map(lambda m, v: (step * m / (one * jnp.sqrt(v) + floor)).astype(m.dtype), mu, nu)
         if decays:
             pull = learning_rate * weight_decay
             steps = jax.tree.map(lambda s, p: (s - pull * p).astype(s.dtype), steps, params)
         return steps, (moments._replace(count=count, mu=mu, nu=nu), *state[1:])
 
     return optax.GradientTransformation(init, update)
+
+
+def _shared_one() -> jax.Array:
+    """The number 1, read from an array of two that the compiler does not look into.
+
+    XLA's compiler for GPUs puts steps of one size into one launch where they read the same array. Numbers do not count
+    as such, so without this every leaf of a single member is a launch of its own.
+    """
+    return jax.lax.optimization_barrier(jnp.array([1.0, 0.0], jnp.float32))[0]
