@@ -49,6 +49,14 @@ AGENTS = (
         "test_awac",
     ),
     Mutant(
+        "values are lifted where the return is not known",
+        f"{OFFLINE}/cal_ql.py",
+        "lifted = each(values, jnp.where(known, bound, -jnp.inf))",
+        "lifted = each(values, bound)",
+        OTHERS,
+        "test_cal_ql",
+    ),
+    Mutant(
         "the largest critic in the actor",
         f"{OFFLINE}/cql.py",
         "value = q.apply(state.critic.params, batch.observation, action).min(axis=0)",
@@ -262,6 +270,7 @@ AGENTS = (
         "steps.actor(state, critic, batch, hyper, step, pull=None)",
         "steps.actor(state, state.critic, batch, hyper, step, pull=None)",
         f"{GOLDEN}/online/test_online_agents.py",
+        "test_td3",
     ),
     Mutant(
         "V is fitted to the mean of F",
