@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "policies": BASE | {"generative", "networks"},
     "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
     "representation": BASE | {"losses", "networks", "data"},
-    "data": BASE,
+    "data": BASE | {"io"},
     "envs": BASE,
     "tabular": BASE | {"losses"},
     "io": BASE,

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import pytest
 from jaxrl_reg import cli, jobs
 from jaxrl_reg.cli.parser import intro
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.io.files import WriteError
 from tests.pointnav_data import save_pointnav
 
 
@@ -334,6 +336,67 @@ def test_a_user_error_is_shown_in_one_line_whatever_its_text(capsys, monkeypatch
     monkeypatch.setitem(cli.VERBS, "env", cli.VERBS["env"]._replace(call=fail))
     status, _, err = command("env", capsys)
     assert (status, err) == (2, "jaxrl-reg: first second\n")
+
+
+def swallowed():
+    """Ctrl-C while an extension module is loaded: what comes out is another error."""
+    try:
+        signal.raise_signal(signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ImportError("initialisation of an extension failed") from None
+
+
+def in_a_destructor():
+    class Thing:
+        def __del__(self):
+            signal.raise_signal(signal.SIGINT)
+
+    Thing()
+    time.sleep(5)
+    raise AssertionError("the interrupt is lost")
+
+
+@pytest.mark.parametrize("press", [swallowed, in_a_destructor])
+def test_ctrl_c_is_one_line_wherever_it_comes(press, capsys, monkeypatch):
+    monkeypatch.setitem(cli.VERBS, "env", cli.VERBS["env"]._replace(call=lambda _: press()))
+    status, out, err = command("env", capsys)
+    assert (status, out, err) == (130, "", "jaxrl-reg: stopped; run the same command again to go on\n")
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert command("list envs", capsys)[0] == 0  # nothing of it is left for the next command
+
+
+@pytest.mark.parametrize("press", [swallowed, in_a_destructor])
+def test_ctrl_c_in_a_job_says_how_to_go_on(press, capsys, monkeypatch, tmp_path):
+    def job(config, *, directory, **_):
+        directory.mkdir()
+        (directory / "config.json").write_text("{}")
+        press()
+
+    monkeypatch.setattr(jobs, "sweep", job)
+    assert command("sweep --out run", capsys) == (130, "stopped; go on with: jaxrl-reg resume run\n", "")
+
+
+@pytest.mark.parametrize("started", [True, False])
+def test_a_full_disk_says_how_to_go_on(started, capsys, monkeypatch):
+    def job(config, *, directory, **_):
+        directory.mkdir()
+        if started:
+            (directory / "config.json").write_text("{}")
+        raise WriteError("could not write run/metrics.parquet: No space left on device")
+
+    monkeypatch.setattr(jobs, "sweep", job)
+    status, _, err = command("sweep --out run", capsys)
+    go_on = "go on with: jaxrl-reg resume run" if started else "run the same command again to go on"
+    assert status == 2
+    assert err == f"jaxrl-reg: could not write run/metrics.parquet: No space left on device; make room, then {go_on}\n"
+
+
+def test_standard_output_on_a_full_disk_is_one_line(capsys, monkeypatch):
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setitem(cli.VERBS, "env", cli.VERBS["env"]._replace(call=full))
+    assert command("env", capsys) == (2, "", "jaxrl-reg: No space left on device: standard output\n")
 
 
 def test_collect_explores_without_a_task(tmp_path, capsys):

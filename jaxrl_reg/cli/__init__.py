@@ -1,49 +1,138 @@
 """The command line ``jaxrl-reg``: parses, calls ``jobs``, prints. Importing it, and ``--help``, does not import JAX.
 
 Every room (``training``, ``collecting``, ``results``, ``listing``) has its ``VERBS``: a new command is one more there.
+Nothing is imported before ``main`` is on, which so has an answer to Ctrl-C from the first moment.
 """
 
 from __future__ import annotations
 
+import _thread
+import contextlib
+import errno
+import importlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING, Any
 
-from jaxrl_reg.cli.display import Display, member_rows, progress_text
-from jaxrl_reg.cli.machine import STOPPED, prepare
-from jaxrl_reg.cli.options import PROG, config_of
-from jaxrl_reg.cli.parser import VERBS, build_parser, parse
-from jaxrl_reg.errors import UserError
+if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors
+    from jaxrl_reg.cli.display import Display as Display
+    from jaxrl_reg.cli.display import member_rows as member_rows
+    from jaxrl_reg.cli.display import progress_text as progress_text
+    from jaxrl_reg.cli.options import config_of as config_of
+    from jaxrl_reg.cli.parser import VERBS as VERBS
+    from jaxrl_reg.cli.parser import build_parser as build_parser
+    from jaxrl_reg.cli.parser import parse as parse
 
-__all__ = ["VERBS", "Display", "build_parser", "config_of", "main", "member_rows", "parse", "prepare", "progress_text"]
+PROG = "jaxrl-reg"
+BAD_INPUT, STOPPED = 2, 130
+_HOMES = {
+    "display": ("Display", "member_rows", "progress_text"),
+    "options": ("config_of",),
+    "parser": ("VERBS", "build_parser", "parse"),
+}
 
-BAD_INPUT = 2
+
+def __getattr__(name: str) -> Any:
+    home = next((home for home, names in _HOMES.items() if name in names), None)
+    if home is None:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{home}"), name)
+
+
+def prepare() -> None:
+    """Settings that JAX reads when its backend starts; see ``cli.machine``."""
+    from jaxrl_reg.cli import machine
+
+    machine.prepare()
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command line; returns the exit status: 0, 2 for bad input (one line on stderr), 130 after Ctrl-C."""
-    argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        with _listening():
+            return _main(list(sys.argv[1:] if argv is None else argv))
+    except BaseException as error:
+        if not isinstance(error, KeyboardInterrupt) and not interrupted():
+            raise
+        print(f"{PROG}: stopped; run the same command again to go on", file=sys.stderr)
+        return STOPPED
+    finally:
+        if argv is None:  # the process ends with this call, and nothing is left to stop
+            signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+_presses: list[int] = []
+
+
+def interrupted() -> bool:
+    """Whether Ctrl-C was pressed in this command, whatever has become of the exception since: an extension module that
+    is interrupted while it is loaded, for one, raises ``ImportError``."""
+    return bool(_presses)
+
+
+@contextlib.contextmanager
+def _listening() -> Iterator[None]:
+    """Remembers Ctrl-C, and repeats one that came where Python lets no exception pass (in a destructor, a callback)."""
+
+    def on_signal(number: int, frame: Any) -> None:
+        _presses.append(number)
+        raise KeyboardInterrupt
+
+    def on_unraisable(what: Any) -> None:
+        if what.exc_type is not KeyboardInterrupt:
+            return hook(what)
+        again = threading.Timer(0.02, _thread.interrupt_main)  # here it would be lost once more
+        again.daemon = True
+        again.start()
+        timers.append(again)
+
+    timers: list[threading.Timer] = []
+    _presses.clear()
+    hook, handler = sys.unraisablehook, signal.getsignal(signal.SIGINT)
+    ours = handler is signal.default_int_handler and threading.current_thread() is threading.main_thread()
+    if ours:  # under nohup, for one, Ctrl-C means nothing
+        signal.signal(signal.SIGINT, on_signal)
+        sys.unraisablehook = on_unraisable
+    try:
+        yield
+    finally:
+        if ours:
+            signal.signal(signal.SIGINT, handler)
+            sys.unraisablehook = hook
+        for timer in timers:
+            timer.cancel()
+
+
+def _main(argv: list[str]) -> int:
+    from jaxrl_reg.cli.parser import VERBS, build_parser, parse
+    from jaxrl_reg.errors import UserError
+
     try:
         arguments = parse(argv)
         if arguments.version:
             from jaxrl_reg import __version__
 
             print(f"{PROG} {__version__}")
-            return 0
-        if arguments.verb is None:
+        elif arguments.verb is None:
             build_parser().print_help()
-            return 0
-        if arguments.verb != "report":  # needs no backend
-            prepare()
-        VERBS[arguments.verb].call(arguments)
+        else:
+            if arguments.verb != "report":  # needs no backend
+                prepare()
+            VERBS[arguments.verb].call(arguments)
         sys.stdout.flush()  # what is left in the buffer: here a closed pipe can still be caught
     except UserError as error:
         print(f"{PROG}: {' '.join(str(error).split())}", file=sys.stderr)
         return BAD_INPUT
     except SystemExit as stop:
         return int(stop.code or 0)
-    except KeyboardInterrupt:
-        return STOPPED
     except BrokenPipeError:  # | head
         sys.stderr.close()
         return 0
+    except OSError as error:
+        if errno.errorcode.get(error.errno or 0) not in ("ENOSPC", "EDQUOT", "EFBIG"):  # a full disk
+            raise
+        print(f"{PROG}: {error.strerror}: {error.filename or 'standard output'}", file=sys.stderr)
+        return BAD_INPUT
     return 0

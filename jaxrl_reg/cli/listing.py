@@ -7,8 +7,9 @@ import pathlib
 from typing import Any
 
 from jaxrl_reg import jobs
+from jaxrl_reg.cli import PROG
 from jaxrl_reg.cli.display import columns
-from jaxrl_reg.cli.options import PROG, Verb
+from jaxrl_reg.cli.options import Verb
 from jaxrl_reg.errors import UserError, unknown
 
 RUNS_EXAMPLES = """\

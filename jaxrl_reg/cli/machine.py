@@ -10,11 +10,10 @@ import shlex
 from collections.abc import Iterator
 from typing import Any
 
+from jaxrl_reg.cli import PROG, STOPPED, interrupted
 from jaxrl_reg.cli.display import Display
-from jaxrl_reg.cli.options import PROG
 from jaxrl_reg.errors import UserError
-
-STOPPED = 130  # exit status after Ctrl-C
+from jaxrl_reg.io.files import WriteError
 
 
 def prepare() -> None:
@@ -66,8 +65,18 @@ def join(given: str | None) -> None:
 
 @contextlib.contextmanager
 def job(directory: pathlib.Path | None) -> Iterator[Display]:
-    """A display for a job; Ctrl-C becomes exit status 130 and, with a run directory, the way to go on."""
+    """A display for a job. Ctrl-C becomes exit status 130, and it and a full disk tell the way to go on.
+
+    Raises:
+      WriteError: where the disk refused a file.
+      SystemExit: after Ctrl-C.
+    """
     from jaxrl_reg.population import Interrupted
+
+    def way_on() -> str:
+        if directory is not None and (directory / "config.json").exists():
+            return f"go on with: {PROG} resume {shlex.quote(str(directory))}"
+        return "run the same command again to go on"
 
     stopped = False
     with Display() as display:
@@ -75,9 +84,12 @@ def job(directory: pathlib.Path | None) -> Iterator[Display]:
             yield display
         except (KeyboardInterrupt, Interrupted):
             stopped = True
+        except Exception as error:
+            stopped = interrupted()
+            if not stopped and isinstance(error, WriteError):
+                raise WriteError(f"{error}; make room, then {way_on()}") from error
+            if not stopped:
+                raise
     if stopped:
-        if directory is not None and (directory / "config.json").exists():
-            display.say(f"stopped; go on with: {PROG} resume {shlex.quote(str(directory))}")
-        else:
-            display.say("stopped; run the same command again to go on")
+        display.say(f"stopped; {way_on()}")
         raise SystemExit(STOPPED)

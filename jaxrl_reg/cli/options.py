@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 from jaxrl_reg import jobs
 from jaxrl_reg.errors import UserError
 
-PROG = "jaxrl-reg"
 TRAINED = ("offline", "online")  # kinds of runs that sweep and train start; kinds with a verb of their own are not here
 SHARED = tuple(field.name for field in dataclasses.fields(jobs.JobConfig))
 SEARCHING = ("grid", "sample", "draws", "design", "design_seed", "early_stop")

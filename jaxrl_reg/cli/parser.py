@@ -7,8 +7,7 @@ import difflib
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxrl_reg.cli import collecting, listing, results, training
-from jaxrl_reg.cli.options import PROG
+from jaxrl_reg.cli import PROG, collecting, listing, results, training
 from jaxrl_reg.errors import UserError, unknown
 
 VERBS = {verb.name: verb for room in (training, collecting, results, listing) for verb in room.VERBS}

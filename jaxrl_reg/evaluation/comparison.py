@@ -5,7 +5,6 @@ A comparison is a folder of run directories, ``<folder>/<task>/<agent>``, a task
 
 from __future__ import annotations
 
-import json
 import pathlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.io.files import read_json, write_bytes, write_csv, write_text
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -49,10 +49,10 @@ def read(directory: str | pathlib.Path) -> list[Entry]:
 
     found = []
     for path in sorted(pathlib.Path(directory).glob("*/*/summary.json")):
-        facts = json.loads(path.read_text(encoding="utf-8"))
+        facts = read_json(path)
         if "finished" not in facts:
             continue
-        config = json.loads((path.parent / "config.json").read_text(encoding="utf-8"))["config"]
+        config = read_json(path.parent / "config.json")["config"]
         judged = judged_by(facts)
         frame = read_parquet(path.parent / "metrics.parquet")
         frame = frame[(frame["agent"] == config["agent"]) & (frame["evaluation"] == 0)]
@@ -218,7 +218,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
 
     folder, entries = pathlib.Path(directory), read(directory)
     frame = table(entries)
-    frame.to_csv(folder / TABLE, index=False)
-    (folder / FIGURE).write_bytes(plots.encode(figure(frame)))
-    (folder / PAGE).write_text(markdown(frame, entries))
+    write_csv(folder / TABLE, frame)
+    write_bytes(folder / FIGURE, plots.encode(figure(frame)))
+    write_text(folder / PAGE, markdown(frame, entries))
     return frame

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.io.files import WriteError
 from jaxrl_reg.types import PyTree
 
 
@@ -73,7 +74,7 @@ def save(directory: str | pathlib.Path, step: int, tree: PyTree, info: dict[str,
     """Write ``tree`` (arrays, typed keys) and ``info`` (JSON) as checkpoint ``step``; the two newest are kept.
 
     Raises:
-      UserError: if the disk refuses; the previous checkpoint is untouched.
+      WriteError: if the disk refuses; the previous checkpoint is untouched.
     """
     need("orbax")
     import orbax.checkpoint as ocp
@@ -86,7 +87,7 @@ def save(directory: str | pathlib.Path, step: int, tree: PyTree, info: dict[str,
             manager.save(step, args=ocp.args.Composite(leaves=leaves, info=ocp.args.JsonSave(info)), force=True)
     except (OSError, ValueError, RuntimeError) as error:  # a full disk is a ValueError of the array writer
         reason = " ".join(str(error).split())[-200:]
-        raise UserError(
+        raise WriteError(
             f"could not write checkpoint {step} in {directory}: {reason}; the previous one is intact"
         ) from error
 

@@ -6,11 +6,16 @@ a compiled program.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import pathlib
+import re
+import time
 from collections.abc import Iterable, Mapping
 from typing import Any, Protocol
 
-from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.errors import UserError, missing, need
+from jaxrl_reg.io import files
 
 # Columns that say which row this is; everything else in a row is a metric or a swept hyperparameter.
 IDENTITY = ("agent", "member", "seed", "setting", "segment", "update", "evaluation")
@@ -65,10 +70,7 @@ class ParquetSink:
         need("pandas", "pyarrow")
         import pandas as pd
 
-        frame = pd.DataFrame(list(self._rows.values()))
-        partial = self._path.with_name(self._path.name + ".part")
-        frame.to_parquet(partial, index=False)
-        partial.replace(self._path)  # a reader, or a kill, never sees half a file
+        files.write_parquet(self._path, pd.DataFrame(list(self._rows.values())))
 
 
 def _key(row: Mapping[str, Any]) -> tuple:
@@ -125,45 +127,106 @@ class _SeedMeans:
 
     def label(self, row: Mapping[str, Any]) -> str:
         """A name such as ``rebrac actor_bc_coef=0.1``."""
-        values = [f"{name}={row[name]:g}" for name in self._swept if _is_number(row.get(name))]
+        values = [f"{name}={_word(row[name])}" for name in self._swept if name in row]
         return " ".join([str(row.get("agent", "agent")), *values])
 
 
+def _word(value: Any) -> str:
+    return f"{value:g}" if _is_number(value) else str(value)
+
+
+def check_tensorboard() -> None:
+    """Raises ``UserError`` where TensorBoard files cannot be written, so that a job is refused before it has begun."""
+    need("tensorboardX")
+
+
+class _EventFile:
+    """The event file of one run. Not ``SummaryWriter``: its thread dies of a full disk, and closing it then hangs."""
+
+    def __init__(self, folder: pathlib.Path):
+        need("tensorboardX")
+        from tensorboardX.event_file_writer import EventsWriter
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        self._event, self._scalar = Event, scalar
+        folder.mkdir(parents=True, exist_ok=True)
+        self._events = EventsWriter(str(folder / "events"))
+
+    def add(self, step: int, metrics: Mapping[str, float]) -> None:
+        for name, value in metrics.items():
+            event = self._event(wall_time=time.time(), step=step, summary=self._scalar(name, value))
+            self._events.write_event(event)
+        self._events.flush()
+
+    def close(self) -> None:
+        self._events.close()
+
+
 class TensorBoardSink:
-    """TensorBoard event files, one run per setting (``directory/<agent> <hyper>=<value>``), means over seeds.
+    """TensorBoard event files, one run per setting (``directory/<agent> <name>=<value>``), means over seeds.
 
     Raises:
       UserError: if ``tensorboardX`` is not installed.
+      WriteError: where the disk refuses.
     """
 
     def __init__(self, directory: str | pathlib.Path, swept: Iterable[str] = ()):
-        try:
-            from tensorboardX import SummaryWriter
-        except ImportError as error:
-            raise UserError("TensorBoard output needs tensorboardX; pip install 'jaxrl-reg[logging]'") from error
-        self._make = SummaryWriter
+        check_tensorboard()
         self._directory = pathlib.Path(directory)
-        self._writers: dict[str, Any] = {}
+        self._files: dict[str, _EventFile] = {}
         self._means = _SeedMeans(swept)
 
     def write(self, step: int, row: Mapping[str, Any]) -> None:
         self._emit(self._means.add(step, row))
 
     def close(self) -> None:
-        self._emit(self._means.pop())
-        for writer in self._writers.values():
-            writer.close()
-        self._writers = {}
+        try:
+            self._emit(self._means.pop())
+        finally:
+            opened, self._files = self._files, {}
+            for file in opened.values():
+                with contextlib.suppress(OSError):  # of a full disk, which ``_emit`` has told of
+                    file.close()
 
     def _emit(self, done: tuple[int, dict[str, dict[str, float]]] | None) -> None:
         if done is None:
             return
         step, means = done
         for label, metrics in means.items():
-            if label not in self._writers:
-                self._writers[label] = self._make(str(self._directory / label))
-            for name, value in metrics.items():
-                self._writers[label].add_scalar(name, value, step)
+            folder = self._directory / re.sub(r"[^\w.=, +-]", "_", label)  # a name that every system takes
+            try:
+                if label not in self._files:
+                    self._files[label] = _EventFile(folder)
+                self._files[label].add(step, metrics)
+            except OSError as error:
+                raise files.refused(folder, error) from error
+
+
+def _wandb() -> Any:
+    try:
+        import wandb  # type: ignore[import-not-found]
+    except ImportError:
+        raise missing("wandb") from None
+    return wandb
+
+
+def check_wandb() -> None:
+    """Raises ``UserError`` where nobody is logged in to Weights & Biases, so that a job is refused before it has begun.
+
+    With a terminal, Weights & Biases asks there for the key. Nothing is asked where ``WANDB_MODE`` says ``offline`` or
+    ``disabled``.
+    """
+    wandb = _wandb()
+    if os.environ.get("WANDB_MODE", "online") in ("offline", "dryrun", "disabled"):
+        return
+    try:
+        wandb.login(verify=False)
+    except Exception as error:  # its errors share no public base class over the versions
+        raise UserError(
+            "nobody is logged in to Weights & Biases: run 'wandb login', set WANDB_API_KEY, or keep the run's log in "
+            f"its directory with WANDB_MODE=offline ({_first_line(error)})"
+        ) from error
 
 
 class WandbSink:
@@ -177,7 +240,7 @@ class WandbSink:
       swept: names of the swept hyperparameters.
 
     Raises:
-      UserError: if ``wandb`` is not installed.
+      UserError: if ``wandb`` is not installed, nobody is logged in, or the run is refused.
     """
 
     def __init__(
@@ -188,11 +251,14 @@ class WandbSink:
         config: Mapping[str, Any] | None = None,
         swept: Iterable[str] = (),
     ):
+        wandb = _wandb()
         try:
-            import wandb  # type: ignore[import-not-found]
-        except ImportError as error:
-            raise UserError("Weights & Biases output needs wandb; pip install 'jaxrl-reg[logging]'") from error
-        self._run: Any = wandb.init(project=project, name=name, dir=str(directory), config=dict(config or {}))
+            self._run: Any = wandb.init(project=project, name=name, dir=str(directory), config=dict(config or {}))
+        except Exception as error:
+            raise UserError(
+                f"Weights & Biases refuses the run ({_first_line(error)}); WANDB_MODE=offline keeps its log in the "
+                "run directory"
+            ) from error
         # The baseline and the agent both count from 0, and wandb refuses steps that go back: give it our own axis.
         self._run.define_metric("update")
         self._run.define_metric("*", step_metric="update")

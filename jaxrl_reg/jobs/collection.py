@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.io.files import write_bytes
 from jaxrl_reg.jobs.collected import (
     COLLECT_ENVS,
     COLLECT_SEGMENTS,
@@ -113,7 +114,7 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
             env.tasks.axes,
             title=f"{config.env}, {behavior}, {rows.size:,} steps: {words}",
         )
-        path.with_suffix(".png").write_bytes(plots.encode(picture))
+        write_bytes(path.with_suffix(".png"), plots.encode(picture))
         line += f"; {words}, see {path.with_suffix('.png')}"
     data.save(rows, path, about)
     say(line)

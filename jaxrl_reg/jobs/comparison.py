@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 import pathlib
 import re
@@ -11,7 +10,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.jobs.files import finished, load_config, plain
+from jaxrl_reg.io.files import plain
+from jaxrl_reg.jobs.files import finished, load_config
 from jaxrl_reg.jobs.kinds import OFFLINE, kind_of
 from jaxrl_reg.jobs.kinds.online import rival_config
 from jaxrl_reg.jobs.learners import learner, make_env
@@ -172,5 +172,5 @@ def _settings_of(name: str) -> set[str]:
 
 def _budget(config: JobConfig) -> dict[str, Any]:
     """What makes two runs comparable: everything but how they were computed and where their data lie."""
-    values = json.loads(json.dumps(dataclasses.asdict(config.settled()), default=plain))
+    values = plain(dataclasses.asdict(config.settled()))
     return {k: v for k, v in values.items() if k not in ("placement", "chunk", "tensorboard", "wandb", "data_dir")}

@@ -8,10 +8,11 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.io.files import read_json, write_parquet
 from jaxrl_reg.jobs import kinds
 from jaxrl_reg.jobs import tasks as tasking
 from jaxrl_reg.jobs.collection import load_data
-from jaxrl_reg.jobs.files import load_config, read_json
+from jaxrl_reg.jobs.files import load_config
 from jaxrl_reg.jobs.job import Job
 from jaxrl_reg.jobs.learners import Learner, learner, make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
@@ -174,9 +175,7 @@ def zeroshot(
     if stored.exists():
         before = read_parquet(stored)
         frame = pd.concat([before[~before["task"].isin(names)], frame], ignore_index=True)
-    partial = stored.with_name(stored.name + ".part")
-    frame.to_parquet(partial, index=False)
-    partial.replace(stored)
+    write_parquet(stored, frame)
     reporting.write(path)
     asked = frame.loc[frame["task"].isin(names), :]  # ``all tasks`` are those of this call; the report has more
     return reporting.task_table(reporting.served(asked, list(member.swept)))

@@ -6,7 +6,8 @@ import dataclasses
 import pathlib
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs.files import load_config, now, read_json, write_json
+from jaxrl_reg.io.files import read_json, write_json
+from jaxrl_reg.jobs.files import load_config, now
 from jaxrl_reg.jobs.job import Job
 from jaxrl_reg.jobs.learners import SCHEDULES
 from jaxrl_reg.jobs.settings import JobConfig

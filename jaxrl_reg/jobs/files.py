@@ -6,13 +6,12 @@ import contextlib
 import dataclasses
 import datetime
 import itertools
-import json
 import pathlib
 import re
 from collections.abc import Sequence
-from typing import Any
 
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.io.files import read_json, write_json
 from jaxrl_reg.jobs import kinds
 from jaxrl_reg.jobs.learners import Learner
 from jaxrl_reg.jobs.settings import JobConfig
@@ -108,8 +107,12 @@ def create_run(path: pathlib.Path, config: JobConfig, students: Sequence[Learner
     }
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "config.json").open("x").close()  # of two processes only one can
-        write_json(path / "config.json", stored)
+        (path / "config.json").open("xb").close()  # of two processes only one can
+        try:
+            write_json(path / "config.json", stored)
+        except BaseException:
+            (path / "config.json").unlink()  # else it would be a run that cannot go on
+            raise
     except FileExistsError:
         raise UserError(f"another process has just begun a run in {path}; choose another directory") from None
     except OSError as error:
@@ -119,28 +122,3 @@ def create_run(path: pathlib.Path, config: JobConfig, students: Sequence[Learner
 def now() -> str:
     """Local time with its offset, ISO 8601, to the second."""
     return datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-
-
-_MISSING: Any = object()
-
-
-def read_json(path: pathlib.Path, default: Any = _MISSING) -> Any:
-    """What a JSON file holds; ``default`` where there is no file, if one is given."""
-    if default is not _MISSING and not path.exists():
-        return default
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, ValueError) as error:
-        raise UserError(f"{path} is damaged and cannot be read ({str(error).splitlines()[0]})") from error
-
-
-def write_json(path: pathlib.Path, value: Any) -> None:
-    """Write a JSON file whole or not at all, arrays as lists."""
-    partial = path.with_name(path.name + ".part")
-    partial.write_text(json.dumps(value, indent=1, default=plain) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def plain(value: Any) -> Any:
-    """What JSON cannot hold, as what it can: arrays as lists, the rest as text."""
-    return value.tolist() if hasattr(value, "tolist") else str(value)

@@ -6,7 +6,8 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need, unknown
-from jaxrl_reg.jobs.files import load_config, read_json
+from jaxrl_reg.io.files import read_json
+from jaxrl_reg.jobs.files import load_config
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -8,6 +8,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jaxrl_reg.io.files import plain
 from jaxrl_reg.jobs.job import Axis, Job
 from jaxrl_reg.jobs.learners import Learner
 from jaxrl_reg.jobs.progress import OnTick, Standing, Tick
@@ -70,27 +71,41 @@ def metric_rows(
                 }
 
 
+def check_sinks(config: JobConfig) -> None:
+    """Raises ``UserError`` where a service that ``config`` logs to is not installed or nobody is logged in to it."""
+    from jaxrl_reg.io import sinks
+    from jaxrl_reg.population import hosts
+
+    if config.tensorboard:
+        sinks.check_tensorboard()
+    if config.wandb and hosts.first():  # the others write nothing
+        sinks.check_wandb()
+
+
 @contextlib.contextmanager
 def sinks_of(member: Learner, config: JobConfig, path: pathlib.Path) -> Iterator[Write]:
     """A function that hands a row to every sink of the config; they are closed however the block ends."""
     from jaxrl_reg.io import sinks
 
-    opened: list[sinks.Sink] = [sinks.ParquetSink(path / "metrics.parquet")]
-    try:
+    opened: list[sinks.Sink] = []
+    with contextlib.ExitStack() as stack:  # which closes them all, also where one of them fails
+
+        def opens(sink: sinks.Sink) -> None:
+            stack.callback(sink.close)
+            opened.append(sink)
+
+        opens(sinks.ParquetSink(path / "metrics.parquet"))
         if config.tensorboard:
-            opened.append(sinks.TensorBoardSink(path / "tensorboard", member.swept))
+            opens(sinks.TensorBoardSink(path / "tensorboard", member.swept))
         if config.wandb:
-            settings = dataclasses.asdict(config)
-            opened.append(sinks.WandbSink(config.wandb, f"{path.name} {member.name}", path, settings, member.swept))
+            settings = plain(dataclasses.asdict(config))
+            opens(sinks.WandbSink(config.wandb, f"{path.name} {member.label}", path, settings, member.swept))
 
         def write(step: int, row: dict[str, Any]) -> None:
             for sink in opened:
                 sink.write(step, row)
 
         yield write
-    finally:
-        for sink in opened:
-            sink.close()
 
 
 class Clock:

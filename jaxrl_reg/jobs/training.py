@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.io.files import read_json, write_json, write_text
 from jaxrl_reg.jobs import kinds
 from jaxrl_reg.jobs.extension import longer, take_over
 from jaxrl_reg.jobs.files import (
@@ -15,15 +16,13 @@ from jaxrl_reg.jobs.files import (
     default_directory,
     load_config,
     now,
-    read_json,
     refuse_existing,
     release,
-    write_json,
 )
 from jaxrl_reg.jobs.job import Job
 from jaxrl_reg.jobs.learners import Learner, parameters
 from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
-from jaxrl_reg.jobs.recording import Clock, Recorder, sinks_of
+from jaxrl_reg.jobs.recording import Clock, Recorder, check_sinks, sinks_of
 from jaxrl_reg.jobs.settings import JobConfig, resolve, seeds_of
 
 if TYPE_CHECKING:
@@ -167,6 +166,7 @@ def _begin(
     """The job, and its run directory: whatever is wrong shows before anything is written."""
     from jaxrl_reg.population import hosts
 
+    check_sinks(config)
     path = pathlib.Path(directory) if directory is not None else default_directory(config)
     try:
         if not hosts.alone():
@@ -185,7 +185,7 @@ def _begin(
             take_over(path, config, job)
         if new:
             create_run(path, config, job.learners)
-    except UserError:
+    except BaseException:
         if directory is None:
             release(path)
         raise
@@ -355,7 +355,7 @@ def _exhibit(job: Job, session: _Session, results: Sequence[Result]) -> None:
     result, keep = results[group], job.keep(job.learners[group])
     key = jax.random.key(session.config.seed_offset)
     for name, text in job.show(keep, result.member(setting, seed), result.hyper(setting), key).items():
-        (session.path / name).write_text(text, encoding="utf-8")
+        write_text(session.path / name, text)
 
 
 def _report(path: pathlib.Path) -> pd.DataFrame:

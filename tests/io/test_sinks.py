@@ -1,3 +1,4 @@
+import errno
 import struct
 import sys
 import types
@@ -8,6 +9,7 @@ import pytest
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.io import env_info, sinks
+from jaxrl_reg.io.files import WriteError
 
 
 def rows(update, agent="iql", values=(1.0, 3.0)):
@@ -120,6 +122,67 @@ def test_a_missing_package_names_the_extra(tmp_path, monkeypatch, module, make):
     monkeypatch.setitem(sys.modules, module, None)  # import raises ImportError
     with pytest.raises(UserError, match=r"jaxrl-reg\[logging\]"):
         make(tmp_path)
+
+
+def test_settings_that_differ_in_words_are_told_apart(tmp_path):
+    sink = sinks.TensorBoardSink(tmp_path, ["hidden", "expectile"])
+    for setting, hidden in enumerate(("8x8", "a/b:c")):
+        for row in rows(100):
+            sink.write(100, row | {"setting": setting, "hidden": hidden})
+    sink.close()
+    # No setting leaves the folder, and no name is one that another system refuses.
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "iql hidden=8x8 expectile=0.7",
+        "iql hidden=a_b_c expectile=0.7",
+    ]
+    means = sinks._SeedMeans(["hidden"])
+    assert means.label({"agent": "bc", "hidden": "8x8"}) == "bc hidden=8x8"
+
+
+def test_a_full_disk_ends_tensorboard_with_one_error_and_nothing_hangs(tmp_path, monkeypatch):
+    from tensorboardX.record_writer import RecordWriter
+
+    sink = sinks.TensorBoardSink(tmp_path, ["expectile"])
+    write(sink, 100, 200)
+
+    def full(self, *_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(RecordWriter, "write", full)
+    monkeypatch.setattr(RecordWriter, "flush", full)
+    with pytest.raises(WriteError, match=r"could not write .*iql expectile=0\.7: No space left on device"):
+        write(sink, 300)
+    sink._means.pop()
+    sink.close()
+
+
+def fake_wandb(monkeypatch, login=lambda **_: True, init=None):
+    fake = types.ModuleType("wandb")
+    fake.login, fake.init = login, init
+    monkeypatch.setitem(sys.modules, "wandb", fake)
+    monkeypatch.delenv("WANDB_MODE", raising=False)
+
+
+def test_without_login_a_job_is_refused_in_one_line_that_says_what_to_do(monkeypatch):
+    def login(**_):
+        raise RuntimeError("api_key not configured (no-tty)\nmore")
+
+    fake_wandb(monkeypatch, login)
+    with pytest.raises(
+        UserError, match=r"^nobody is logged in .*wandb login.*WANDB_MODE=offline \(api_key not .*tty\)\)$"
+    ):
+        sinks.check_wandb()
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    sinks.check_wandb()
+
+
+def test_a_run_that_wandb_refuses_is_one_line(monkeypatch, tmp_path):
+    def init(**_):
+        raise RuntimeError("no network\nat all")
+
+    fake_wandb(monkeypatch, init=init)
+    with pytest.raises(UserError, match=r"refuses the run \(no network\); WANDB_MODE=offline"):
+        sinks.WandbSink("project", "name", tmp_path)
 
 
 def test_means_leave_out_identity_hyperparameters_and_text():

@@ -26,6 +26,7 @@ from jaxrl_reg.data.columns import Source
 from jaxrl_reg.data.dataset import from_arrays, validate
 from jaxrl_reg.data.readers.npz import opened_npz, read_npz
 from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.io.files import write_bytes
 from jaxrl_reg.types import Dataset
 
 KEYS = {
@@ -204,28 +205,28 @@ def write(dataset: Dataset, path: str | os.PathLike[str], metadata: Mapping[str,
         "next_observation": host.next_observation,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with h5py.File(temporary, "w") as file:
-            for key, value in columns.items():
-                file.create_dataset(KEYS[key], data=value)
-            for key, value in host.extras.items():
-                file.create_dataset(f"infos/{key}", data=value)
-            for key, value in _further(host).items():
-                file.create_dataset(OURS[key], data=value)
-            file.attrs.update(metadata)
-            file.attrs["format"] = "d4rl"
-            file.attrs["ends"] = "time-outs and cuts apart"
-            file.attrs["rewarded"] = host.rewarded
-            file.attrs["discrete"] = host.discrete
-            file.attrs["name"] = host.name
-            file.attrs["score_random"] = host.score_random
-            file.attrs["score_expert"] = host.score_expert
-            file.attrs["extras"] = json.dumps(sorted(host.extras))
-        os.replace(temporary, path)
-    finally:
-        with contextlib.suppress(FileNotFoundError):
-            temporary.unlink()
+    # Made in memory: a disk that fills up under the HDF5 library ends the process.
+    held = (*columns.values(), *host.extras.values(), *_further(host).values())
+    size = sum(np.asarray(value).nbytes for value in held) + 2**16
+    with h5py.File(path.name, "w", driver="core", backing_store=False, block_size=size) as file:
+        for key, value in columns.items():
+            file.create_dataset(KEYS[key], data=value)
+        for key, value in host.extras.items():
+            file.create_dataset(f"infos/{key}", data=value)
+        for key, value in _further(host).items():
+            file.create_dataset(OURS[key], data=value)
+        file.attrs.update(metadata)
+        file.attrs["format"] = "d4rl"
+        file.attrs["ends"] = "time-outs and cuts apart"
+        file.attrs["rewarded"] = host.rewarded
+        file.attrs["discrete"] = host.discrete
+        file.attrs["name"] = host.name
+        file.attrs["score_random"] = host.score_random
+        file.attrs["score_expert"] = host.score_expert
+        file.attrs["extras"] = json.dumps(sorted(host.extras))
+        file.flush()
+        image = file.id.get_file_image()
+    write_bytes(path, image)
 
 
 def metadata(path: str | os.PathLike[str]) -> dict[str, Any]:

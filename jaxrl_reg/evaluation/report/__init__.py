@@ -7,7 +7,6 @@ lowest finite score seen in the run, so that divergence is never rewarded, and t
 
 from __future__ import annotations
 
-import json
 import pathlib
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +23,7 @@ from jaxrl_reg.evaluation.report.tasks import Served, served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief, brief_tasks
 from jaxrl_reg.evaluation.report.unscored import write_unscored
 from jaxrl_reg.evaluation.report.words import decimals, interval, labelled, number, seconds
+from jaxrl_reg.io.files import read_json, read_text, write_bytes, write_csv, write_text
 from jaxrl_reg.io.sinks import read_parquet
 
 if TYPE_CHECKING:
@@ -86,35 +86,32 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     except KeyError as error:
         raise UserError(f"{directory}: its files lack {error}; they are not those of a run of this version") from error
     summary = table(analysis)
-    summary.to_csv(directory / "table.csv", index=False)
+    write_csv(directory / "table.csv", summary)
     drawn = lines(analysis)
     light = figures(analysis, drawn, plots.LIGHT)
     for name in ("curves", "profile"):
-        (directory / f"{name}.png").write_bytes(plots.encode(light[name]))
+        write_bytes(directory / f"{name}.png", plots.encode(light[name]))
     episode, viewer = directory / "episode.html", directory / "rollout.html"
     tasks: list[Served] = []
     if (directory / "zeroshot.parquet").exists():
         tasks = served(read_parquet(directory / "zeroshot.parquet"), swept)
-        task_table(tasks).to_csv(directory / "zeroshot.csv", index=False)
-        (directory / "zeroshot.png").write_bytes(plots.encode(task_figure(tasks, plots.LIGHT)))
+        write_csv(directory / "zeroshot.csv", task_table(tasks))
+        write_bytes(directory / "zeroshot.png", plots.encode(task_figure(tasks, plots.LIGHT)))
     page = render(
         analysis,
         drawn,
         stored,
         facts,
-        episode.read_text() if episode.exists() else None,
+        read_text(episode) if episode.exists() else None,
         viewer.name if viewer.exists() else None,
         tasks,
         members(frame, str(judged.metric), swept, judged.column),
     )
-    (directory / "report.html").write_text(page)
+    write_text(directory / "report.html", page)
     return summary
 
 
 def _json(path: pathlib.Path) -> Any:
     if not path.is_file():
         raise UserError(f"{path} does not exist; the run has not started to train")
-    try:
-        return json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} is damaged and cannot be read ({str(error).splitlines()[0]})") from error
+    return read_json(path)

@@ -14,6 +14,7 @@ from jaxrl_reg.evaluation.report.facts import facts_of
 from jaxrl_reg.evaluation.report.judged import Judged
 from jaxrl_reg.evaluation.report.words import decimals, labelled, number, text_of
 from jaxrl_reg.evaluation.viewer import templates
+from jaxrl_reg.io.files import write_bytes, write_csv, write_text
 from jaxrl_reg.io.sinks import IDENTITY
 from jaxrl_reg.population import ALIVE
 
@@ -45,13 +46,13 @@ def write_unscored(
         raise UserError(f"the run has no metrics of {agent} yet; continue it with resume")
     names = [name for name in frame if name not in (*_BESIDE, *swept) and frame[name].notna().any()]
     summary = _table(frame, agent, swept, names, judged.column)
-    summary.to_csv(directory / "table.csv", index=False)
+    write_csv(directory / "table.csv", summary)
     shown = {
         theme.background: [_figure(frame, name, swept, judged, theme) for name in names[:MOST_FIGURES]]
         for theme in (plots.LIGHT, plots.DARK)
     }
     light, dark = shown.values()
-    (directory / "curves.png").write_bytes(plots.encode(light[0]))
+    write_bytes(directory / "curves.png", plots.encode(light[0]))
     places = {name: decimals(summary[name]) for name in names}
     page = (
         templates()
@@ -76,7 +77,7 @@ def write_unscored(
             facts=facts_of(stored, facts, list(swept), judged.axis),
         )
     )
-    (directory / "report.html").write_text(page, encoding="utf-8")
+    write_text(directory / "report.html", page)
     return summary
 
 
