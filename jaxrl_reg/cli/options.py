@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jaxrl_reg import jobs
@@ -86,7 +86,12 @@ _PAIRS = {  # field: flag, what it is called in the help, how it is read
     "sample": ("--sample", "NAME=log:LOW:HIGH", _assignment),
     "settings": ("--set", "NAME=VALUE", _assignment),
 }
-_TYPES: dict[str, Callable[[str], Any]] = {"int": whole, "int | None": whole, "tuple[int, ...]": _widths}
+_TYPES: dict[str, Callable[[str], Any]] = {
+    "int": whole,
+    "int | None": whole,
+    "tuple[int, ...]": _widths,
+    "float | str": _number,
+}
 _METAVARS = {"int": "N", "int | None": "N", "tuple[int, ...]": "N,N"}
 
 
@@ -186,7 +191,16 @@ def config_of(arguments: argparse.Namespace, kind: str | None = None) -> Any:
     """
     if kind is None:
         kind = kind_of(arguments) if arguments.verb in ("sweep", "train") else jobs.kinds.OFFLINE
-    given = {name: getattr(arguments, name) for name in fields_of(kind) if hasattr(arguments, name)}
+    return jobs.kinds.load(kind).Config(**values_of(arguments, fields_of(kind)))
+
+
+def values_of(arguments: argparse.Namespace, names: Iterable[str]) -> dict[str, Any]:
+    """What was given of these fields.
+
+    Raises:
+      UserError: if a name is given twice.
+    """
+    given = {name: getattr(arguments, name) for name in names if hasattr(arguments, name)}
     for name in _PAIRS:
         pairs = given.get(name, [])
         seen = [key for key, _ in pairs]
@@ -195,4 +209,4 @@ def config_of(arguments: argparse.Namespace, kind: str | None = None) -> Any:
             raise UserError(f"{_flag(name)} {twice} is given twice; put all its values into one")
         if pairs:
             given[name] = dict(pairs)
-    return jobs.kinds.load(kind).Config(**given)
+    return given

@@ -29,7 +29,7 @@ from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, parame
 from jaxrl_reg.jobs.listing import runs
 from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
 from jaxrl_reg.jobs.settings import COLLECTED, COMPARED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
-from jaxrl_reg.jobs.training import Outcome, resume, sweep, train
+from jaxrl_reg.jobs.training import Outcome, finetune, resume, sweep, train
 
 __all__ = [
     "COLLECTED",
@@ -57,6 +57,7 @@ __all__ = [
     "default_directory",
     "evaluate",
     "explore",
+    "finetune",
     "finished",
     "kind_of",
     "kinds",

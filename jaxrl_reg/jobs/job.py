@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
@@ -17,11 +17,15 @@ Show = Callable[[Keep, Any, Any, Any], Mapping[str, str]]  # keep, state, hyper,
 
 class Axis(NamedTuple):
     """Along what a run goes: ``name`` in words (updates, environment steps), the ``column`` of ``metrics.parquet`` that
-    counts it, and how many of it a member does ``per_segment``."""
+    counts it, and how many of it a member does ``per_segment``. A run that goes on from another has so many of it, and
+    so many segments, ``behind`` it; ``phase`` is what its rows are called then."""
 
     name: str
     column: str
     per_segment: int
+    behind: int = 0
+    segments_behind: int = 0
+    phase: str = ""
 
 
 class Score(NamedTuple):
@@ -53,7 +57,8 @@ class Job(NamedTuple):
     with ``data`` as its argument, evaluated on so many episodes (None: as the config says). ``collect(say, on_tick)``
     is there when data must be made first; it returns the job with its data. ``keep(learner)(state, hyper)`` is the
     policy that a member leaves, and ``show(keep(learner), state, hyper, key)`` what the report shows of the best one:
-    file name -> text.
+    file name -> text. A run that goes on from another has ``start(learner)``, the states ``[H, S, ...]`` that its
+    members begin from, and ``history()``, the rows of before.
     """
 
     learners: Sequence[Learner]
@@ -69,6 +74,8 @@ class Job(NamedTuple):
     lines: Sequence[str] = ()  # said before training
     show: Show | None = None
     collect: Callable[[Say, OnTick], Job] | None = None
+    start: Callable[[Learner], PyTree] | None = None
+    history: Callable[[], Iterable[dict[str, Any]]] | None = None
 
     def facts(self) -> dict[str, Any]:
         """What ``summary.json`` says of the kind, so that the report need not know it."""

@@ -51,9 +51,11 @@ def metric_rows(
     where = {"environment": config.env, "dataset": getattr(config, "dataset", "")}
     for t in range(length):
         for h in range(settings):
-            segment = int(before[h]) + t
-            position = {"update": (segment + 1) * run.updates_per_segment}
-            position |= {axis.column: (segment + 1) * axis.per_segment}
+            done_now = int(before[h]) + t + 1
+            segment = axis.segments_behind + done_now - 1
+            position = {"update": done_now * run.updates_per_segment}
+            position |= {axis.column: axis.behind + done_now * axis.per_segment}
+            position |= {"phase": axis.phase} if axis.phase else {}
             for s in np.flatnonzero(trained[h, :, t]):
                 yield {
                     "agent": member.name,
@@ -189,7 +191,7 @@ class Recorder:
         from jaxrl_reg.population import ALIVE
 
         trained = np.isfinite(metrics[ALIVE])
-        segments = np.broadcast_to(done, len(trained)) - 1
+        segments = np.broadcast_to(done, len(trained)) - 1 + self._job.axis.segments_behind
         chosen = [(self._member.first + int(h), int(segments[h])) for h in np.flatnonzero(trained.any(axis=1))]
         updates = int(trained.sum()) * self._run.updates_per_segment
         self._clock.advance(chosen, updates / max(updates_per_second, 1e-9), updates_per_second)

@@ -108,6 +108,7 @@ def sweep(
     session.facts.update({"kind": config.kind, "budget": budget, **job.facts()})
     if writes:
         session.save()
+        _write_history(job, session.path)
     for line in job.lines:
         say(line)
 
@@ -158,6 +159,29 @@ def resume(
         if number is not None:
             config = longer(config, name, number)
     return sweep(config, directory=directory, resume=True, say=say, on_tick=on_tick)
+
+
+def finetune(
+    directory: str | pathlib.Path,
+    *,
+    out: str | pathlib.Path | None = None,
+    say: Say = silent,
+    on_tick: OnTick = silent,
+    **options: Any,
+) -> Outcome:
+    """Go on online from every member of a finished offline run, as a run of its own.
+
+    Args:
+      directory: of the offline run.
+      out: directory of the new run; ``runs/<env>-<agent>-<time>`` without it.
+      say, on_tick: as for ``sweep``.
+      options: fields of ``kinds.finetune.FinetuneConfig``, such as ``steps`` and ``offline_fraction``.
+
+    Raises:
+      UserError: for a run that cannot be gone on from, or numbers that do not fit.
+    """
+    config = kinds.load("finetune").continuing(directory, **options)
+    return sweep(config, directory=out, say=say, on_tick=on_tick)
 
 
 def _begin(
@@ -225,6 +249,7 @@ def _train(member: Learner, job: Job, session: _Session, early_stop: str | None 
             "seeds": list(seeds_of(config)),
             "hypers": member.hypers,
             "data": job.data if agent.prepare is None else agent.prepare(job.data),
+            "start": None if job.start is None else job.start(member),
             "placement": config.placement,
             "chunk": config.chunk,
             "directory": session.path / "checkpoints" / member.folder,
@@ -256,6 +281,18 @@ def _train(member: Learner, job: Job, session: _Session, early_stop: str | None 
         say(f"{stage}: trained in {seconds:.1f} s, {rate:,.0f} {job.axis.name} per second")
     session.save()
     return result
+
+
+def _write_history(job: Job, path: pathlib.Path) -> None:
+    """The rows of the run that this one goes on from, if it does; again where they are there already."""
+    from jaxrl_reg.io import sinks
+
+    if job.history is None:
+        return
+    table = sinks.ParquetSink(path / "metrics.parquet")
+    for row in job.history():
+        table.write(row[job.axis.column], row)
+    table.close()
 
 
 def _write_all(recorder: Recorder, job: Job, path: pathlib.Path, result: Result) -> None:

@@ -32,6 +32,7 @@ PAPER = Paper(
     "the mean is free and the range [-20, 2]. lambda is 1/3, CORL's on MuJoCo; its default is 1.",
 )
 KIND = "offline"
+OFFLINE_FRACTION = None  # when fine-tuned online the data stand in the replay, every row as likely, as released
 PROTOCOL = Protocol(
     batch_size=1024,
     note="Its 25,000 updates on data precede learning online; comparisons on D4RL train for 1,000,000.",

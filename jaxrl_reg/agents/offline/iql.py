@@ -28,6 +28,7 @@ PAPER = Paper(
     deviations=_in_sample.DEVIATIONS,
 )
 KIND = "offline"
+OFFLINE_FRACTION = None  # when fine-tuned online the data stand in the replay, every row as likely, as released
 PROTOCOL = Protocol(
     reward_scale="returns",
     sparse=(1.0, -1.0),
