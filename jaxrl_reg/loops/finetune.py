@@ -13,7 +13,7 @@ from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.loops.offline import Evaluator
 from jaxrl_reg.loops.online import Draw, Start, online
-from jaxrl_reg.types import Agent, Array, Env, Key, PyTree, Run, Transition
+from jaxrl_reg.types import Agent, Env, Key, PyTree, Run, Transition
 
 
 def finetune(
@@ -31,7 +31,7 @@ def finetune(
     warmup: int = 0,
     capacity: int | None = None,
     evaluate: Evaluator | None = None,
-    reward: Callable[[Array], Array] | None = None,
+    preprocess: Callable[[Transition], Transition] | None = None,
 ) -> Run:
     """A run that goes on from a trained agent's state; each batch holds rows of its data set and of the replay.
 
@@ -49,7 +49,7 @@ def finetune(
         do, so that the share falls as the replay grows.
       warmup: environment steps before the first update; at least one whole iteration, so that what is drawn has a step
         after it.
-      steps, num_envs, segments, unroll, updates, batch_size, capacity, evaluate, reward: as in ``loops.online``.
+      steps, num_envs, segments, unroll, updates, batch_size, capacity, evaluate, preprocess: as in ``loops.online``.
 
     Returns:
       A ``Run``: ``run(key, hyper, data, state) -> (OnlineState, history)``, with ``state`` the agent's own and ``data``
@@ -81,7 +81,7 @@ def finetune(
         kind="off_policy",
         start=start,
         draw=mixed(agent, batch_size, offline_fraction, num_envs),
-        reward=reward,
+        preprocess=preprocess,
     )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -68,7 +67,7 @@ def online(
     extras: Extras | None = None,
     start: Start | None = None,
     draw: Draw | None = None,
-    reward: Callable[[Array], Array] | None = None,
+    preprocess: Callable[[Transition], Transition] | None = None,
 ) -> Run:
     """A run that acts and learns. One iteration is ``unroll`` steps of ``num_envs`` environments, then the updates.
 
@@ -94,8 +93,8 @@ def online(
       start: the run goes on with a trained agent, ``run.init(key, hyper, state)`` with its state; steps and random
         numbers are counted on from there. Evaluating that first state as segment -1 repeats its last evaluation.
       draw: ``fn(replay, data, key, batch_size) -> batch``, off-policy; by default uniform rows of the replay.
-      reward: ``fn(reward) -> reward`` for what is learned from, where rewards are to be scaled; ``train/return`` stays
-        in the environment's own.
+      preprocess: ``fn(rows) -> rows``, what is learned from in their place, off-policy: observations and rewards as the
+        agent was trained on them. ``agent.act`` still sees the environment's, and ``train/return`` counts them.
 
     Returns:
       A ``Run`` whose data only ``draw`` sees: ``run(key, hyper) -> (OnlineState, history)``. Beside the agent's
@@ -162,8 +161,7 @@ def online(
 
             env_state, rows = rollout(vector, act, state.env, act_key, unroll, extras)
             returns = track(state.ongoing, state.finished, rows)
-            if reward is not None:
-                rows = dataclasses.replace(rows, reward=reward(rows.reward))
+            rows = rows if preprocess is None else preprocess(rows)
             replay = None if on_policy else buffers.add(state.replay, rows)
 
             def turn(number: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:

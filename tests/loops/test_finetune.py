@@ -61,7 +61,7 @@ def test_it_goes_on_from_the_state_and_the_counters_it_is_given():
         start=Start(40, 4),
         offline_fraction=0.25,
         evaluate=evaluator(corridor(), 2),
-        reward=lambda r: 100.0 * r - 1.0,
+        preprocess=lambda rows: dataclasses.replace(rows, reward=100.0 * rows.reward - 1.0),
         **SIZES,
     )
     begun = Log(jnp.int32(40), jnp.int32(100), jnp.int32(0), jnp.zeros(()))

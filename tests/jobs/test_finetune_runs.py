@@ -1,0 +1,149 @@
+"""Fine-tuning runs: nothing changes before the first update, both phases in one table, going on after a stop."""
+
+import dataclasses
+import json
+import signal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reg import cli, data, jobs, population
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.io.sinks import read_parquet
+from jaxrl_reg.jobs.kinds import finetune
+
+LINE = "--steps 24 --num-envs 2 --updates-per-iteration 2 --segments 3"
+
+
+@pytest.fixture(autouse=True)
+def quietly(monkeypatch):
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+
+
+@pytest.fixture(scope="module")
+def offline(tmp_path_factory):
+    """Two settings and two seeds of TD3+BC on 60 rows of a pendulum that is pushed at random."""
+    folder, rng = tmp_path_factory.mktemp("offline"), np.random.default_rng(0)
+    observation, truncated = rng.uniform(-1, 1, (60, 3)), np.arange(60) % 20 == 19
+    rows = data.from_arrays(
+        observation,
+        rng.uniform(-1, 1, (60, 1)),
+        rng.uniform(-1, 0, 60),
+        0 * truncated,
+        truncated,
+        observation + 0.1,
+        name="pushed",
+    )
+    data.save(rows, folder / "pushed.hdf5")
+    config = jobs.SweepConfig(
+        env="pendulum",
+        agent="td3_bc",
+        dataset=str(folder / "pushed.hdf5"),
+        grid={"alpha": (1.0, 2.5)},
+        seeds=2,
+        seed_offset=5,
+        updates=8,
+        segments=2,
+        batch_size=8,
+        hidden=(8,),
+        eval_episodes=2,
+    )
+    jobs.sweep(config, directory=folder / "run", lean=True)
+    return folder / "run"
+
+
+@pytest.fixture(scope="module")
+def online(offline, tmp_path_factory):
+    directory = tmp_path_factory.mktemp("online") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(cli, "prepare", lambda: None)
+        assert cli.main(f"finetune {offline} {LINE} --out {directory}".split()) == 0
+    return directory
+
+
+def rows(directory, phase="online"):
+    frame = read_parquet(directory / "metrics.parquet").drop(columns=["seconds", "updates_per_second"])
+    frame = frame[frame["phase"] == phase] if "phase" in frame else frame
+    return frame.sort_values(["member", "update", "evaluation"]).reset_index(drop=True)
+
+
+def test_the_first_evaluation_before_any_update_is_the_last_one_of_before(offline):
+    config = jobs.resolve(finetune.continuing(offline, steps=24, num_envs=2, segments=3))
+    job = finetune.make(config)
+    (member,) = job.learners
+    _, run = job.run(member, None)
+    states = job.start(member)
+
+    def first(state, seed, hyper):
+        key = jax.random.key(seed)
+        return run.evaluate(run.init(key, hyper, state), jnp.int32(-1), key, hyper)["eval/return"]
+
+    over_seeds = jax.vmap(first, in_axes=(0, 0, None))
+    found = jax.jit(jax.vmap(over_seeds, in_axes=(0, None, 0)))(states, jnp.array([5, 6]), member.hypers)
+    before = rows(offline)
+    wanted = before[before["update"] == 8]["eval/return"].to_numpy().reshape(2, 2)
+    assert np.unique(wanted).size == 4
+    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+
+
+def test_both_phases_stand_in_one_table_and_one_report(offline, online):
+    before, after = rows(online, "offline"), rows(online)
+    assert before["update"].unique().tolist() == [4, 8]
+    assert after["update"].unique().tolist() == [16, 24, 32]  # 8 steps in 4 iterations of 2 updates each
+    assert after["segment"].unique().tolist() == [2, 3, 4]
+    assert after["env_steps"].unique().tolist() == [8.0, 16.0, 24.0]
+    for name in ("seed", "setting", "alpha"):
+        assert sorted(before[name].unique()) == sorted(after[name].unique())
+    np.testing.assert_array_equal(before["eval/return"], rows(offline)["eval/return"])
+    facts = json.loads((online / "summary.json").read_text(encoding="utf-8"))
+    assert facts["kind"] == "finetune"
+    assert (facts["axis"]["behind"], facts["axis"]["column"]) == (8, "update")
+    page = (online / "report.html").read_text(encoding="utf-8")
+    assert "after 32 updates" in page
+    assert isinstance(jobs.load_config(online), finetune.FinetuneConfig)
+
+
+def test_a_fine_tuning_run_stopped_and_resumed_is_bit_identical(offline, online, tmp_path, monkeypatch):
+    stopped = tmp_path / "stopped"
+
+    def stop(one):
+        if one.done == 8:  # after the first segment
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(population.Interrupted):
+        jobs.finetune(offline, out=stopped, steps=24, num_envs=2, updates_per_iteration=2, segments=3, on_tick=stop)
+    assert rows(stopped)["update"].max() < 32
+    jobs.resume(stopped)
+    left, right = rows(online), rows(stopped)
+    np.testing.assert_array_equal(left["eval/return"], right["eval/return"])
+    np.testing.assert_array_equal(left["critic_loss"], right["critic_loss"])
+
+
+def test_what_cannot_be_gone_on_from_is_one_line(offline, online, tmp_path):
+    with pytest.raises(UserError, match="is fine-tuning in the environment; finetune goes on from a run on a data set"):
+        finetune.continuing(online)
+    with pytest.raises(UserError, match="is not a run directory"):
+        finetune.continuing(tmp_path)
+    config = finetune.continuing(offline, steps=24, num_envs=2, segments=3)
+    for share in (1.0, -0.1, "half"):
+        with pytest.raises(UserError, match="neither a share from 0 to below 1 nor pooled"):
+            jobs.resolve(dataclasses.replace(config, offline_fraction=share))
+    with pytest.raises(UserError, match="n_critics is 2 in the agent that was trained and cannot become 3"):
+        finetune.make(jobs.resolve(dataclasses.replace(config, settings={"n_critics": 3})))
+    assert jobs.resolve(config).offline_fraction == 0.5
+    assert jobs.resolve(dataclasses.replace(config, agent="iql", grid={})).offline_fraction == "pooled"
+
+
+def test_other_data_under_the_same_name_are_refused(offline, tmp_path, monkeypatch):
+    config = jobs.resolve(finetune.continuing(offline, steps=24, num_envs=2, segments=3))
+    file = offline.parent / "pushed.hdf5"
+    kept = file.read_bytes()
+    other = data.load(file)
+    data.save(dataclasses.replace(other, reward=other.reward + 1), file)
+    try:
+        with pytest.raises(UserError, match=r"holds other data than .* was trained on"):
+            finetune.make(config)
+    finally:
+        file.write_bytes(kept)
