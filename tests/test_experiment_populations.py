@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.arms import over_devices
 from experiments.population import maid_offline, performance_prediction
 from jaxrl_reg.transforms import solve_lower
 
@@ -67,3 +68,9 @@ def test_the_best_of_few_is_the_mean_over_all_choices():
     false = [(seen[:, -1] > seen[some, -1].max()).sum() / 4 for some in chosen]
     np.testing.assert_allclose(performance_prediction.best_of_few(seen, other, 3), [np.mean(scores), np.mean(false)])
     assert performance_prediction.best_of_few(seen, other, 7) == (other[seen[:, -1].argmax(), -1], 0.0)
+
+
+def test_members_split_over_devices_are_all_there_and_in_order():
+    numbers, rows = jnp.arange(5.0), jnp.arange(15.0).reshape(5, 3)
+    found = over_devices(lambda member: {"sum": member[0] + member[1].sum()}, (numbers, rows))
+    np.testing.assert_allclose(found["sum"], numbers + rows.sum(axis=1))
