@@ -22,9 +22,9 @@ from jaxrl_reg.agents.offline import cql
 from jaxrl_reg.agents.offline.cql import State
 from jaxrl_reg.data import buffers, samplers
 from jaxrl_reg.errors import unknown
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Spec, Transition, pytree, setting
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree, setting
 
-__all__ = ["KIND", "PAPER", "Config", "Hyper", "State", "make"]
+__all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
 PAPER = Paper(
     title="Cal-QL: Calibrated Offline RL Pre-Training for Efficient Online Fine-Tuning",
@@ -36,6 +36,7 @@ PAPER = Paper(
     "charged. An online row whose episode has not ended has no bound yet; there it is trained on after the end only.",
 )
 KIND = "offline"
+PROTOCOL = Protocol(sparse=(10.0, -5.0), batch_size=256, updates=1_000_000, note="Before the updates online.")
 RULES = ("lower", "last", "nothing")
 
 
