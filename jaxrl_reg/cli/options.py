@@ -42,6 +42,13 @@ def _widths(text: str) -> tuple[int, ...]:
     return tuple(whole(item) for item in text.split(",") if item)
 
 
+def _numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(item) for item in text.split(","))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number, nor numbers such as -1,-2") from None
+
+
 def names(text: str) -> tuple[str, ...]:
     """``iql,td3_bc``"""
     return tuple(name.strip() for name in text.split(",") if name.strip())
@@ -91,8 +98,10 @@ _TYPES: dict[str, Callable[[str], Any]] = {
     "int | None": whole,
     "tuple[int, ...]": _widths,
     "float | str": _number,
+    "tuple[float, ...] | None": _numbers,
+    "tuple[str, ...] | None": names,
 }
-_METAVARS = {"int": "N", "int | None": "N", "tuple[int, ...]": "N,N"}
+_METAVARS = {"int": "N", "int | None": "N", "tuple[int, ...]": "N,N", "tuple[float, ...] | None": "X,X"}
 
 
 def _flag(name: str) -> str:

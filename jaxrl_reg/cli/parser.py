@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import difflib
+import re
 from collections.abc import Sequence
 from typing import NoReturn
 
@@ -66,6 +67,17 @@ def build_parser() -> argparse.ArgumentParser:
     return top
 
 
+def _joined(argv: Sequence[str]) -> list[str]:
+    """``--action-low -1,-2`` as one word: of what begins with a dash, the library takes single numbers only."""
+    words: list[str] = []
+    for word in argv:
+        if words and words[-1] in ("--action-low", "--action-high") and re.match(r"-[\d.]", word):
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
+
+
 def parse(argv: Sequence[str]) -> argparse.Namespace:
     """The arguments as a namespace with ``verb``.
 
@@ -77,7 +89,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     verbs = next(action for action in parser._actions if isinstance(action, argparse._SubParsersAction)).choices
     if argv and not argv[0].startswith("-") and argv[0] not in verbs:
         raise unknown("command", argv[0], verbs)
-    arguments, rest = parser.parse_known_args(argv)
+    arguments, rest = parser.parse_known_args(_joined(argv))
     if rest:
         verb = verbs[arguments.verb] if arguments.verb else parser
         flags = [flag for action in verb._actions for flag in action.option_strings if flag.startswith("--")]

@@ -11,7 +11,7 @@ from jaxrl_reg.data.episodes import (
     normalised_score,
     summary,
 )
-from jaxrl_reg.data.files import load, metadata, names, save
+from jaxrl_reg.data.files import found, load, metadata, names, save
 from jaxrl_reg.data.fingerprint import fingerprint
 from jaxrl_reg.data.normalisation import (
     Normalizer,
@@ -66,6 +66,7 @@ __all__ = [
     "first_episodes",
     "fit_normalizer",
     "fit_preprocessing",
+    "found",
     "from_arrays",
     "from_transitions",
     "future",

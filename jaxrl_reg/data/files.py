@@ -96,6 +96,15 @@ def names(directory: str | os.PathLike[str] = "datasets") -> list[str]:
     return sorted(found)
 
 
+def found(name: str, directory: str | os.PathLike[str] = "datasets") -> Path | None:
+    """The file or folder that ``load`` takes for a name, None where there is none."""
+    try:
+        path = _find(name, Path(directory))
+    except UserError:
+        return None
+    return path if path.exists() else None
+
+
 def _find(name: str, directory: Path) -> Path:
     for suffix in ("", *SUFFIXES):
         if (path := directory / f"{name}{suffix}").exists():

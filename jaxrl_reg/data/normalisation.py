@@ -143,13 +143,18 @@ def fit_preprocessing(
 
 
 def _reward_scale(dataset: Dataset, wanted: float | str) -> float:
-    if wanted == "none":
-        return 1.0
     if wanted == "returns":
         spread = float(np.ptp(episode_returns(dataset)))
         if spread <= 0.0:
             raise UserError(f"{dataset.name}: every episode has the same return, so there is no range to scale by")
         return 1000.0 / spread
+    return reward_factor(wanted)
+
+
+def reward_factor(wanted: float | str) -> float:
+    """A factor for rewards from a number or its text, 1 for ``"none"``; raises UserError for any other."""
+    if wanted == "none":
+        return 1.0
     try:
         scale = float(wanted)
     except ValueError:
@@ -205,14 +210,17 @@ def on_raw_policy(policy: Policy, preprocessing: Preprocessing) -> Policy:
 def on_raw(agent: Agent, preprocessing: Preprocessing, *, batches: bool = False) -> Agent:
     """``agent`` for raw observations: ``act``, ``policy`` and ``zero_shot`` preprocess what they are given.
 
-    ``update``, ``measure`` and ``sample`` stay as they are, for a data set that went through ``preprocess``; with
-    ``batches`` an update preprocesses its batch too, for a replay of raw transitions.
+    ``prepare`` takes a raw data set, so that ``update``, ``measure`` and ``sample`` can stay as they are. With
+    ``batches`` it stays too, and an update preprocesses its batch instead, for a replay of raw transitions.
     """
 
     def act(state: Any, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
         return agent.act(state, preprocessing.observe(observation), hyper, key, explore)
 
     changes: dict[str, Any] = {"act": act}
+    if not batches:
+        prepare = agent.prepare or (lambda data: data)
+        changes["prepare"] = lambda data: prepare(preprocess(data, preprocessing))
     inner = agent.policy
     if inner is not None:
         changes["policy"] = lambda state, hyper, explore: on_raw_policy(inner(state, hyper, explore), preprocessing)

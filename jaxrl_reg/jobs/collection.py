@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -42,7 +43,7 @@ def dataset_path(config: SweepConfig) -> pathlib.Path | None:
 
     if config.dataset in (*COLLECTED, *EXPLORED):
         return place(config, config.dataset)
-    if ":" in config.dataset or pathlib.Path(config.dataset).exists():
+    if ":" in config.dataset or data.found(config.dataset, config.data_dir) is not None:
         return None
     known = [*COLLECTED, *EXPLORED, *data.names(config.data_dir)]
     if "/" in config.dataset or pathlib.Path(config.dataset).suffix:
@@ -57,7 +58,7 @@ def collect(config: SweepConfig, *, say: Say = silent, on_tick: OnTick = silent)
 
     One soft actor-critic run gives them all: its replay up to the medium level, and episodes of the random, the medium
     and the best policy. They are written below ``config.data_dir``, in D4RL's HDF5 layout. The data sets that know no
-    task, ``rnd`` and ``diayn``, come from ``explore``.
+    task, ``random``, ``rnd`` and ``diayn``, come from ``explore``, which trains no expert.
 
     Raises:
       UserError: if the agent learns nothing in ``config.collect_steps``.
@@ -69,7 +70,7 @@ def collect(config: SweepConfig, *, say: Say = silent, on_tick: OnTick = silent)
         return path
     if home(config).is_dir() and path.parent != home(config):
         say(f"{home(config)} was collected in another way (steps, widths or seed); these data go into {path.parent}")
-    if config.dataset in EXPLORED:
+    if config.dataset in (*EXPLORED, "random"):
         return explore(config, config.dataset, say=say, on_tick=on_tick)
     return _collect(config, path, say, on_tick)
 
@@ -101,6 +102,7 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     say(f"exploring {config.env}, {behavior}: {steps:,} steps of {COLLECT_ENVS} environments, no rewards looked at")
     state, _, done = _online(exploration.run, exploration.hyper, behavior, config, path, say, on_tick)
     rows = exploration.dataset(state, f"{path.parent.name}-{behavior}")
+    rows = _with_references(rows, path, random=behavior == "random")
     about = {**provenance(config), "behavior": behavior}
     path.parent.mkdir(parents=True, exist_ok=True)
     line = f"wrote {path}: {rows.size:,} rows, {int(rows.last.sum()):,} episodes"
@@ -206,14 +208,50 @@ def _physics(env: Env) -> Callable[[Any], dict[str, Any]]:
     return lambda state: {"physics": tasks.physics(state)}
 
 
-def load_data(config: SweepConfig, env: Env | None) -> Dataset:
-    """The data set that ``config`` names, from its file. Raises ``UserError`` where it does not fit the environment, if
-    there is one."""
+def _with_references(rows: Dataset, path: pathlib.Path, *, random: bool) -> Dataset:
+    """The data set with the reference scores of one that was collected beside it, in the same environment; else with
+    the random policy's own, if that is who acted: what an expert scores is not known then."""
+    import jax.numpy as jnp
+    import numpy as np
+
     from jaxrl_reg import data
 
-    loaded = data.load(dataset_path(config) or config.dataset, directory=config.data_dir)
+    scores = float("nan"), float("nan")
+    for name in COLLECTED:
+        beside = path.with_name(f"{name}.hdf5")
+        about = data.metadata(beside) if beside.is_file() else {}
+        found = tuple(float(about.get(key, "nan")) for key in ("score_random", "score_expert"))
+        if np.isfinite(found).all():
+            scores = found
+    if random and not np.isfinite(scores).all():
+        scores = float(data.behaviour(rows).returns.mean()), float("nan")
+    return dataclasses.replace(rows, score_random=jnp.float32(scores[0]), score_expert=jnp.float32(scores[1]))
+
+
+def load_data(config: SweepConfig, env: Env | None) -> Dataset:
+    """The data set that ``config`` names, read as it says. Raises ``UserError`` where it does not fit the environment,
+    if there is one."""
+    from jaxrl_reg import data
+
+    options: dict[str, Any] = {
+        "observation_keys": config.observation_keys,
+        "action_low": _bound(config.action_low),
+        "action_high": _bound(config.action_high),
+        "clip_actions": config.clip_actions,
+        "max_episode_steps": config.max_episode_steps,
+    }
+    if env is not None:
+        options["time_limit"] = env.spec.max_episode_steps
+        options["actions"] = env.spec.action_dim if env.spec.discrete else None
+    loaded = data.load(dataset_path(config) or config.dataset, directory=config.data_dir, **options)
     if env is None:
         return loaded
+    if loaded.discrete and not env.spec.discrete:
+        raise UserError(
+            f"data set {config.dataset} has integer actions, {loaded.spec.action_dim} of them, of a discrete task, but "
+            f"{config.env} takes {env.spec.action_dim} continuous ones; if they are continuous all the same, give "
+            "their bounds with --action-low and --action-high"
+        )
     have, need = loaded.spec, env.spec
     if (have.observation_dim, have.action_dim) != (need.observation_dim, need.action_dim):
         raise UserError(
@@ -223,21 +261,22 @@ def load_data(config: SweepConfig, env: Env | None) -> Dataset:
     return loaded
 
 
-def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, limit: int) -> dict[str, Any]:
-    """Plain numbers about a data set; ``returns`` are those of whole episodes: the score of the policy that acted.
+def _bound(numbers: tuple[float, ...] | None) -> Any:
+    """A bound as readers take it: one number for all actions, or one for each."""
+    if numbers is None:
+        return None
+    return numbers[0] if len(numbers) == 1 else list(numbers)
 
-    An episode that ends by neither a terminal state nor the time ``limit`` was cut where its recording ended; its
-    return says nothing about the policy, and is left out unless there are no others.
+
+def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, limit: int | None) -> dict[str, Any]:
+    """Plain numbers about a data set; ``returns`` are those of whole episodes: the score of the policy that acted (see
+    ``data.behaviour``), none where no rewards are known. ``notes`` say in words what reading did and what to beware of.
     """
     import numpy as np
 
     from jaxrl_reg import data as datasets
 
-    returns = datasets.episode_returns(data)
-    ends = np.flatnonzero(np.asarray(data.last) > 0)
-    whole = (np.asarray(data.discount)[ends] == 0) | (np.asarray(data.step)[ends] + 1 >= limit)
-    if whole.any():
-        returns = returns[whole]
+    acted = datasets.behaviour(data, limit)
     low, high = float(data.score_random), float(data.score_expert)
     foreign = _foreign_scores(config.env, low, high)
     return {
@@ -245,16 +284,18 @@ def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, lim
         "file": str(path) if path is not None else config.dataset,
         "fingerprint": datasets.fingerprint(data),
         "rows": data.size,
-        "episodes": int(ends.size),
-        "cut_episodes": int((~whole).sum()),
+        "episodes": acted.episodes,
+        "cut_episodes": acted.cut,
         "observation": data.spec.observation_dim,
         "action": data.spec.action_dim,
         "terminal_fraction": float(1.0 - np.asarray(data.discount).mean()),
+        "rewarded": data.rewarded,
         "score_random": low,
         "score_expert": high,
         "normalised": bool(np.isfinite([low, high]).all() and high > low and not foreign),
         "foreign_scores": foreign,
-        "returns": [round(float(value), 4) for value in returns],
+        "returns": [round(float(value), 4) for value in acted.returns],
+        "notes": [*data.notes, *acted.notes],
     }
 
 
@@ -274,9 +315,20 @@ def data_line(about: Mapping[str, Any]) -> str:
     """A data set in one line, from its summary."""
     from jaxrl_reg.data import normalised
 
+    line = f"data {about['file']}: {about['rows']:,} rows, {about['episodes']:,} episodes"
+    if not about["returns"]:
+        return f"{line}, no rewards"
     mean = sum(about["returns"]) / len(about["returns"])
-    line = f"data {about['file']}: {about['rows']:,} rows, {about['episodes']:,} episodes, mean return {mean:,.1f}"
+    line += f", mean return {mean:,.1f}"
     if about["normalised"]:
         score = normalised(mean, about["score_random"], about["score_expert"])
         return f"{line} = normalised score {score:.1f}"
-    return f"{line}; {about['foreign_scores'] or 'it names no reference scores'}, so returns stay as they are"
+    lacks = "it names no reference scores"
+    if math.isfinite(about["score_random"]) and not math.isfinite(about["score_expert"]):
+        lacks = f"random scores {about['score_random']:,.1f} and no expert's score is known"
+    return f"{line}; {about['foreign_scores'] or lacks}, so returns stay as they are"
+
+
+def data_lines(about: Mapping[str, Any]) -> list[str]:
+    """A data set in one line, and one for everything that its reader has to say."""
+    return [data_line(about), *(f"data: {note}" for note in about.get("notes", ()))]

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.io.files import read_json, write_parquet
-from jaxrl_reg.jobs import kinds
+from jaxrl_reg.jobs import kinds, preprocessing
 from jaxrl_reg.jobs import tasks as tasking
 from jaxrl_reg.jobs.collection import load_data
 from jaxrl_reg.jobs.files import load_config
@@ -109,6 +109,8 @@ def zeroshot(
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
     env, member = make_env(config), learner(config.agent, config)
+    done = preprocessing.known(read_json(path / "summary.json", default={}))
+    member = preprocessing.wrapped(member, done.get(member.name))
     agent = member.make(member.config, env.spec)
     if agent.zero_shot is None:
         raise UserError(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
+    from jaxrl_reg.data import Preprocessing
     from jaxrl_reg.jobs.learners import Learner
     from jaxrl_reg.jobs.progress import OnTick, Say
     from jaxrl_reg.types import Agent, Env, Key, Policy, PyTree, Run, Spec
@@ -71,6 +72,7 @@ class Job(NamedTuple):
     world: Env | None = None  # what it acts in
     data: PyTree = None
     about: Mapping[str, Any] = {}  # what the data are; ``dataset`` of summary.json
+    preprocessing: Mapping[str, Preprocessing] = {}  # of the data, by the name of the agent that is trained on them
     lines: Sequence[str] = ()  # said before training
     show: Show | None = None
     collect: Callable[[Say, OnTick], Job] | None = None
@@ -79,7 +81,11 @@ class Job(NamedTuple):
 
     def facts(self) -> dict[str, Any]:
         """What ``summary.json`` says of the kind, so that the report need not know it."""
-        facts = {"axis": self.axis._asdict(), "score": self.score._asdict()}
+        from jaxrl_reg.jobs.preprocessing import facts_of
+
+        facts: dict[str, Any] = {"axis": self.axis._asdict(), "score": self.score._asdict()}
+        if self.preprocessing:
+            facts["preprocessing"] = facts_of(self.preprocessing)
         return {**facts, "dataset": dict(self.about)} if self.about else facts
 
 

@@ -19,7 +19,8 @@ STOPPING_RULES = ("asha", "halving", "prediction")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
 NO_ENV = "none"  # in the place of an environment: training on a file, nothing rolled out
 EXPLORED = ("rnd", "diayn")  # collected without a task
-# What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the published protocol.
+# What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the protocol that the agent's own
+# paper has (``preprocessing.published``), and these numbers only where it names none.
 SCALES: dict[str, dict[str, Any]] = {
     "small": {
         "seeds": 4,
@@ -55,9 +56,7 @@ COMPARISONS: dict[str, dict[str, Any]] = {
     "full": {
         "envs": ("brax/hopper", "brax/halfcheetah"),
         "seeds": 8,
-        "updates": 200_000,
         "segments": 10,
-        "hidden": (256, 256),
     },
 }
 COMPARED = ("medium-replay", "medium-expert")
@@ -96,7 +95,9 @@ class JobConfig:
         metavar="RULE",
     )
     settings: Mapping[str, Any] = option({}, "fixed value of a hyperparameter or of a setting of the agent")
-    scale: str = option("small", "small (minutes on two cores) or full (the published protocol)", choices=tuple(SCALES))
+    scale: str = option(
+        "small", "small (minutes on two cores) or full (the agent's own published protocol)", choices=tuple(SCALES)
+    )
     seeds: int = option(None, "training runs per setting")
     seed_offset: int = option(0, "first seed; another offset gives runs that nobody has looked at")
     segments: int = option(None, "evaluations during training; must divide its length")
@@ -141,6 +142,30 @@ class SweepConfig(JobConfig):
     collect_steps: int = option(None, "environment steps of the agent whose experience becomes the data")
     collect_hidden: tuple[int, ...] = option(None, "widths of that agent's hidden layers; as --hidden without it")
     collect_seed: int | None = option(None, "seed of that agent; as --seed-offset without it")
+    observation_keys: tuple[str, ...] | None = option(
+        None, "which parts of an observation to put side by side, where it has several", metavar="KEY,KEY"
+    )
+    action_low: tuple[float, ...] | None = option(
+        None, "lower bound of the actions in the data, one number or one for each, to rescale them to [-1, 1]"
+    )
+    action_high: tuple[float, ...] | None = option(None, "upper bound of the actions in the data")
+    clip_actions: bool = option(False, "clip actions outside [-1, 1] instead of refusing them")
+    max_episode_steps: int | None = option(None, "end longer episodes of the data there, by a time-out")
+    normalise: str = option(
+        "auto", "standardise observations: on, off, or auto (as the agent's paper does)", metavar="ON|OFF|AUTO"
+    )
+    reward_scale: str | None = option(
+        None,
+        "factor for the rewards that are trained on, returns (1000 over the range of the episodes' returns) or none "
+        "[as the agent's paper does]; scores are never scaled",
+        metavar="NUMBER",
+    )
+
+    def presets(self) -> Mapping[str, Any]:
+        from jaxrl_reg.jobs.preprocessing import published
+
+        preset = super().presets()
+        return {**preset, **published(self.agent)} if self.scale == "full" else preset
 
     def settled(self) -> SweepConfig:
         from jaxrl_reg.jobs.collected import as_collected
@@ -155,6 +180,11 @@ class SweepConfig(JobConfig):
         return self.updates
 
     def check(self) -> None:
+        from jaxrl_reg.jobs.preprocessing import check
+
+        check(self.normalise, self.reward_scale)
+        if self.max_episode_steps is not None and self.max_episode_steps < 1:
+            raise UserError(f"max_episode_steps={self.max_episode_steps} must be at least 1")
         if self.updates % self.segments:
             near = max(1, round(self.updates / self.segments)) * self.segments
             raise UserError(f"updates={self.updates} is not a multiple of segments={self.segments}; {near} would be")

@@ -142,6 +142,8 @@ def read(
             kept[key] = store.get(f"infos/{key}")
             keys[key] = f"infos/{key}"
         attributes, present = store.attributes, store.keys
+    if observation_keys is not None and not any(key.startswith("observations/") for key in present):
+        raise UserError(f"{path}: observations is one array, with no entries to choose; leave out --observation-keys")
     for key in ("reward", "terminated", "truncated", "cut", "dropped_reward"):  # some files store columns [N, 1]
         if key in columns and columns[key].ndim == 2 and columns[key].shape[1] == 1:
             columns[key] = columns[key][:, 0]

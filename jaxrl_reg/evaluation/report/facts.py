@@ -47,8 +47,6 @@ def facts_of(
 def data_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
     """A data set in names and values."""
     returns = np.asarray(about["returns"], float)
-    places = decimals(returns)
-    quartiles = np.quantile(returns, [0.25, 0.5, 0.75])
     data = [
         ("name", about["name"]),
         ("file", about["file"]),
@@ -56,10 +54,18 @@ def data_facts(about: Mapping[str, Any]) -> list[tuple[str, str]]:
         ("episodes", f"{about['episodes']:,}"),
         ("observation, action", f"{about['observation']}, {about['action']}"),
         ("of them cut short, and not counted below", f"{about['cut_episodes']:,}"),
+        ("rows that end in a terminal state", f"{100 * about['terminal_fraction']:.2f}%"),
+        *(("trained on", f"{name}: {words}") for name, words in about.get("preprocessing", {}).items()),
+        *(("note", note) for note in about.get("notes", ())),
+    ]
+    if not returns.size:
+        return [*data, ("rewards", "not known")]
+    places = decimals(returns)
+    quartiles = np.quantile(returns, [0.25, 0.5, 0.75])
+    data += [
         ("return of an episode, mean", number(returns.mean(), places)),
         ("return, least to greatest", f"{number(returns.min(), places)} to {number(returns.max(), places)}"),
         ("return, quartiles", ", ".join(number(value, places) for value in quartiles)),
-        ("rows that end in a terminal state", f"{100 * about['terminal_fraction']:.2f}%"),
     ]
     if about["normalised"]:
         low, high = (number(about[name], places) for name in ("score_random", "score_expert"))

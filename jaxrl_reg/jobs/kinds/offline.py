@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs import tasks
-from jaxrl_reg.jobs.collection import collect, data_line, dataset_path, load_data, summarise
+from jaxrl_reg.jobs import preprocessing, tasks
+from jaxrl_reg.jobs.collection import collect, data_lines, dataset_path, load_data, summarise
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import BASELINE, Learner, learner, learners, make_env
 from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, NO_ENV, SCALES, SweepConfig
@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 Config = SweepConfig
 WORDS = "training on a data set"
-PRESETS = SCALES
+PRESETS = {  # of ``full``, what the agent's paper says goes before
+    scale: {name: value for name, value in preset.items() if scale != "full" or name not in ("updates", "batch_size")}
+    for scale, preset in SCALES.items()
+}
 
 
 def make(config: SweepConfig) -> Job:
@@ -53,9 +56,10 @@ def reopen(config: SweepConfig, facts: Mapping[str, Any]) -> Job:
     if config.env == NO_ENV:
         return _without_world(config)
     env, job = _open(config)
+    done = preprocessing.known(facts)
     if _serves_tasks(job, env):
-        return _with_data(config, env, job)
-    return job._replace(score=score_of(facts["dataset"], job))
+        return preprocessing.applied(_read(config, env, job), done)
+    return preprocessing.applied(job._replace(score=score_of(facts["dataset"], job)), done)
 
 
 def score_of(about: Mapping[str, Any], job: Job) -> Score:
@@ -135,17 +139,35 @@ def _without_world(config: SweepConfig) -> Job:
     data = load_data(config, None)
     for student in students:
         student.make(student.config, data.spec)  # wrong settings show here
-    about = summarise(data, config, dataset_path(config), 0)
+    about = summarise(data, config, dataset_path(config), None)
+    said = preprocessing.without_rewards(config.agent, data, about["file"])
+    lines = [*data_lines(about), *said, *_unpublished(config)]
     job = _job(config, students, [], data.spec, None)
-    return job._replace(data=data, about=about, score=Score(metric=None), lines=[data_line(about)], show=None)
+    job = job._replace(data=data, about=about, score=Score(metric=None), lines=lines, show=None)
+    return preprocessing.fitted(job, config)
 
 
 def _with_data(config: SweepConfig, env: Env, job: Job) -> Job:
-    """The job with its data set, what they are, and the score that they allow."""
+    """The job with its data set, what they are and what is done to them, and the score that they allow."""
+    return preprocessing.fitted(_read(config, env, job), config)
+
+
+def _read(config: SweepConfig, env: Env, job: Job) -> Job:
     data = load_data(config, env)
     about = summarise(data, config, dataset_path(config), env.spec.max_episode_steps)
-    job = job._replace(data=data, about=about, score=score_of(about, job), lines=[data_line(about)], collect=None)
+    said = preprocessing.without_rewards(config.agent, data, about["file"])
+    lines = [*data_lines(about), *said, *_unpublished(config)]
+    job = job._replace(data=data, about=about, score=score_of(about, job), lines=lines, collect=None)
     return _judged_by_tasks(config, env, data, job) if _serves_tasks(job, env) else job
+
+
+def _unpublished(config: SweepConfig) -> list[str]:
+    """What is said of ``--scale full`` where the agent's paper names no budget."""
+    if config.scale != "full":
+        return []
+    lacks = [name for name in ("updates", "batch_size") if name not in preprocessing.published(config.agent)]
+    numbers = ", ".join(f"{name}={getattr(config, name):,}" for name in lacks)
+    return [f"the paper of {config.agent} names no budget for data of its own: {numbers}"] if lacks else []
 
 
 def _serves_tasks(job: Job, env: Env) -> bool:
@@ -170,14 +192,18 @@ def _judged_by_tasks(config: SweepConfig, env: Env, data: Dataset, job: Job) -> 
         count = config.eval_episodes if episodes is None else episodes
         return agent, dataclasses.replace(run, evaluate=zero_shot.evaluation(env, agent, known, labelled, count))
 
+    lines = [line for line in job.lines if line != data_lines(job.about)[0]]
+    if not data.rewarded and not (env.tasks is not None and "physics" in data.extras):
+        lines.append("no rewards are known from which a task could be inferred: scores say what it does without one")
     judges = f"judged by the mean return over {', '.join(task.name for task in known)}"
     relabelled = zero_shot.mean_relabelled(env, data)
     about = summarise(relabelled, config, dataset_path(config), env.spec.max_episode_steps)
+    lines = [data_lines(about)[0], *lines]
     return job._replace(
         data=relabelled,
         about=about,
         score=score_of(about, job),
-        lines=[judges, data_line(about)],
+        lines=[judges, *lines],
         run=run,
         keep=tasks.keeping(env, data, config),
     )
