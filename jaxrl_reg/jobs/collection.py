@@ -102,7 +102,7 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     say(f"exploring {config.env}, {behavior}: {steps:,} steps of {COLLECT_ENVS} environments, no rewards looked at")
     state, _, done = _online(exploration.run, exploration.hyper, behavior, config, path, say, on_tick)
     rows = exploration.dataset(state, f"{path.parent.name}-{behavior}")
-    rows = _with_references(rows, path, random=behavior == "random")
+    rows = _references_beside(path, rows, behavior)
     about = {**provenance(config), "behavior": behavior}
     path.parent.mkdir(parents=True, exist_ok=True)
     line = f"wrote {path}: {rows.size:,} rows, {int(rows.last.sum()):,} episodes"
@@ -194,6 +194,8 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
     for kind, rows in made.items():
         if kind == "random" and (folder / "random.hdf5").is_file():
             say(f"kept {folder}/random.hdf5, which was collected by itself")
+            kept = _with_references(data.load(folder / "random.hdf5"), rows.score_random, rows.score_expert)
+            data.save(kept, folder / "random.hdf5", {**about, "behavior": "random"})
             continue
         data.save(rows, folder / f"{kind}.hdf5", about)
         say(f"wrote {folder / kind}.hdf5: {rows.size:,} rows, mean return {data.episode_returns(rows).mean():,.1f}")
@@ -208,24 +210,27 @@ def _physics(env: Env) -> Callable[[Any], dict[str, Any]]:
     return lambda state: {"physics": tasks.physics(state)}
 
 
-def _with_references(rows: Dataset, path: pathlib.Path, *, random: bool) -> Dataset:
+def _references_beside(path: pathlib.Path, rows: Dataset, behavior: str) -> Dataset:
     """The data set with the reference scores of one that was collected beside it, in the same environment; else with
     the random policy's own, if that is who acted: what an expert scores is not known then."""
-    import jax.numpy as jnp
     import numpy as np
 
     from jaxrl_reg import data
 
-    scores = float("nan"), float("nan")
     for name in COLLECTED:
         beside = path.with_name(f"{name}.hdf5")
         about = data.metadata(beside) if beside.is_file() else {}
-        found = tuple(float(about.get(key, "nan")) for key in ("score_random", "score_expert"))
-        if np.isfinite(found).all():
-            scores = found
-    if random and not np.isfinite(scores).all():
-        scores = float(data.behaviour(rows).returns.mean()), float("nan")
-    return dataclasses.replace(rows, score_random=jnp.float32(scores[0]), score_expert=jnp.float32(scores[1]))
+        low, high = (float(about.get(key, "nan")) for key in ("score_random", "score_expert"))
+        if np.isfinite([low, high]).all():
+            return _with_references(rows, low, high)
+    known = behavior == "random"
+    return _with_references(rows, data.behaviour(rows).returns.mean(), float("nan")) if known else rows
+
+
+def _with_references(rows: Dataset, low: Any, high: Any) -> Dataset:
+    import jax.numpy as jnp
+
+    return dataclasses.replace(rows, score_random=jnp.float32(low), score_expert=jnp.float32(high))
 
 
 def load_data(config: SweepConfig, env: Env | None) -> Dataset:
