@@ -11,6 +11,7 @@ from jaxrl_reg.cli import PROG
 from jaxrl_reg.cli.display import columns
 from jaxrl_reg.cli.options import Verb
 from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.jobs import preprocessing
 
 RUNS_EXAMPLES = """\
 examples:
@@ -81,6 +82,8 @@ def _list_hyperparameters(name: str | None) -> None:
             rows = [(field, _default(value), text) for field, value, text in agents.settings(cls)]
             if rows:
                 print(f" {kind}\n" + columns(rows, indent="   "))
+        if text := preprocessing.described(agent):
+            print(columns([("", f"its paper's protocol: {text}")], indent=""))
         if paper.deviations:
             print(columns([("", f"differs from the paper: {paper.deviations}")], indent=""))
 

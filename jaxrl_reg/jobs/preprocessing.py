@@ -30,6 +30,22 @@ def published(agent: str) -> dict[str, int]:
     return {name: value for name in ("updates", "batch_size") if (value := getattr(found, name)) is not None}
 
 
+def described(agent: str) -> str:
+    """What the paper of an agent does to data, and for how long it trains, in words; "" where its module names
+    nothing."""
+    found, words = protocol(agent), []
+    if found.normalise:
+        words.append("observations standardised")
+    if found.reward_scale == "returns":
+        words.append("rewards times 1000 over the range of returns")
+    if found.sparse is not None:
+        scale, shift = found.sparse
+        words.append(f"rewards of 0 and 1 at a goal become {shift:g} and {scale + shift:g}")
+    numbers = ((found.updates, "{:,} updates"), (found.batch_size, "batches of {:,} rows"))
+    words += [text.format(number) for number, text in numbers if number is not None]
+    return "; ".join(filter(None, [", ".join(words), found.note]))
+
+
 def check(normalise: str, reward_scale: str | None) -> None:
     """Raises ``UserError`` for what ``--normalise`` and ``--reward-scale`` do not take."""
     from jaxrl_reg.data.normalisation import reward_factor
