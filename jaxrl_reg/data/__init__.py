@@ -25,7 +25,6 @@ from jaxrl_reg.data.normalisation import (
     on_raw,
     on_raw_policy,
     preprocess,
-    preprocess_batch,
     save_preprocessing,
     scale_rewards,
 )
@@ -86,7 +85,6 @@ __all__ = [
     "on_raw",
     "on_raw_policy",
     "preprocess",
-    "preprocess_batch",
     "retrieval",
     "returns_to_go",
     "save",

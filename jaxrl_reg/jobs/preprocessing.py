@@ -83,8 +83,8 @@ def applied(job: Job, done: Mapping[str, Preprocessing]) -> Job:
 
 
 def wrapped(member: Learner, done: Preprocessing | None, *, batches: bool = False) -> Learner:
-    """A learner whose agents take raw observations and a raw data set; with ``batches`` also raw batches, as for a
-    replay that goes on growing."""
+    """A learner whose agents take raw observations and a raw data set; with ``batches`` raw observations in batches as
+    well, for a replay that grows, whose rewards ``done.pay`` makes of the environment's."""
     from jaxrl_reg.data import describe_preprocessing, on_raw
 
     if done is None or not describe_preprocessing(done):
