@@ -35,6 +35,7 @@ def config(tmp_path_factory):
         batch_size=16,
         eval_episodes=4,
         hidden=(8, 8),
+        normalise="off",
     )
 
 
