@@ -25,6 +25,7 @@ from jaxrl_reg.data.normalisation import (
     on_raw,
     on_raw_policy,
     preprocess,
+    preprocess_batch,
     save_preprocessing,
     scale_rewards,
 )
@@ -85,6 +86,7 @@ __all__ = [
     "on_raw",
     "on_raw_policy",
     "preprocess",
+    "preprocess_batch",
     "retrieval",
     "returns_to_go",
     "save",

@@ -182,6 +182,16 @@ def preprocess(dataset: Dataset, preprocessing: Preprocessing) -> Dataset:
     return scale_rewards(observed, preprocessing.reward_scale, preprocessing.reward_shift)
 
 
+def preprocess_batch(batch: Transition, preprocessing: Preprocessing) -> Transition:
+    """Raw transitions, such as those that a replay is to hold, as an agent trained on preprocessed data takes them."""
+    return dataclasses.replace(
+        batch,
+        observation=preprocessing.observe(batch.observation),
+        next_observation=preprocessing.observe(batch.next_observation),
+        reward=preprocessing.pay(batch.reward),
+    )
+
+
 def on_raw_policy(policy: Policy, preprocessing: Preprocessing) -> Policy:
     """``policy``, which knows preprocessed observations and rewards, for an environment that gives raw ones."""
 
@@ -197,24 +207,18 @@ def on_raw_policy(policy: Policy, preprocessing: Preprocessing) -> Policy:
     return Policy(start, step)
 
 
-def on_raw(agent: Agent, preprocessing: Preprocessing, *, batches: bool = False) -> Agent:
-    """``agent`` for raw observations: ``act``, ``policy`` and ``zero_shot`` preprocess what they are given.
-
-    ``prepare`` takes a raw data set, so that ``update``, ``measure`` and ``sample`` can stay as they are. With
-    ``batches`` an update takes raw observations too, for a replay that grows; ``prepare`` then scales rewards only, and
-    whoever fills the replay does the same with ``preprocessing.pay``.
-    """
+def on_raw(agent: Agent, preprocessing: Preprocessing) -> Agent:
+    """``agent`` for raw observations: ``act``, ``policy`` and ``zero_shot`` preprocess what they are given, and
+    ``prepare`` takes a raw data set, so that ``update``, ``measure`` and ``sample`` stay as they are."""
 
     def act(state: Any, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
         return agent.act(state, preprocessing.observe(observation), hyper, key, explore)
 
-    changes: dict[str, Any] = {"act": act}
-    prepare, of_rewards = agent.prepare or (lambda data: data), preprocessing
-    if batches:
-        of_rewards = dataclasses.replace(
-            preprocessing, mean=jnp.zeros_like(preprocessing.mean), std=jnp.ones_like(preprocessing.std)
-        )
-    changes["prepare"] = lambda data: prepare(preprocess(data, of_rewards))
+    def prepare(dataset: Dataset) -> Any:
+        done = preprocess(dataset, preprocessing)
+        return done if agent.prepare is None else agent.prepare(done)
+
+    changes: dict[str, Any] = {"act": act, "prepare": prepare}
     inner = agent.policy
     if inner is not None:
         changes["policy"] = lambda state, hyper, explore: on_raw_policy(inner(state, hyper, explore), preprocessing)
@@ -227,13 +231,6 @@ def on_raw(agent: Agent, preprocessing: Preprocessing, *, batches: bool = False)
             lambda state, observation, z, key: served.act(state, preprocessing.observe(observation), z, key),
             None if plans is None else lambda state, z: on_raw_policy(plans(state, z), preprocessing),
         )
-    if batches:
-
-        def update(state: Any, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[Any, Any]:
-            seen = {name: preprocessing.observe(getattr(batch, name)) for name in ("observation", "next_observation")}
-            return agent.update(state, dataclasses.replace(batch, **seen), hyper, key, step)
-
-        changes["update"] = update
     return agent._replace(**changes)
 
 

@@ -82,9 +82,8 @@ def applied(job: Job, done: Mapping[str, Preprocessing]) -> Job:
     return job._replace(learners=learners, rivals=rivals, preprocessing=dict(done))
 
 
-def wrapped(member: Learner, done: Preprocessing | None, *, batches: bool = False) -> Learner:
-    """A learner whose agents take raw observations and a raw data set; with ``batches`` raw observations in batches as
-    well, for a replay that grows, whose rewards ``done.pay`` makes of the environment's."""
+def wrapped(member: Learner, done: Preprocessing | None) -> Learner:
+    """A learner whose agents take raw observations and a raw data set."""
     from jaxrl_reg.data import describe_preprocessing, on_raw
 
     if done is None or not describe_preprocessing(done):
@@ -92,7 +91,7 @@ def wrapped(member: Learner, done: Preprocessing | None, *, batches: bool = Fals
     make = member.make
 
     def made(config: Any, spec: Any) -> Agent:
-        return on_raw(make(config, spec), done, batches=batches)
+        return on_raw(make(config, spec), done)
 
     return member._replace(make=made)
 

@@ -109,11 +109,6 @@ def test_a_constant_observation_is_only_shifted():
 
 def test_agents_take_raw_observations_rewards_and_batches(dataset):
     fitted = data.fit_preprocessing(dataset, Protocol(normalise=True, reward_scale=2.0, reward_shift=-1.0))
-    seen = {}
-
-    def update(state, batch, hyper, key, step):
-        seen["batch"] = batch
-        return state, {}
 
     def memory(state, hyper, explore):  # its action is the last reward and the observation's first entry
         return Policy(
@@ -126,8 +121,8 @@ def test_agents_take_raw_observations_rewards_and_batches(dataset):
         lambda state, goal: goal,
         lambda state, observation, z, key: observation,
     )
-    agent = Agent(lambda key, hyper: 0, update, lambda s, o, h, k, explore: o, policy=memory, zero_shot=served)
-    raw = data.on_raw(agent, fitted, batches=True)
+    agent = Agent(lambda key, hyper: 0, lambda *_: None, lambda s, o, h, k, explore: o, policy=memory, zero_shot=served)
+    raw = data.on_raw(agent, fitted)
     observation, key = dataset.observation[:3], jax.random.key(0)
     wanted = np.asarray(fitted.observe(observation))
     np.testing.assert_array_equal(raw.act(0, observation, None, key, False), wanted)
@@ -142,13 +137,10 @@ def test_agents_take_raw_observations_rewards_and_batches(dataset):
     action, _ = policy.step(carry, observation, jnp.zeros(3), key)
     np.testing.assert_array_equal(action[:, 0], -np.ones(3))
     rows = jnp.arange(3)
-    replayed = data.take(dataset, rows)
-    raw.update(0, dataclasses.replace(replayed, reward=fitted.pay(replayed.reward)), None, key, 0)
-    trained = data.take(data.preprocess(dataset, fitted), rows)
-    np.testing.assert_allclose(seen["batch"].reward, trained.reward, rtol=1e-6)
-    np.testing.assert_array_equal(raw.prepare(dataset).reward, fitted.pay(dataset.reward))
-    np.testing.assert_array_equal(raw.prepare(dataset).observation, dataset.observation)
-    np.testing.assert_allclose(data.on_raw(agent, fitted).prepare(dataset).observation[:3], wanted, rtol=1e-6)
-    np.testing.assert_allclose(seen["batch"].next_observation, trained.next_observation, rtol=1e-6)
-    data.on_raw(agent, fitted).update(0, trained, None, key, 0)
-    assert seen["batch"] is trained
+    replayed = data.preprocess_batch(data.take(dataset, rows), fitted)
+    trained = data.take(raw.prepare(dataset), rows)
+    for name in ("observation", "next_observation", "reward", "action"):
+        np.testing.assert_allclose(getattr(replayed, name), getattr(trained, name), rtol=1e-6)
+    np.testing.assert_allclose(trained.observation, wanted, rtol=1e-6)
+    sized = data.on_raw(agent._replace(prepare=lambda prepared: prepared.reward), fitted)
+    np.testing.assert_array_equal(sized.prepare(dataset), fitted.pay(dataset.reward))

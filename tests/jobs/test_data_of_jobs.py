@@ -10,8 +10,8 @@ import pytest
 
 from jaxrl_reg import cli, data, jobs
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.io.files import read_json
 from jaxrl_reg.jobs import kinds, preprocessing
-from jaxrl_reg.jobs.files import read_json
 from tests.pointnav_data import make_pointnav
 
 SIZES = {"seeds": 2, "updates": 20, "segments": 2, "batch_size": 8, "eval_episodes": 2, "hidden": (8,)}
@@ -193,3 +193,30 @@ def test_random_data_train_no_expert(tmp_path):
     data.save(expert, path.with_name("medium.hdf5"))
     path.unlink()
     assert float(data.load(jobs.collect(asked)).score_expert) == 0.0  # of what was collected beside it
+
+
+def test_fine_tuning_keeps_the_statistics_of_the_run(tmp_path, file, monkeypatch):
+    from jaxrl_reg.jobs.kinds import finetune
+    from jaxrl_reg.loops import finetune as loop
+
+    jobs.sweep(config(file(), reward_scale="2"), directory=tmp_path / "run", lean=True)
+    facts = read_json(tmp_path / "run" / "summary.json")
+    facts["preprocessing"]["td3_bc"]["mean"] = [0.25, -0.25]  # other than the data have now
+    (tmp_path / "run" / "summary.json").write_text(json.dumps(facts))
+    asked, made_with = jobs.resolve(finetune.continuing(tmp_path / "run", steps=8, num_envs=2, segments=1)), {}
+    job = finetune.make(asked)
+    (member,) = job.learners
+    monkeypatch.setattr(loop, "finetune", lambda agent, *args, **options: made_with.update(options) or loop_run(agent))
+    rows = data.take(job.data, jax.numpy.arange(4))
+
+    def loop_run(agent):
+        made_with["agent"] = agent
+        return kinds.load("offline").run_of(jobs.learner("bc", config("x")), jobs.resolve(config("x")), job.world)[1]
+
+    job.run(member, None)
+    seen = made_with["preprocess"](rows)
+    std = np.asarray(facts["preprocessing"]["td3_bc"]["std"])
+    np.testing.assert_allclose(seen.observation, (rows.observation - np.array([0.25, -0.25])) / std, atol=1e-5)
+    np.testing.assert_allclose(seen.reward, 2 * rows.reward)
+    prepared = made_with["agent"].prepare(job.data)
+    np.testing.assert_allclose(prepared.observation[:4], seen.observation, atol=1e-5)

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs import kinds
+from jaxrl_reg.jobs import kinds, preprocessing
 from jaxrl_reg.jobs.job import Axis, Job, episode_of, greedy
 from jaxrl_reg.jobs.kinds import offline
 from jaxrl_reg.jobs.kinds.online import CAPACITY, OnlineConfig
@@ -18,6 +18,7 @@ from jaxrl_reg.jobs.learners import SCHEDULES, Learner, learners, make_env
 from jaxrl_reg.jobs.settings import NO_ENV, SCALES, JobConfig, SweepConfig, option, seeds_of
 
 if TYPE_CHECKING:
+    from jaxrl_reg.data import Preprocessing
     from jaxrl_reg.types import Agent, Array, Env, PyTree, Run
 
 # One update per step, as in the papers; several environments share the cost of a step of physics.
@@ -122,13 +123,14 @@ def make(config: FinetuneConfig) -> Job:
     Raises:
       UserError: for a run or data that are not there any more, or are others, or an agent that cannot go on.
     """
-    from jaxrl_reg.jobs.files import load_config, read_json
+    from jaxrl_reg.io.files import read_json
+    from jaxrl_reg.jobs.files import load_config
 
     before = load_config(config.run)
     assert isinstance(before, SweepConfig)
-    job = _job(config, make_env(config))
     first = offline.make(before)
     facts = read_json(pathlib.Path(config.run) / "summary.json")
+    job = _job(config, make_env(config), preprocessing.known(facts))
     if first.collect is not None:
         raise UserError(f"{facts['dataset']['file']}, the data of {config.run}, is not there; put it back")
     if first.about["fingerprint"] != facts["dataset"].get("fingerprint", first.about["fingerprint"]):
@@ -149,14 +151,22 @@ def make(config: FinetuneConfig) -> Job:
 
 def reopen(config: FinetuneConfig, facts: Mapping[str, Any]) -> Job:
     """The job of a run that was trained; it needs neither the data nor the offline run."""
-    job = _job(config, make_env(config))
+    job = _job(config, make_env(config), preprocessing.known(facts))
     return job._replace(score=offline.score_of(facts["dataset"], job))
 
 
-def run_of(member: Learner, config: FinetuneConfig, env: Env, episodes: int | None = None) -> tuple[Agent, Run]:
-    """The agent for this environment and its run, evaluated on ``episodes`` episodes."""
+def run_of(
+    member: Learner,
+    config: FinetuneConfig,
+    env: Env,
+    episodes: int | None = None,
+    done: Preprocessing | None = None,
+) -> tuple[Agent, Run]:
+    """The agent for this environment and its run, evaluated on ``episodes`` episodes; ``done`` was done to its data
+    offline, and is done to what it sees online."""
     import jax.numpy as jnp
 
+    from jaxrl_reg.data import preprocess_batch
     from jaxrl_reg.evaluation import returns
     from jaxrl_reg.loops.finetune import finetune
     from jaxrl_reg.loops.online import Start
@@ -177,6 +187,7 @@ def run_of(member: Learner, config: FinetuneConfig, env: Env, episodes: int | No
         warmup=config.warmup,
         capacity=config.capacity,
         evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
+        preprocess=None if done is None else lambda rows: preprocess_batch(rows, done),
     )
 
     def train(state: PyTree, index: Array, *rest: Any) -> tuple[PyTree, dict[str, Any]]:
@@ -186,17 +197,20 @@ def run_of(member: Learner, config: FinetuneConfig, env: Env, episodes: int | No
     return agent, dataclasses.replace(run, train=train)
 
 
-def _job(config: FinetuneConfig, env: Env) -> Job:
-    """What the job is without its data and its past."""
+def _job(config: FinetuneConfig, env: Env, done: Mapping[str, Preprocessing]) -> Job:
+    """What the job is without its data and its past; the agent keeps the statistics that it was trained with."""
+    from jaxrl_reg.data import describe_preprocessing
+
+    done = {name: one for name, one in done.items() if name == config.agent and describe_preprocessing(one)}
     students = learners(config.agent, config)
     for student in students:
         run_of(student, config, env)  # wrong settings show here
     each = config.steps // (config.segments * config.num_envs * config.unroll) * config.updates_per_iteration
     share = POOLED if config.offline_fraction == POOLED else f"{float(config.offline_fraction):g}"
-    return Job(
+    job = Job(
         learners=students,
         world=env,
-        run=lambda member, episodes: run_of(member, config, env, episodes),
+        run=lambda member, episodes: run_of(member, config, env, episodes, done.get(member.name)),
         axis=Axis("updates", "update", each, config.offline_updates, config.offline_segments, "online"),
         budget=lambda member: (
             f"{config.steps:,} environment steps of {config.num_envs} environments, {config.unroll} at a time, "
@@ -205,6 +219,7 @@ def _job(config: FinetuneConfig, env: Env) -> Job:
         keep=greedy(env.spec, lambda state: state.agent),
         show=episode_of(env, f"{config.agent} in {config.env}"),
     )
+    return preprocessing.applied(job, done)
 
 
 def _refuse_other_programs(first: Job, job: Job) -> None:
