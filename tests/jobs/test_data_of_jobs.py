@@ -1,6 +1,7 @@
 """Data in jobs: read as asked, refused in one line, preprocessed as the paper of an agent does; statistics stay."""
 
 import dataclasses
+import importlib
 import json
 
 import h5py
@@ -197,8 +198,8 @@ def test_random_data_train_no_expert(tmp_path):
 
 def test_fine_tuning_keeps_the_statistics_of_the_run(tmp_path, file, monkeypatch):
     from jaxrl_reg.jobs.kinds import finetune
-    from jaxrl_reg.loops import finetune as loop
 
+    loop = importlib.import_module("jaxrl_reg.loops.finetune")
     jobs.sweep(config(file(), reward_scale="2"), directory=tmp_path / "run", lean=True)
     facts = read_json(tmp_path / "run" / "summary.json")
     facts["preprocessing"]["td3_bc"]["mean"] = [0.25, -0.25]  # other than the data have now
