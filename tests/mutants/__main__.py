@@ -68,7 +68,8 @@ def keep(mutant: Mutant, verdict: str) -> None:
 def pytest(copy: pathlib.Path, *selection: str) -> int:
     """The exit code of pytest on the copy."""
     command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *selection]
-    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": "1"}
+    # The first leaves its bytecode to the others; what is planted is of another second and so compiled anew.
+    environment = {**os.environ, "PYTHONPATH": str(copy), "PYTHONDONTWRITEBYTECODE": ""}
     return subprocess.run(command, cwd=copy, env=environment, capture_output=True, check=False).returncode
 
 

@@ -70,6 +70,7 @@ AGENTS = (
         "next_return = inputs[0] - batch.reward",
         "next_return = inputs[0] + batch.reward",
         SEQUENCES,
+        "labels",
     ),
     Mutant(
         "padded steps count",
@@ -77,6 +78,7 @@ AGENTS = (
         'value = losses.masked_mean(error, batch.extras["mask"])',
         "value = error.mean()",
         SEQUENCES,
+        "padding",
     ),
     Mutant(
         "the best sample of the smaller critic in the backup",

@@ -113,10 +113,21 @@ def test_labels_are_refined_by_the_slow_copy_up_to_the_cap():
     def run(final_weight, step):
         changed = dataclasses.replace(hyper, final_weight=final_weight)
         metrics = agent.update(state, batch, changed, jax.random.key(0), step)[1]
-        return metrics, model.apply(state.model.params, *inputs).action, model.apply(state.target_model, *inputs).action
+        found = model.apply(state.model.params, *inputs)
+        ahead = found.next_observation, found.next_return
+        return metrics, found.action, model.apply(state.target_model, *inputs).action, ahead
 
+    def huber(error):
+        return np.where(np.abs(error) < 1, 0.5 * np.square(error), np.abs(error) - 0.5)
+
+    left = inputs[0] - batch.reward / batch.extras["return_scale"]  # what is to come after a step
     for final_weight, step, beta in ((0.0, 10, 0.0), (0.8, 2, 0.16), (0.4, 99, 0.4), (0.8, 10, 0.5)):
-        metrics, found, past = run(jnp.float32(final_weight), jnp.int32(step))
+        metrics, found, past, (following, promised) = run(jnp.float32(final_weight), jnp.int32(step))
+        errors = {"observation_loss": huber(following - batch.next_observation).mean(-1)}
+        errors["return_loss"] = huber(promised - left)
+        for name, error in errors.items():
+            wanted = losses.masked_mean(jnp.asarray(error), batch.extras["mask"])
+            np.testing.assert_allclose(metrics[name], wanted, rtol=1e-4)
         label = (1.0 - beta) * batch.action + beta * past
         for name, aim in (("actor_loss", label), ("action_error", batch.action)):
             wanted = losses.masked_mean(jnp.square(found - aim)[..., 0], batch.extras["mask"])
