@@ -185,7 +185,7 @@ def test_the_examples_in_the_help_mean_what_they_say():
         if line[0] in ("sweep", "train"):
             config = jobs.resolve(cli.config_of(arguments))
             students = jobs.learners(config.agent, config)
-            assert set(students[0].swept) == {*config.grid, *config.sample}
+            assert set(students[0].swept) == ({"slot"} if config.evolve else {*config.grid, *config.sample})
             assert config.env in envs.names()
             assert config.kind == "online" or jobs.dataset_path(config) is not None
 

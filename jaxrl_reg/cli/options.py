@@ -12,7 +12,7 @@ from jaxrl_reg.errors import UserError
 
 TRAINED = ("offline", "online")  # kinds of runs that sweep and train start; kinds with a verb of their own are not here
 SHARED = tuple(field.name for field in dataclasses.fields(jobs.JobConfig))
-SEARCHING = ("grid", "sample", "draws", "design", "design_seed", "early_stop")
+SEARCHING = ("grid", "sample", "draws", "design", "design_seed", "early_stop", "evolve")
 
 
 class Verb(NamedTuple):

@@ -30,6 +30,7 @@ examples:
   jaxrl-reg sweep --agent td3_bc --dataset medium --set discount=0.995 --set n_critics=4 --scale full
   jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --sample alpha=lin:0:5 --draws 32 --design sobol
   jaxrl-reg sweep --agent td3_bc --sample bc_coef=log:0.01:10 --draws 27 --early-stop halving
+  jaxrl-reg sweep --agent ppo --sample actor_learning_rate=log:1e-5:1e-2 --draws 16 --evolve
   jaxrl-reg sweep --agent rebrac --grid hidden=64x64,256x256 --grid n_critics=2,4 --sample actor_bc_coef=log:0.001:1
   jaxrl-reg sweep --env brax/hopper --agent ppo --steps 614400 --grid entropy_coef=0,0.01 --against sac
 

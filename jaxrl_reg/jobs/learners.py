@@ -96,7 +96,18 @@ def learners(name: str, config: JobConfig, *, own: bool = True) -> list[Learner]
         config_of = module.Config(**{**fixed, **apart})
         made.append(Learner(name, config_of, hypers, swept, module.make, first, words, folder))
         first += len(members)
-    return made
+    return [_slots(made, config)] if own and config.evolve else made
+
+
+def _slots(made: list[Learner], config: JobConfig) -> Learner:
+    """The settings as slots of a population that is trained together: what they begin with does not stay theirs."""
+    from jaxrl_reg import population
+
+    for key, text in config.sample.items():
+        if population.parse_range(key, text).kind == "choice":
+            raise UserError(f"--evolve pushes numbers up and down: give {key} as log:LOW:HIGH or lin:LOW:HIGH")
+    (only,) = made
+    return only._replace(swept={"slot": tuple(float(slot) for slot in range(config.draws))})
 
 
 def _points(name: str, config: JobConfig, traced: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[dict[str, Any]]:

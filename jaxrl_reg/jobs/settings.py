@@ -94,6 +94,11 @@ class JobConfig:
         "from the settings and the curves so far)",
         metavar="RULE",
     )
+    evolve: bool = option(
+        False,
+        "population-based training: the --draws settings of --sample are the slots of a population, one for each seed; "
+        "after every evaluation the worst quarter copies the best, and what was drawn is pushed up or down",
+    )
     settings: Mapping[str, Any] = option({}, "fixed value of a hyperparameter or of a setting of the agent")
     scale: str = option(
         "small", "small (minutes on two cores) or full (the agent's own published protocol)", choices=tuple(SCALES)
@@ -215,6 +220,8 @@ def resolve(config: ConfigT) -> ConfigT:
         raise unknown("design", config.design, DESIGNS)
     if config.early_stop is not None and config.early_stop not in STOPPING_RULES:
         raise unknown("stopping rule", config.early_stop, STOPPING_RULES)
+    if config.evolve:
+        _can_evolve(config)
     if config.draws < 1:
         raise UserError(f"draws={config.draws} must be at least 1")
     if config.chunk is not None and config.chunk < 1:
@@ -226,6 +233,19 @@ def resolve(config: ConfigT) -> ConfigT:
         raise UserError(f"hidden={config.hidden} must be positive widths, such as 256,256")
     config.check()
     return config
+
+
+def _can_evolve(config: JobConfig) -> None:
+    if not config.sample:
+        raise UserError("--evolve moves what --sample draws: give at least one, such as --sample tau=log:0.001:0.1")
+    if config.grid:
+        raise UserError("--evolve takes no grid, since its slots copy each other: use --sample and --draws")
+    if config.early_stop is not None:
+        raise UserError("--evolve and --early-stop exclude each other: either slots copy the best, or they stop")
+    if config.draws < 2:
+        raise UserError(f"draws={config.draws} is no population; --evolve needs at least 2")
+    if config.segments < 2:
+        raise UserError(f"segments={config.segments} leaves no time to copy; --evolve needs at least 2")
 
 
 def seeds_of(config: JobConfig) -> range:

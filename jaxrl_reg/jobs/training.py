@@ -28,7 +28,7 @@ from jaxrl_reg.jobs.settings import JobConfig, resolve, seeds_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from jaxrl_reg.population import Plan, Result
+    from jaxrl_reg.population import Generations, Plan, Result
     from jaxrl_reg.types import Run
 
 
@@ -115,7 +115,7 @@ def sweep(
     if len(job.learners) > 1:
         _say_groups(job, session)
     rivals = [] if lean else [_train(member, job, session) for member in job.rivals]
-    results = [_train(member, job, session, config.early_stop) for member in job.learners]
+    results = [_train(member, job, session, own=True) for member in job.learners]
     outcome = Outcome(session.path, results, rivals[0] if rivals else None, pd.DataFrame())
     if not writes:
         return outcome
@@ -229,13 +229,14 @@ def _same_data(job: Job, facts: dict[str, Any]) -> None:
         )
 
 
-def _train(member: Learner, job: Job, session: _Session, early_stop: str | None = None) -> Result:
-    """Train one program: all settings and seeds of ``member``. Every number of it is in the checkpoint, the rows and
-    the facts of the session afterwards."""
+def _train(member: Learner, job: Job, session: _Session, *, own: bool = False) -> Result:
+    """Train one program: all settings and seeds of ``member``, an ``own`` learner of the job or a rival. Every number
+    of it is in the checkpoint, the rows and the facts of the session afterwards."""
     from jaxrl_reg import population
 
     config, say, stage = session.config, session.say, member.label
     agent, run = job.run(member, None)
+    early_stop = config.early_stop if own else None
     plans: list[Plan] = []
 
     def on_plan(plan: Plan) -> None:
@@ -258,7 +259,8 @@ def _train(member: Learner, job: Job, session: _Session, early_stop: str | None 
             "on_note": lambda note: say(f"{stage}: {note}"),
         }
         if early_stop is None:
-            return population.sweep(run, on_segment=callbacks.get("on_segment"), **options)
+            moving = _generations(config) if own else None
+            return population.sweep(run, on_segment=callbacks.get("on_segment"), generations=moving, **options)
         rule = population.stopping.named(early_stop)
         return population.race(run, rule, on_round=callbacks.get("on_round"), **options)
 
@@ -293,6 +295,15 @@ def _write_history(job: Job, path: pathlib.Path) -> None:
     for row in job.history():
         table.write(row[job.axis.column], row)
     table.close()
+
+
+def _generations(config: JobConfig) -> Generations | None:
+    """How the settings of a population move, for one that does."""
+    from jaxrl_reg import population
+
+    if not config.evolve:
+        return None
+    return population.Generations({name: population.parse_range(name, text) for name, text in config.sample.items()})
 
 
 def _write_all(recorder: Recorder, job: Job, path: pathlib.Path, result: Result) -> None:

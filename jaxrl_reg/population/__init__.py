@@ -3,6 +3,7 @@
 from jaxrl_reg.population import hosts, stopping
 from jaxrl_reg.population.checkpointing import Interrupted, Restored, restore
 from jaxrl_reg.population.evolution import Evolution, ancestry, evolve, exploit, explore
+from jaxrl_reg.population.generations import Generations
 from jaxrl_reg.population.grid import grid, setting_count, stack
 from jaxrl_reg.population.placement import Plan, megabytes, over_members
 from jaxrl_reg.population.programs import ALIVE, EVALUATION_CHUNK
@@ -15,6 +16,7 @@ __all__ = [
     "ALIVE",
     "EVALUATION_CHUNK",
     "Evolution",
+    "Generations",
     "Interrupted",
     "Plan",
     "Progress",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import pathlib
 import signal
 import threading
@@ -15,6 +16,7 @@ import numpy as np
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.population import hosts
+from jaxrl_reg.population.generations import PREFIX
 from jaxrl_reg.population.grid import setting_count
 from jaxrl_reg.types import PyTree, Run
 
@@ -133,6 +135,10 @@ def restore(directory: str | pathlib.Path, run: Run, seeds: int | Sequence[int],
     found = checkpoint.restore(directory, like)
     if found is None:
         return None
-    segment, (states, _), info = found
+    segment, (states, values), info = found
+    history = zip(info["metrics"], values, strict=True)
+    moved = {name.removeprefix(PREFIX): value[-1] for name, value in history if name.startswith(PREFIX)}
+    if moved:  # population-based training: what the last segment was trained with
+        settings_of_members = dataclasses.replace(settings_of_members, **moved)
     segments = np.broadcast_to(info.get("done", segment), settings)
     return Restored(segments * run.updates_per_segment, states, keys, settings_of_members)

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_reg.errors import UserError
 from jaxrl_reg.population import hosts
 from jaxrl_reg.population import placement as placing
 from jaxrl_reg.population.checkpointing import (
@@ -23,6 +24,7 @@ from jaxrl_reg.population.checkpointing import (
     seed_numbers,
     stop_flag,
 )
+from jaxrl_reg.population.generations import PREFIX, Generations
 from jaxrl_reg.population.grid import setting_count
 from jaxrl_reg.population.programs import ALIVE, Programs, compile_programs, going_on, smaller_chunks
 from jaxrl_reg.population.results import Progress, Result, warn, went_nan
@@ -66,6 +68,7 @@ def sweep(
     hypers: PyTree,
     data: PyTree = None,
     start: PyTree = None,
+    generations: Generations | None = None,
     placement: str = "auto",
     chunk: int | None = None,
     devices: Sequence[placing.Device] | None = None,
@@ -91,6 +94,8 @@ def sweep(
       data: a pytree handed to every member's ``run.train``; never copied per member.
       start: what each member begins from, leaves ``[H, S, ...]``: the third argument of ``run.init``, for loops that go
         on with trained agents.
+      generations: population-based training: after every segment but the last the worst settings of each seed copy the
+        best, and their hyperparameters move; ``hyper/<name>`` among the metrics is what a segment was trained with.
       placement: ``vmap`` (members side by side), ``map`` (one after the other), or ``auto``: map on CPU, else vmap.
       chunk: members side by side on one device; halved until the compiled program fits into memory.
       devices: all by default, those of other processes included (see ``hosts.join``); members are split over them.
@@ -113,6 +118,10 @@ def sweep(
     chunk, placed_on = placing.choose(count, placement, chunk, list(devices or jax.devices()))
 
     identity = identity_of(run, numbers, hypers)
+    if generations is not None:
+        generations.check(hypers)
+        if not hosts.alone():
+            raise UserError("population-based training runs in one process; start it without --distributed")
     padded = placing.padded(count, len(placed_on), 1)
     members = placing.place(layout(numbers, hypers, np.arange(padded) % count), placed_on)  # padding repeats the first
     data = placing.replicate(data, placed_on)
@@ -143,6 +152,19 @@ def sweep(
             if hosts.first():
                 checkpoint.save(directory, segment, tree, {**identity, "metrics": names, "segment": segment})
 
+    def evolve(segment: int) -> None:
+        """Copies and moved hyperparameters before a segment, from the metrics of the one before."""
+        nonlocal states, members, alive
+        assert generations is not None
+        before = {name: values[-1] for name, values in history.items()}
+        parents, following = generations.following(
+            segment, numbers, layout(numbers, hypers, np.arange(count))[1], before
+        )
+        again = np.arange(padded) % count
+        states = placing.place(take(states, parents[again]), placed_on)
+        members = members[0], placing.place(jax.tree.map(lambda leaf: jnp.asarray(leaf)[again], following), placed_on)
+        alive = alive[parents]
+
     def one_segment(segment: int) -> tuple[PyTree, dict[str, np.ndarray]]:
         index = placing.replicate(jnp.int32(segment), placed_on)
         lives = placing.place(alive[np.arange(padded) % count], placed_on)
@@ -151,13 +173,18 @@ def sweep(
             metrics = {**metrics, **programs.evaluate((after, *members), index)}
         return after, {name: np.array(value)[:count] for name, value in hosts.fetch(metrics).items()}
 
+    take = jax.jit(lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree))
     states, history, first = begin(resume)
     alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
     saved = started = time.monotonic()
     ran, segment = 0, first  # segments done in this call, and finished ones
+    evolved = 0  # the segment that members have copied each other for
     with stop_flag() as stop:
         while segment < run.segments:
-            begun = time.monotonic()
+            since = time.monotonic()
+            if generations is not None and segment > evolved:
+                evolve(segment)
+                evolved = segment
             try:
                 states, metrics = one_segment(segment)
             except jax.errors.JaxRuntimeError as error:
@@ -165,14 +192,17 @@ def sweep(
                 programs = compile_programs(run, members, data, smaller, placed_on, count, smaller_evaluation)
                 if any(leaf.is_deleted() for leaf in jax.tree.leaves(states)):  # donated to the call that failed
                     states, history, segment = begin(segment > first or resume)
+                    evolved = 0
                     alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
                 on_note(going_on(programs, segment + 1))
                 continue
             for member in np.flatnonzero((metrics[ALIVE] == 0) & (alive > 0)):
                 on_note(went_nan(member, segment + 1, numbers, hypers))
             alive = metrics[ALIVE]
+            if generations is not None:
+                metrics |= {name: value[:count] for name, value in generations.used(members[1]).items()}
             for name, value in metrics.items():
-                if name != ALIVE and np.issubdtype(value.dtype, np.floating):
+                if name != ALIVE and not name.startswith(PREFIX) and np.issubdtype(value.dtype, np.floating):
                     value[alive == 0] = np.nan
                 history.setdefault(name, []).append(value)
             ran, segment, now = ran + 1, segment + 1, time.monotonic()
@@ -186,7 +216,7 @@ def sweep(
                         segment=segment,
                         segments=run.segments,
                         updates=segment * run.updates_per_segment,
-                        updates_per_second=count * run.updates_per_segment / max(now - begun, 1e-9),
+                        updates_per_second=count * run.updates_per_segment / max(now - since, 1e-9),
                         eta_seconds=(now - started) / ran * (run.segments - segment),
                         metrics={name: value.reshape(settings, -1) for name, value in metrics.items()},
                         plan=programs.plan,

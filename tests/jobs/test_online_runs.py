@@ -190,3 +190,24 @@ def test_default_sizes_divide_for_every_kind_of_agent_and_scale():
 def test_a_data_agent_is_refused_by_the_library_call():
     with pytest.raises(UserError, match="learns from a data set"):
         jobs.resolve(jobs.OnlineConfig(agent="iql"))
+
+
+def test_population_based_training_from_the_command_line(tmp_path, capsys):
+    line = f"sweep --agent {TOY} {SMALL} --sample learning_rate=log:0.001:0.1 --draws 4 --evolve"
+    assert command(f"{line} --out {tmp_path / 'run'}") == 0
+    frame = rows(tmp_path / "run")
+    rates = frame.pivot_table(index=["slot", "seed"], columns="step", values="hyper/learning_rate")
+    assert rates.shape == (4 * 2, 3)
+    assert (rates.nunique(axis=1) > 1).any()
+    assert rates.min(axis=None) >= 0.000999
+    assert pd.read_csv(tmp_path / "run" / "table.csv")["slot"].tolist() != []
+    assert "slot" in capsys.readouterr().out
+    for options, message in (
+        ("--evolve", "give at least one, such as --sample"),
+        ("--sample noise=0.1,0.2 --evolve", "give noise as log:LOW:HIGH"),
+        ("--sample noise=lin:0:1 --grid learning_rate=0.1 --evolve", "takes no grid"),
+        ("--sample noise=lin:0:1 --evolve --early-stop halving", "exclude each other"),
+        ("--sample noise=lin:0:1 --draws 1 --evolve", "at least 2"),
+    ):
+        assert command(f"sweep --agent {TOY} {SMALL} {options} --out {tmp_path / 'other'}") == 2
+        assert message in capsys.readouterr().err

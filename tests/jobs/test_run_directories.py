@@ -196,3 +196,9 @@ def test_what_needs_an_environment_is_refused_without_one(short, tmp_path, optio
     options = options.format(short / "data.hdf5")
     assert command(f"sweep --env none --agent {TOY} {options} --out {tmp_path / 'run'}") == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_a_run_writes_is_json(tmp_path):
+    jobs.files.write_json(tmp_path / "x.json", {"a": [float("nan"), 1.5], "b": {"c": float("-inf")}})
+    text = (tmp_path / "x.json").read_text()
+    assert json.loads(text, parse_constant=lambda word: pytest.fail(word)) == {"a": [None, 1.5], "b": {"c": "-inf"}}

@@ -133,8 +133,9 @@ def _without_world(config: SweepConfig) -> Job:
     _refuse_on_policy(config)
     if config.dataset in (*COLLECTED, *EXPLORED):
         raise UserError(f"--env {NO_ENV} trains on data of yours, which {config.dataset} is not: give --dataset FILE")
-    if config.early_stop is not None:
-        raise UserError(f"--early-stop compares scores, and --env {NO_ENV} gives none")
+    for flag, asked in (("--early-stop", config.early_stop is not None), ("--evolve", config.evolve)):
+        if asked:
+            raise UserError(f"{flag} compares scores, and --env {NO_ENV} gives none")
     students = learners(config.agent, config)
     data = load_data(config, None)
     for student in students:

@@ -157,7 +157,7 @@ def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None
 def rival_config(config: OnlineConfig, name: str) -> OnlineConfig:
     """What a rival is trained with: the same steps and segments. One that learns in another way (from a replay, not
     from its latest trajectory) has the sizes that suit it, as near to its presets as divide."""
-    same = dataclasses.replace(config, agent=name, settings={}, grid={}, sample={}, early_stop=None)
+    same = dataclasses.replace(config, agent=name, settings={}, grid={}, sample={}, early_stop=None, evolve=False)
     if _learns(name) == _learns(config.agent):
         return same
     open_again = dict.fromkeys(("num_envs", "unroll", "updates_per_iteration", "warmup", "capacity"))
