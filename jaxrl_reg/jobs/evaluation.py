@@ -154,7 +154,7 @@ def zeroshot(
     speed = total / (time.perf_counter() - begun)
     on_tick(Tick("zeroshot", total, total, speed, 0.0, float(scores.mean()), "episodes", "return"))
 
-    seeds, rows = seeds_of(config), []
+    seeds, rows, lost = seeds_of(config), [], _diverged(path, member.name)
     for m, t in np.ndindex(count, len(names)):
         setting, seed = divmod(m, config.seeds)
         rows.append(
@@ -169,6 +169,7 @@ def zeroshot(
                 "mean": float(returns[m, t].mean()),
                 "behaviour": float(paid[t].mean() * env.spec.max_episode_steps),
                 "update": int(restored.updates[setting]),
+                "diverged": m in lost,
                 "samples": paid.shape[1],
                 "episodes": episodes,
             }
@@ -181,6 +182,17 @@ def zeroshot(
     reporting.write(path)
     asked = frame.loc[frame["task"].isin(names), :]  # ``all tasks`` are those of this call; the report has more
     return reporting.task_table(reporting.served(asked, list(member.swept)))
+
+
+def _diverged(path: pathlib.Path, agent: str) -> set[int]:
+    """The members of a run that diverged; their checkpoints are from before."""
+    from jaxrl_reg.io.sinks import read_parquet
+    from jaxrl_reg.population import ALIVE
+
+    if not (path / "metrics.parquet").exists():
+        return set()
+    rows = read_parquet(path / "metrics.parquet")
+    return set(rows.loc[(rows["agent"] == agent) & (rows.get(ALIVE, 1.0) == 0), "member"].astype(int))
 
 
 def report(directory: str | pathlib.Path) -> pd.DataFrame:

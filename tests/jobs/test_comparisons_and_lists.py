@@ -144,3 +144,17 @@ def test_rows_know_environment_data_set_spread_and_clock(tmp_path):
     assert (np.diff(frame["seconds"]) > 0).all()
     assert (frame["updates_per_second"] > 0).all()
     assert (frame["eval/return_std"] >= 0).all()
+
+
+def test_a_diverged_run_says_so_where_tasks_are_put_to_it():
+    from jaxrl_reg.evaluation import report
+
+    rows = [
+        {"agent": "fb", "setting": 0, "seed": s, "task": t, "score": 1.0 + s, "behaviour": 0.5, "diverged": s == 1}
+        for s in range(3)
+        for t in ("left", "right")
+    ]
+    (served,) = report.served(pd.DataFrame(rows))
+    assert served.label == "fb (1 of 3 diverged)"
+    (whole,) = report.served(pd.DataFrame(rows).assign(diverged=False))
+    assert whole.label == "fb"

@@ -61,6 +61,8 @@ def served(frame: pd.DataFrame, swept: Sequence[str] = ()) -> list[Served]:
         rows = frame[frame["setting"] == setting]
         hypers = {name: rows[name].iloc[0] for name in swept}
         label = labelled(hypers) or str(rows["agent"].iloc[0])
+        if "diverged" in rows and (lost := rows.loc[rows["diverged"].astype(bool), "seed"].nunique()):
+            label += f" ({lost} of {len(scores[i])} diverged)"
         mine = pooled[i * width : (i + 1) * width]
         behaviour = {task: float(rows.loc[rows["task"] == task, "behaviour"].iloc[0]) for task in tasks}
         each = dict(zip(tasks, mine, strict=False))
