@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.io.files import read_json, write_json, write_text
-from jaxrl_reg.jobs import kinds
+from jaxrl_reg.jobs import kinds, lines
 from jaxrl_reg.jobs.extension import longer, take_over
 from jaxrl_reg.jobs.files import (
     create_run,
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from jaxrl_reg.population import Generations, Plan, Result
-    from jaxrl_reg.types import Run
 
 
 class Outcome(NamedTuple):
@@ -89,7 +88,6 @@ def sweep(
       population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
     """
     need("pandas")
-    need("pandas")
     import pandas as pd
 
     from jaxrl_reg.population import hosts
@@ -113,7 +111,8 @@ def sweep(
         say(line)
 
     if len(job.learners) > 1:
-        _say_groups(job, session)
+        for line in lines.of_groups(job, config):
+            say(line)
     rivals = [] if lean else [_train(member, job, session) for member in job.rivals]
     results = [_train(member, job, session, own=True) for member in job.learners]
     outcome = Outcome(session.path, results, rivals[0] if rivals else None, pd.DataFrame())
@@ -264,7 +263,7 @@ def _train(member: Learner, job: Job, session: _Session, *, own: bool = False) -
         rule = population.stopping.named(early_stop)
         return population.race(run, rule, on_round=callbacks.get("on_round"), **options)
 
-    say(_members_line(member, job, run, session.config, parameters(agent, member)))
+    say(lines.of_members(member, job, run, session.config, parameters(agent, member)))
     if not population.hosts.first():
         return go()
     begun, clock = time.perf_counter(), Clock(member, session.path)
@@ -273,7 +272,7 @@ def _train(member: Learner, job: Job, session: _Session, *, own: bool = False) -
         result = go(on_segment=recorder.segment, on_round=recorder.round)
     seconds = max(time.perf_counter() - begun - plans[0].trace_seconds - plans[0].compile_seconds, 0.0)
     if early_stop is not None:
-        say(_stopped_line(stage, run, result))
+        say(lines.of_stopped(stage, run, result))
     _write_all(recorder, job, session.path, result)
     speed = sorted(clock.speeds)[len(clock.speeds) // 2] if clock.speeds else None  # None: it was complete already
     _note(session.facts, stage, plans[0], parameters(agent, member), seconds, speed)
@@ -329,56 +328,6 @@ def _note(facts: dict[str, Any], stage: str, plan: Plan, count: int, seconds: fl
     if speed is not None:
         known["train_seconds"] = known.get("train_seconds", 0.0) + seconds
         known["updates_per_second"] = speed
-
-
-def _stopped_line(stage: str, run: Run, result: Result) -> str:
-    done = result.segments_trained
-    return (
-        f"{stage}: {int((done < run.segments).sum())} of {done.size} settings stopped early; "
-        f"{done.sum() / (done.size * run.segments):.0%} of the updates of the whole sweep"
-    )
-
-
-def _members_line(member: Learner, job: Job, run: Run, config: JobConfig, count: int) -> str:
-    from jaxrl_reg import population
-
-    settings = population.setting_count(member.hypers)
-    what = f"{config.seeds} seeds"
-    if member.swept:
-        what = f"{settings} settings of {', '.join(member.swept)} x {what}"
-    judged = f"{run.segments} evaluations of {config.eval_episodes} episodes"
-    if run.evaluate is None:
-        judged = "nothing is rolled out"
-    return (
-        f"{member.label}: {settings * config.seeds} members = {what}, {count:,} parameters each; "
-        f"{job.budget(member)}, {judged}"
-    )
-
-
-def _say_groups(job: Job, session: _Session) -> None:
-    """What every program of a sweep will take, before the first one is compiled."""
-    from jaxrl_reg import population
-
-    config = session.config
-    lines, compilations, most = [], 0, 0
-    for member in job.learners:
-        _, run = job.run(member, None)
-        plan = population.outline(
-            run,
-            seeds=config.seeds,
-            hypers=member.hypers,
-            data=job.data,
-            placement=config.placement,
-            chunk=config.chunk,
-        )
-        lines.append(f"  {member.label}: {plan}, temporaries apart")
-        compilations, most = compilations + plan.compilations, max(most, plan.total_bytes)
-    session.say(
-        f"{len(job.learners)} programs one after the other, {compilations} compilations in all, at most "
-        f"{population.megabytes(most)} per device at a time:"
-    )
-    for line in lines:
-        session.say(line)
 
 
 def best_member(results: Sequence[Result], metric: str) -> tuple[int, int, int]:
