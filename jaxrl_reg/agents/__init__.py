@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import importlib.util
+import importlib.abc
+import importlib.machinery
 import pathlib
+import sys
 import typing
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from jaxrl_reg import foreign
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Agent, Spec
 
@@ -78,22 +81,46 @@ def __getattr__(name: str) -> ModuleType:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
-def load(name: str) -> ModuleType:
-    """The module of an agent: a name in :func:`names`, or the dotted path of one of your own.
+class _ByName(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """``import jaxrl_reg.agents.iql`` is the module in its family's folder, whose name nobody need know."""
 
-    Raises ``UserError`` for an unknown name (with the nearest one) and for a module that is not an agent.
+    def find_spec(self, fullname: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        package, _, name = fullname.rpartition(".")
+        if package != __name__ or name.startswith("_") or name not in _families():
+            return None
+        return importlib.machinery.ModuleSpec(fullname, self)
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> ModuleType:
+        name = spec.name.rpartition(".")[2]
+        module = importlib.import_module(f"{__name__}.{family(name)}.{name}")
+        spec.loader_state = module.__spec__
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        assert module.__spec__ is not None
+        module.__spec__ = module.__spec__.loader_state  # its own again: it is one module under two names
+
+
+sys.meta_path.append(_ByName())
+
+
+def load(name: str) -> ModuleType:
+    """The module of an agent: a name in :func:`names`, or one of your own, as ``mine.py``, ``mine`` or ``lab.mine``.
+
+    Files and modules are found from the working directory, installed modules by their dotted path (see ``foreign``).
+    Raises ``UserError`` for an unknown name (with the nearest one), a file that cannot be imported and a module that is
+    not an agent.
     """
-    if "." not in name:
-        if name not in names():
-            raise unknown("agent", name, names())
+    if name in names():
         return importlib.import_module(f"{__name__}.{family(name)}.{name}")
-    try:
-        found = importlib.util.find_spec(name) is not None
-    except ModuleNotFoundError:  # a parent package is missing
-        found = False
-    if not found:
-        raise UserError(f"no module named {name!r}; give the import path of a module with {', '.join(_CONTRACT)}")
-    module = importlib.import_module(name)
+    module = foreign.load(name, "agent")
+    if module is None and "." not in name:
+        raise unknown("agent", name, names())
+    if module is None:
+        raise UserError(
+            f"no module named {name!r}, here or installed; give the file or the import path of a module with "
+            f"{', '.join(_CONTRACT)}"
+        )
     missing = [attribute for attribute in _CONTRACT if not hasattr(module, attribute)]
     if missing:
         raise UserError(f"module {name!r} is not an agent: it lacks {', '.join(missing)}")

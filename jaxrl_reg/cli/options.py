@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from jaxrl_reg import jobs
+from jaxrl_reg import foreign, jobs
 from jaxrl_reg.errors import UserError
 
 TRAINED = ("offline", "online")  # kinds of runs that sweep and train start; kinds with a verb of their own are not here
@@ -198,6 +198,8 @@ def config_of(arguments: argparse.Namespace, kind: str | None = None) -> Any:
     Raises:
       UserError: if a name is given twice, or an option belongs to another kind.
     """
+    if getattr(arguments, "home", None):
+        foreign.look_in(arguments.home)
     if kind is None:
         kind = kind_of(arguments) if arguments.verb in ("sweep", "train") else jobs.kinds.OFFLINE
     return jobs.kinds.load(kind).Config(**values_of(arguments, fields_of(kind)))

@@ -8,6 +8,7 @@ import pkgutil
 from types import ModuleType
 from typing import Any
 
+from jaxrl_reg import foreign
 from jaxrl_reg.envs import local
 from jaxrl_reg.envs.adapters.gymnasium import evaluate_gymnasium
 from jaxrl_reg.envs.core import (
@@ -49,12 +50,15 @@ def make(name: str, **settings: Any) -> Env:
 
     ``settings`` are those of the ``make`` function behind the name: ``make("brax/hopper", backend="mjx",
     episode_length=500)``, ``make("pointmaze", task="reach_top_left")``. ``make("my_package.my_env", size=3)`` imports
-    that module and calls its ``make(size=3)``; nothing needs to be registered.
+    that module and calls its ``make(size=3)``; nothing needs to be registered. Files (``mine.py``) and modules are
+    found from the working directory, see ``foreign``.
 
     Raises ``UserError``, with the nearest known one, for an unknown name or setting.
     """
     family, _, member = name.partition("/")
-    if member:
+    if name.endswith(".py"):
+        function, arguments = _foreign(name).make, ()
+    elif member:
         if name not in names() and family != "brax":  # Brax may know more of them: its users can register their own
             raise unknown("environment", name, names())
         module = _module(family)
@@ -62,7 +66,7 @@ def make(name: str, **settings: Any) -> Env:
             raise unknown("environment", name, names())
         function, arguments = module.make, (member,)
     else:
-        module = _foreign(name) if "." in name else _module(name)
+        module = _foreign(name) if "." in name or not _known(name) else _module(name)
         if module is None or hasattr(module, "NAMES"):
             raise unknown("environment", name, names())
         function, arguments = module.make, ()
@@ -95,15 +99,17 @@ def _module(name: str) -> ModuleType | None:
     return module if hasattr(module, "make") else None
 
 
+def _known(name: str) -> bool:
+    """Whether a name without a dot is one of this package; its own come before files of the user's."""
+    return _module(name) is not None or name in _ADAPTERS
+
+
 def _foreign(path: str) -> ModuleType:
-    try:
-        module = importlib.import_module(path)
-    except ModuleNotFoundError as error:
-        if error.name and not path.startswith(error.name):
-            raise  # the module exists and lacks something of its own
-        raise UserError(
-            f"environment {path!r}: no module {error.name!r} to import; known names: envs.names()"
-        ) from None
+    module = foreign.load(path, "environment")
+    if module is None and "." not in path:
+        raise unknown("environment", path, names())
+    if module is None:
+        raise UserError(f"environment {path!r}: no module of this name, here or installed; known names: envs.names()")
     if not hasattr(module, "make"):
         raise UserError(f"environment {path!r}: the module has no function make(**settings) -> Env")
     return module

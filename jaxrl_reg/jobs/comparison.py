@@ -173,4 +173,6 @@ def _settings_of(name: str) -> set[str]:
 def _budget(config: JobConfig) -> dict[str, Any]:
     """What makes two runs comparable: everything but how they were computed and where their data lie."""
     values = plain(dataclasses.asdict(config.settled()))
-    return {k: v for k, v in values.items() if k not in ("placement", "chunk", "tensorboard", "wandb", "data_dir")}
+    return {
+        k: v for k, v in values.items() if k not in ("placement", "chunk", "tensorboard", "wandb", "data_dir", "home")
+    }

@@ -10,6 +10,7 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from jaxrl_reg import foreign
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.io.files import read_json, write_json
 from jaxrl_reg.jobs import kinds
@@ -69,6 +70,8 @@ def load_config(directory: str | pathlib.Path) -> JobConfig:
     if not isinstance(values, dict) or stored.get("format") != FORMAT or not set(values) <= set(types):
         raise UserError(f"{path} is not the config of a run of this version; start a new run")
     tuples = {name: tuple(v) for name, v in values.items() if types[name].startswith("tuple") and v is not None}
+    if values.get("home"):
+        foreign.look_in(values["home"])  # agents and environments of the user's own are found from any directory
     return kinds.load(kind).Config(**{**values, **tuples})
 
 

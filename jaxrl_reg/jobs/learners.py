@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -92,7 +93,8 @@ def learners(name: str, config: JobConfig, *, own: bool = True) -> list[Learner]
             for key in points[0]
         }
         words = " ".join([name, *(f"{key}={word(value)}" for key, value in apart.items())])
-        folder = name if len(groups) == 1 else f"{name}-{number}"
+        own_name = re.sub(r"[^\w.-]+", "-", name).strip("-.")  # of an agent that is a file
+        folder = own_name if len(groups) == 1 else f"{own_name}-{number}"
         config_of = module.Config(**{**fixed, **apart})
         made.append(Learner(name, config_of, hypers, swept, module.make, first, words, folder))
         first += len(members)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 if TYPE_CHECKING:
     from typing import Self
 
+from jaxrl_reg import foreign
 from jaxrl_reg.errors import UserError, unknown
 
 PLACEMENTS = ("auto", "map", "vmap")
@@ -80,8 +81,11 @@ class JobConfig:
     counts: ClassVar[tuple[str, ...]] = ("seeds", "segments", "eval_episodes")  # must be at least 1
     budget: ClassVar[str] = "updates"  # the field that says how long training is
 
-    env: str = option("brax/hopper", "environment, see 'jaxrl-reg list envs'; none: train on a file, without scores")
-    agent: str = option("rebrac", "agent, see 'jaxrl-reg list agents', or the import path of a module of yours")
+    env: str = option(
+        "brax/hopper",
+        "environment, see 'jaxrl-reg list envs', or one of yours: mine.py; none: train on a file, without scores",
+    )
+    agent: str = option("rebrac", "agent, see 'jaxrl-reg list agents', or one of yours: mine.py, mine or lab.mine")
     grid: Mapping[str, Sequence[Any]] = option({}, "values of a hyperparameter to sweep; several make a product")
     sample: Mapping[str, str] = option({}, "range to draw a hyperparameter from; drawn settings multiply the grid")
     draws: int = option(16, "settings to draw from the ranges of --sample")
@@ -109,6 +113,9 @@ class JobConfig:
     eval_episodes: int = option(None, "episodes per evaluation")
     hidden: tuple[int, ...] = option(None, "widths of the hidden layers, such as 256,256; full: the agent's own")
     backend: str | None = option(None, "physics of a Brax environment: spring, positional, generalized or mjx")
+    home: str | None = option(
+        None, "where agents and environments of yours are looked for [the working directory]", metavar="DIR"
+    )
     placement: str = option("auto", "auto, map (one member after the other) or vmap (side by side)")
     chunk: int | None = option(None, "members side by side on one device")
     tensorboard: bool = option(False, "write TensorBoard event files into the run directory")
@@ -120,7 +127,9 @@ class JobConfig:
 
     def settled(self) -> Self:
         """With paths that hold from any directory; what is open is still open."""
-        return self
+        if self.home:
+            foreign.look_in(self.home)
+        return dataclasses.replace(self, home=os.path.abspath(os.path.expanduser(self.home or ".")))
 
     def length(self) -> int:
         """Gradient updates of one member, for what is scheduled over training; of a resolved config."""
@@ -179,7 +188,7 @@ class SweepConfig(JobConfig):
         changes = {"data_dir": os.path.abspath(os.path.expanduser(self.data_dir))}
         if self.dataset not in (*COLLECTED, *EXPLORED) and dataset.exists():
             changes["dataset"] = os.path.abspath(dataset)
-        return as_collected(dataclasses.replace(self, **changes))
+        return as_collected(dataclasses.replace(super().settled(), **changes))
 
     def length(self) -> int:
         return self.updates

@@ -7,7 +7,6 @@ reward and the observation are those of the state this leads to.
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import inspect
 import pathlib
 from collections.abc import Callable, Sequence
@@ -17,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_reg import foreign
 from jaxrl_reg.data.samplers import take
 from jaxrl_reg.envs import with_reward
 from jaxrl_reg.errors import UserError, unknown
@@ -112,15 +112,7 @@ def load_task(text: str, env: Env) -> Task:
         raise UserError(f"reward {text!r} is not FILE.py:FUNCTION, such as my_rewards.py:far_left")
     if not pathlib.Path(path).is_file():
         raise UserError(f"reward {text}: there is no file {path}")
-    module_spec = importlib.util.spec_from_file_location(f"_reward_{pathlib.Path(path).stem}", path)
-    if module_spec is None or module_spec.loader is None:
-        raise UserError(f"reward {text}: {path} is not a Python file")
-    module = importlib.util.module_from_spec(module_spec)
-    try:
-        module_spec.loader.exec_module(module)
-    except Exception as error:
-        reason = str(error).strip().splitlines() or [""]
-        raise UserError(f"{path} cannot be imported: {type(error).__name__}: {reason[0][:160]}") from error
+    module = foreign.load_file(path)
     function = getattr(module, name, None)
     if not callable(function):
         defined = [key for key, value in vars(module).items() if inspect.isfunction(value)]
