@@ -300,6 +300,18 @@ class Protocol:
     note: str = ""
 
 
+class Judge(NamedTuple):
+    """Evaluation on the host, between segments, where no compiled program can step the world.
+
+    ``measure(states, segment, keys, hypers) -> {name: [M]}`` gets members with a leading axis ``[M]``, their run keys
+    and settings alike, and the number of the segment that has ended, and gives one number per member under each of
+    the names in ``metrics``. Every random number in it is derived from the member's key and the segment.
+    """
+
+    metrics: tuple[str, ...]
+    measure: Callable[[PyTree, int, Array, PyTree], dict[str, Any]]
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Run:
     """A whole experiment for one member, cut into segments; made by a loop, mapped by ``population.sweep``.
@@ -311,6 +323,7 @@ class Run:
     being means over the segment. ``evaluate(state, index, key, hyper) -> metrics`` or None. ``key`` is always the
     member's own run key: every random number is derived from it by ``fold_in``, so a resumed run repeats exactly.
     Calling the run executes all segments in one ``scan``, metrics stacked: ``(key, hyper, data) -> (state, history)``.
+    ``judge`` evaluates on the host instead, after every segment of a population; calling the run does without.
     """
 
     init: Callable[..., PyTree]
@@ -318,6 +331,7 @@ class Run:
     evaluate: Callable[[PyTree, Array, Key, PyTree], Metrics] | None
     segments: int
     updates_per_segment: int
+    judge: Judge | None = None
 
     def segment(self, state: PyTree, index: Array, key: Key, hyper: PyTree, data: PyTree) -> tuple[PyTree, Metrics]:
         """Train for one segment, then evaluate."""

@@ -56,6 +56,11 @@ def make(name: str, **settings: Any) -> Env:
     Raises ``UserError``, with the nearest known one, for an unknown name or setting.
     """
     family, _, member = name.partition("/")
+    if member and family == "gymnasium":
+        raise UserError(
+            f"{name} runs on the host, outside of the compiled program: it can judge agents that learn from a data "
+            "set, and cannot be trained or collected in"
+        )
     if name.endswith(".py"):
         function, arguments = _foreign(name).make, ()
     elif member:

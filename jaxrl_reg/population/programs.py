@@ -13,7 +13,7 @@ import numpy as np
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.population import hosts
 from jaxrl_reg.population import placement as placing
-from jaxrl_reg.types import PyTree, Run
+from jaxrl_reg.types import Judge, PyTree, Run
 
 # Rolling out many members at once is cheaper on every machine: physics steps are many and small.
 EVALUATION_CHUNK = 256
@@ -139,6 +139,22 @@ def with_evaluation(
     )
     names = (*programs.metrics, *lowered.out_info)
     return Programs(programs.init, programs.train, compiled, chunk, plan, names)
+
+
+def judged(judge: Judge, members: tuple[PyTree, jax.Array, PyTree], segment: int, count: int) -> dict[str, np.ndarray]:
+    """What a host-side judge says of the first ``count`` of these members, ``[count]`` each.
+
+    ``members`` are states, keys and hyperparameters ``[M, ...]``. Of several processes each judges its share, and all
+    of them must call this.
+    """
+    states, keys, hypers = hosts.fetch(members)
+    share = -(-count // jax.process_count())
+    mine = (np.arange(share) + share * jax.process_index()) % count
+    states, keys, hypers = jax.tree.map(lambda leaf: leaf[mine], (states, keys, hypers))
+    found = judge.measure(states, segment, keys, hypers)
+    told = hosts.gather(np.stack([np.asarray(found[name], np.float32) for name in judge.metrics]))
+    whole = np.moveaxis(told, 0, 1).reshape(len(judge.metrics), -1)[:, :count]
+    return dict(zip(judge.metrics, whole, strict=True))
 
 
 def _too_large(plan: placing.Plan, limit: int) -> UserError:

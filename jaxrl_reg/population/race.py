@@ -136,7 +136,7 @@ def race(
     plan = dataclasses.replace(programs.plan, members=settings * numbers.size, devices=processes * len(placed_on))
     if on_plan is not None:
         on_plan(plan)
-    names = sorted(set(programs.metrics))
+    names = sorted({*programs.metrics, *(run.judge.metrics if run.judge is not None else ())})
     if score not in names:
         raise unknown("metric", score, names)
 
@@ -231,6 +231,9 @@ def race(
         if programs.evaluate is not None:
             for these in blocks(chosen, evaluated):
                 record(these, attempt(lambda these=these: evaluate(these), segment))
+        if run.judge is not None and chosen.size:
+            told = take(states, chosen), *jax.tree.map(lambda leaf: leaf[chosen], members)
+            record(chosen, run.judge.measure(told[0], segment, *told[1:]))
 
     def exchanged(found: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What every process has found, ``[H S]`` each."""

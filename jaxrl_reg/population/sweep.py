@@ -26,7 +26,7 @@ from jaxrl_reg.population.checkpointing import (
 )
 from jaxrl_reg.population.generations import PREFIX, Generations
 from jaxrl_reg.population.grid import setting_count
-from jaxrl_reg.population.programs import ALIVE, Programs, compile_programs, going_on, smaller_chunks
+from jaxrl_reg.population.programs import ALIVE, Programs, compile_programs, going_on, judged, smaller_chunks
 from jaxrl_reg.population.results import Progress, Result, warn, went_nan
 from jaxrl_reg.types import PyTree, Run, as_float32
 
@@ -171,7 +171,10 @@ def sweep(
         after, metrics = programs.train(states, lives, *members, index, data)
         if programs.evaluate is not None:
             metrics = {**metrics, **programs.evaluate((after, *members), index)}
-        return after, {name: np.array(value)[:count] for name, value in hosts.fetch(metrics).items()}
+        told = {name: np.array(value)[:count] for name, value in hosts.fetch(metrics).items()}
+        if run.judge is not None:
+            told |= judged(run.judge, (after, members[0], members[1]), segment, count)
+        return after, told
 
     take = jax.jit(lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree))
     states, history, first = begin(resume)

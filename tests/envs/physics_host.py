@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxrl_reg import envs, population
 from jaxrl_reg.evaluation.returns import evaluator
-from jaxrl_reg.types import Run, pytree
+from jaxrl_reg.types import Judge, Run, pytree
 
 SEGMENTS = 4
 
@@ -43,8 +43,13 @@ def make_run(name):
         found = evaluator(env, 2)(lambda observation, _: act(w, observation), jax.random.fold_in(key, index))
         return {f"eval/{name}": value for name, value in found.items()}
 
-    brax = name.startswith("brax")
-    return Run(init, drift if brax else learn, evaluate if brax else None, SEGMENTS, 1), jnp.ones(shape[0])
+    def on_the_host(states, segment, keys, hypers):
+        bits = np.asarray(jax.vmap(jax.random.uniform)(keys)) + segment
+        return {"eval/host": np.asarray(states)[:, 0, 0] + np.asarray(hypers.gain) + bits}
+
+    brax, judge = name.startswith("brax"), Judge(("eval/host",), on_the_host)
+    run = Run(init, drift if brax else learn, evaluate if brax else None, SEGMENTS, 1, judge)
+    return run, jnp.ones(shape[0])
 
 
 def train(name, **how):
