@@ -25,6 +25,7 @@ from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
 from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SweepConfig, resolve
 
 if TYPE_CHECKING:
+    from jaxrl_reg.envs.adapters.gymnasium import Host
     from jaxrl_reg.population import Plan
     from jaxrl_reg.types import Dataset, Env, Run
 
@@ -233,7 +234,7 @@ def _with_references(rows: Dataset, low: Any, high: Any) -> Dataset:
     return dataclasses.replace(rows, score_random=jnp.float32(low), score_expert=jnp.float32(high))
 
 
-def load_data(config: SweepConfig, env: Env | None) -> Dataset:
+def load_data(config: SweepConfig, env: Env | Host | None) -> Dataset:
     """The data set that ``config`` names, read as it says. Raises ``UserError`` where it does not fit the environment,
     if there is one."""
     from jaxrl_reg import data
@@ -310,8 +311,9 @@ def _foreign_scores(env: str, low: float, high: float) -> str:
     from jaxrl_reg.envs import mjx
 
     task = d4rl.scored_task(low, high)
-    fitting = [f"mjx/{name}" for name in mjx.D4RL.get(task, ())]
-    if not task or env in fitting:
+    known = mjx.D4RL.get(task, ())
+    fitting = [f"mjx/{name}" for name in known]
+    if not task or env in fitting or env.lower() in [f"gymnasium/{name}" for name in known]:
         return ""
     return f"its reference scores are D4RL's for {task}, which hold in {' and '.join(fitting) or 'no environment here'}"
 

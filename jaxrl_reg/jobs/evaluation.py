@@ -235,9 +235,12 @@ def _evaluate_checkpoint(
         return run.evaluate(state, index, key, hyper)
 
     # Streams past those of training: an episode is never counted twice.
-    index, count = jnp.int32(run.segments + number), len(restored.keys)
-    evaluation = jax.jit(population.over_members(one, min(count, population.EVALUATION_CHUNK)))
-    metrics = evaluation((restored.states, restored.keys, restored.hypers), index)
+    index, count = run.segments + number, len(restored.keys)
+    if run.judge is not None:
+        metrics = run.judge.measure(restored.states, index, restored.keys, restored.hypers)
+    else:
+        evaluation = jax.jit(population.over_members(one, min(count, population.EVALUATION_CHUNK)))
+        metrics = evaluation((restored.states, restored.keys, restored.hypers), jnp.int32(index))
     shape = population.setting_count(member.hypers), config.seeds, 1
     scored = job.score.columns({name: np.asarray(value).reshape(shape) for name, value in metrics.items()})
     done = restored.updates // run.updates_per_segment

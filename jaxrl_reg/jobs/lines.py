@@ -31,7 +31,7 @@ def of_members(member: Learner, job: Job, run: Run, config: JobConfig, count: in
     if member.swept:
         what = f"{settings} settings of {', '.join(member.swept)} x {what}"
     judged = f"{run.segments} evaluations of {config.eval_episodes} episodes"
-    if run.evaluate is None:
+    if run.evaluate is None and run.judge is None:
         judged = "nothing is rolled out"
     return (
         f"{member.label}: {settings * config.seeds} members = {what}, {count:,} parameters each; "

@@ -261,7 +261,9 @@ def _train(member: Learner, job: Job, session: _Session, *, own: bool = False) -
             moving = _generations(config) if own else None
             return population.sweep(run, on_segment=callbacks.get("on_segment"), generations=moving, **options)
         rule = population.stopping.named(early_stop)
-        return population.race(run, rule, on_round=callbacks.get("on_round"), **options)
+        judged = run.judge is not None and job.score.metric in run.judge.metrics
+        score = job.score.metric if judged else "eval/return"
+        return population.race(run, rule, score=score, on_round=callbacks.get("on_round"), **options)
 
     say(lines.of_members(member, job, run, session.config, parameters(agent, member)))
     if not population.hosts.first():

@@ -17,8 +17,8 @@ import numpy as np
 from jaxrl_reg.envs.adapters.gymnasium import Host
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.loops.offline import EVALUATE
-from jaxrl_reg.loops.zero_shot import Labelled, serve
-from jaxrl_reg.types import Agent, Array, Judge, Key, Policy, PyTree, memoryless, policy_of
+from jaxrl_reg.loops.zero_shot import SAMPLES, Labelled, serve
+from jaxrl_reg.types import Agent, Array, Dataset, Judge, Key, Policy, PyTree, memoryless, policy_of
 
 Goal = Array | None
 PolicyFor = Callable[[PyTree, PyTree, Goal], Policy]  # state, hyper, goal [O] or None
@@ -43,6 +43,12 @@ def policy_for(agent: Agent, labelled: Labelled | None = None) -> PolicyFor:
         return memoryless(lambda observation, key: act(state, observation, z, key))
 
     return policy
+
+
+def own_labels(data: Dataset, samples: int = SAMPLES) -> Labelled:
+    """Evenly spaced rows of the data with the reward that they hold, for agents that infer their task from rewards."""
+    rows = np.linspace(0, data.size - 1, min(samples, data.size)).astype(int)
+    return Labelled(data.next_observation[rows], data.reward[rows][None])
 
 
 def judge(world: Host, policy: PolicyFor, episodes: int, *, goals: bool = False) -> Judge:

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs import preprocessing, tasks
+from jaxrl_reg.jobs import hosted, preprocessing, tasks
 from jaxrl_reg.jobs.collection import collect, data_lines, dataset_path, load_data, summarise
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import BASELINE, Learner, learner, learners, make_env
@@ -35,6 +35,8 @@ def make(config: SweepConfig) -> Job:
 
     if config.env == NO_ENV:
         return _without_world(config)
+    if hosted.asked(config):
+        return preprocessing.fitted(_on_the_host(config), config)
     env, job = _open(config)
     source = dataset_path(config)
     if source is None or source.is_file():
@@ -55,8 +57,10 @@ def reopen(config: SweepConfig, facts: Mapping[str, Any]) -> Job:
     """The job of a run that was trained, from what its ``summary.json`` says of the data."""
     if config.env == NO_ENV:
         return _without_world(config)
-    env, job = _open(config)
     done = preprocessing.known(facts)
+    if hosted.asked(config):
+        return preprocessing.applied(_on_the_host(config), done)
+    env, job = _open(config)
     if _serves_tasks(job, env):
         return preprocessing.applied(_read(config, env, job), done)
     return preprocessing.applied(job._replace(score=score_of(facts["dataset"], job)), done)
@@ -146,6 +150,27 @@ def _without_world(config: SweepConfig) -> Job:
     job = _job(config, students, [], data.spec, None)
     job = job._replace(data=data, about=about, score=Score(metric=None), lines=lines, show=None)
     return preprocessing.fitted(job, config)
+
+
+def _on_the_host(config: SweepConfig) -> Job:
+    """Training on a file, judged between segments in an environment that no compiled program can step."""
+    _refuse_on_policy(config)
+    students = learners(config.agent, config)
+    rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
+    world = hosted.world_of(config)
+    for student in students:
+        student.make(student.config, world.spec)  # wrong settings show here
+    data = load_data(config, world)
+
+    def run(member: Learner, episodes: int | None) -> tuple[Agent, Run]:
+        agent, run = run_of(member, config, None, episodes, world.spec)
+        return hosted.judged(agent, run, world, data, config.eval_episodes if episodes is None else episodes)
+
+    about = summarise(data, config, dataset_path(config), world.spec.max_episode_steps)
+    job = _job(config, students, rivals, world.spec, None)._replace(data=data, about=about, run=run)
+    said = preprocessing.without_rewards(config.agent, data, about["file"])
+    lines = [*data_lines(about), *said, *_unpublished(config), hosted.line_of(world, config.eval_episodes)]
+    return job._replace(score=hosted.score_of(world, score_of(about, job)), lines=lines)
 
 
 def _with_data(config: SweepConfig, env: Env, job: Job) -> Job:
