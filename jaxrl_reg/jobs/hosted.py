@@ -31,7 +31,7 @@ def world_of(config: SweepConfig) -> Host:
 
     if config.dataset in (*COLLECTED, *EXPLORED):
         raise UserError(
-            f"{config.env} runs on the host, where {config.dataset} is not collected: give data of yours, --dataset FILE"
+            f"{config.env} runs on the host, where {config.dataset} is not collected: give data of yours (--dataset)"
         )
     if config.backend is not None:
         raise UserError(f"--backend is the physics of a Brax environment, and {config.env} has its own")

@@ -261,8 +261,9 @@ def _train(member: Learner, job: Job, session: _Session, *, own: bool = False) -
             moving = _generations(config) if own else None
             return population.sweep(run, on_segment=callbacks.get("on_segment"), generations=moving, **options)
         rule = population.stopping.named(early_stop)
-        judged = run.judge is not None and job.score.metric in run.judge.metrics
-        score = job.score.metric if judged else "eval/return"
+        score = job.score.metric
+        if score is None or run.judge is None or score not in run.judge.metrics:  # scores are made of returns
+            score = "eval/return"
         return population.race(run, rule, score=score, on_round=callbacks.get("on_round"), **options)
 
     say(lines.of_members(member, job, run, session.config, parameters(agent, member)))
