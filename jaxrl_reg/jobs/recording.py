@@ -173,7 +173,8 @@ class Recorder:
     def rows(self, metrics: Mapping[str, Any], done: Any = None) -> Iterator[dict[str, Any]]:
         """Rows of metrics ``[H, S, segments]`` with their scores, the first of them after ``done`` segments."""
         scored = self._job.score.columns(metrics)
-        episodes = None if self._run.evaluate is None else self._config.eval_episodes
+        rolled_out = self._run.evaluate is not None or self._run.judge is not None
+        episodes = self._config.eval_episodes if rolled_out else None
         return metric_rows(
             self._member,
             self._config,

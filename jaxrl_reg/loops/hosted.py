@@ -111,7 +111,8 @@ def _compiled(policy: PolicyFor) -> tuple[Callable[..., PyTree], Callable[..., t
         memory: PyTree,
         observation: Array,
         reward: Array,
-        key: Key,
+        keys: Key,
+        episode: Array,
         step: Array,
     ) -> tuple[Array, PyTree]:
         def one(goal, memory, observation, reward, key, step):
@@ -119,7 +120,7 @@ def _compiled(policy: PolicyFor) -> tuple[Callable[..., PyTree], Callable[..., t
             memory = jax.tree.map(lambda start, now: jnp.where(step == 0, start, now), acting.start(()), memory)
             return acting.step(memory, observation, reward, jax.random.fold_in(key, step))
 
-        return jax.vmap(one)(goal, memory, observation, reward, key, step)
+        return jax.vmap(one)(goal, memory, observation, reward, keys[episode], step)
 
     return begin, advance
 
@@ -137,7 +138,7 @@ def _actor(
         if not memory:
             memory.append(begin(state, hyper, aim, episode))
         action, memory[0] = advance(
-            state, hyper, aim, memory[0], observation, np.float32(reward), keys[episode], np.int32(step)
+            state, hyper, aim, memory[0], observation, np.float32(reward), keys, episode, np.int32(step)
         )
         return np.asarray(action)
 

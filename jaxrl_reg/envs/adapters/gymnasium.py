@@ -249,11 +249,9 @@ def _find(name: str) -> None:
 
 
 def _made(name: str, make: Callable[[], Any]) -> Any:
-    import gymnasium
-
     try:
         return make()
-    except (gymnasium.error.Error, ImportError, TypeError) as error:
+    except (_gymnasium().error.Error, ImportError, TypeError) as error:
         raise UserError(f"gymnasium/{name}: {' '.join(str(error).split())}") from None
 
 
@@ -276,7 +274,7 @@ def _tasks(env: Any) -> tuple[str, ...]:
 
 def _observed(name: str, space: Any, keys: Sequence[str] | None) -> Callable[[Any, bool], np.ndarray]:
     """``(observation, batched) -> [O]`` or ``[E, O]`` float32."""
-    from gymnasium import spaces
+    spaces = _gymnasium().spaces
 
     def flat(values: Any, batched: bool) -> np.ndarray:
         array = np.asarray(values, np.float32)
@@ -300,7 +298,7 @@ def _observed(name: str, space: Any, keys: Sequence[str] | None) -> Callable[[An
 
 def _scaled(name: str, space: Any) -> Callable[[np.ndarray], np.ndarray]:
     """``[..., A]`` in [-1, 1] to what the environment takes."""
-    from gymnasium import spaces
+    spaces = _gymnasium().spaces
 
     if not isinstance(space, spaces.Box):
         raise UserError(f"gymnasium/{name}: observations and actions must be boxes, got {space}")

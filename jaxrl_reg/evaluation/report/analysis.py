@@ -125,7 +125,9 @@ def _analyse(
         raise UserError(f"the run has no metrics of {agent} yet; continue it with resume")
     episodes = np.zeros(0)
     if about is not None:
-        episodes = data_scores(about) if score == "eval/score" else np.asarray(about["returns"], float)
+        # What is neither a return nor made of one is not known of the data's own episodes.
+        known = {"eval/score": data_scores, "eval/return": lambda about: np.asarray(about["returns"], float)}
+        episodes = known[score](about) if score in known else episodes
     finite = frame[score].replace([np.inf, -np.inf], np.nan)
     lowest = float(finite.min()) if finite.notna().any() else 0.0
     pooled = pool(frame.assign(**{score: finite}), score, judged.column)

@@ -1,0 +1,68 @@
+"""Sweeps that are judged in Gymnasium's environments, from config to report."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from jaxrl_reg import jobs
+from jaxrl_reg.errors import UserError
+
+from ..envs import host_worlds
+
+GOALS = "gymnasium/jaxrl_reg_test/Goals-v0"
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory):
+    """Walks in the square, as OGBench writes them."""
+    rng, path = np.random.default_rng(0), tmp_path_factory.mktemp("data") / "walks.npz"
+    actions = rng.uniform(-1, 1, (90, 2)).astype("f4")
+    places = np.cumsum(0.5 * actions, axis=0).astype("f4")
+    np.savez(path, observations=places, actions=actions, terminals=np.arange(90) % 9 == 8)
+    return path
+
+
+def config(file, **more):
+    asked = {"env": GOALS, "agent": "gc_iql", "dataset": str(file), "seeds": 2, "updates": 4, "segments": 2}
+    return jobs.SweepConfig(**{**asked, "eval_episodes": 2, "batch_size": 8, "hidden": (8,), **more})
+
+
+@pytest.fixture(scope="module")
+def run(file, tmp_path_factory):
+    said, path = [], tmp_path_factory.mktemp("runs") / "run"
+    outcome = jobs.sweep(config(file), directory=path, say=said.append)
+    return path, outcome, said
+
+
+def test_an_agent_that_takes_goals_is_judged_by_its_success_at_every_task(run):
+    path, outcome, said = run
+    assert any("by the fraction that succeeds of 2 episodes of each of task1, task2" in line for line in said)
+    rows = pd.read_parquet(path / "metrics.parquet")
+    assert set(rows["agent"]) == {"gc_iql", "bc"}
+    assert len(rows) == 2 * 2 * 2
+    means = rows[["eval/task1", "eval/task2"]].mean(axis=1)
+    np.testing.assert_allclose(rows["eval/success"], means)
+    assert rows["eval/length"].between(1, 8).all()
+    score = json.loads((path / "summary.json").read_text(encoding="utf-8"))["score"]
+    assert (score["metric"], score["name"]) == ("eval/success", "success rate")
+    assert set(outcome.table["agent"]) == {"gc_iql", "bc"}, "returns of the data stand beside success rates"
+    assert "success rate" in (path / "report.html").read_text(encoding="utf-8")
+
+
+def test_more_episodes_of_a_finished_run_are_had_on_the_host(run):
+    path = run[0]
+    before = len(pd.read_parquet(path / "metrics.parquet"))
+    jobs.evaluate(path, episodes=3)
+    rows = pd.read_parquet(path / "metrics.parquet")
+    assert len(rows) == before + 4
+    assert set(rows.loc[rows["evaluation"] == 1, "episodes"]) == {3}
+
+
+def test_what_cannot_be_trained_for_such_a_world_is_one_line(file):
+    with pytest.raises(UserError, match="medium is not collected: give data of yours"):
+        jobs.sweep(config("medium"), directory="nowhere")
+    with pytest.raises(UserError, match="not the same environment"):
+        jobs.sweep(config(file, env="gymnasium/Pendulum-v1"), directory="nowhere")
+    assert host_worlds.Goals.task_infos
