@@ -36,7 +36,9 @@ def world_of(config: SweepConfig) -> Host:
     if config.backend is not None:
         raise UserError(f"--backend is the physics of a Brax environment, and {config.env} has its own")
     return gymnasium.make(
-        config.env.removeprefix(PREFIX), side_by_side=min(config.eval_episodes, gymnasium.SIDE_BY_SIDE)
+        config.env.removeprefix(PREFIX),
+        observation_keys=config.observation_keys,
+        side_by_side=min(config.eval_episodes, gymnasium.SIDE_BY_SIDE),
     )
 
 
