@@ -10,6 +10,7 @@ import _thread
 import contextlib
 import errno
 import importlib
+import io
 import signal
 import sys
 import threading
@@ -109,6 +110,9 @@ def _main(argv: list[str]) -> int:
     from jaxrl_reg.cli.parser import VERBS, build_parser, parse
     from jaxrl_reg.errors import UserError
 
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a locale cannot write becomes a question mark, not an error
+            stream.reconfigure(errors="replace")
     try:
         arguments = parse(argv)
         if arguments.version:

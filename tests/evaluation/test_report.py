@@ -299,3 +299,13 @@ def test_members_are_filtered_and_sorted_in_a_browser(written, tmp_path, words, 
     seeds = [int(re.findall(r'data-value="([^"]*)"', row)[3]) for row in shown]
     assert len(shown) == rows
     assert seeds == sorted(seeds, reverse=True)
+
+
+def test_a_terminal_shows_first_that_a_setting_diverged(written):
+    _, table = written
+    assert all("diverged" not in cell for row in report.brief(table) for cell in row)
+    some = table.copy()
+    some.loc[0, "diverged"] = 2
+    rows = report.brief(some)
+    assert [row[2] for row in rows] == ["diverged", f"2 of {some.loc[0, 'runs']}", *[""] * (len(rows) - 2)]
+    assert [row[:2] + row[3:] for row in rows] == report.brief(table)

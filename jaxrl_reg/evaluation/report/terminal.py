@@ -60,8 +60,9 @@ def brief(frame: pd.DataFrame) -> list[list[str]]:
             ]
         )
     if baseline is None:
-        return [[*row[:2], *row[4:]] for row in rows]
-    return rows
+        rows = [[*row[:2], *row[4:]] for row in rows]
+    # A narrow terminal shows the first columns: that a setting diverged is among them.
+    return [[*row[:2], row[-1], *row[2:-1]] for row in rows] if diverged else rows
 
 
 _FIXED = (
