@@ -83,7 +83,8 @@ class JobConfig:
 
     env: str = option(
         "brax/hopper",
-        "environment, see 'jaxrl-reg list envs', or one of yours: mine.py; none: train on a file, without scores",
+        "environment, see 'jaxrl-reg list envs', or one of yours: mine.py; gymnasium/ID: train on a file, judged in "
+        "Gymnasium's environment; none: train on a file, without scores",
     )
     agent: str = option("rebrac", "agent, see 'jaxrl-reg list agents', or one of yours: mine.py, mine or lab.mine")
     grid: Mapping[str, Sequence[Any]] = option({}, "values of a hyperparameter to sweep; several make a product")
