@@ -130,10 +130,10 @@ def fit_preprocessing(
         mean, spread = np.asarray(fitted.mean), np.asarray(fitted.std)
         std = np.where(spread > 1e-6 * np.maximum(np.abs(mean), 1.0), spread + np.float32(protocol.eps), 1.0)
     scale, shift = 1.0, 0.0
-    if reward_scale is not None:
-        scale = _reward_scale(dataset, reward_scale)
-    elif dataset.rewarded and protocol.rewards:
-        if protocol.sparse is not None and sparse_rewards(dataset):
+    if dataset.rewarded and protocol.rewards:
+        if reward_scale is not None:
+            scale = _reward_scale(dataset, reward_scale)
+        elif protocol.sparse is not None and sparse_rewards(dataset):
             scale, shift = protocol.sparse
         else:
             shift = protocol.reward_shift

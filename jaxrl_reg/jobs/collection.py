@@ -224,8 +224,10 @@ def _references_beside(path: pathlib.Path, rows: Dataset, behavior: str) -> Data
         low, high = (float(about.get(key, "nan")) for key in ("score_random", "score_expert"))
         if np.isfinite([low, high]).all():
             return _with_references(rows, low, high)
-    known = behavior == "random"
-    return _with_references(rows, data.behaviour(rows).returns.mean(), float("nan")) if known else rows
+    acted = data.behaviour(rows)
+    if behavior != "random" or acted.notes:  # parts of episodes are no reference
+        return rows
+    return _with_references(rows, acted.returns.mean(), float("nan"))
 
 
 def _with_references(rows: Dataset, low: Any, high: Any) -> Dataset:
