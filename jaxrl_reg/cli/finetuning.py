@@ -14,6 +14,7 @@ examples:
   jaxrl-reg sweep --env brax/hopper --agent cal_ql --dataset medium --out runs/offline
   jaxrl-reg finetune runs/offline --steps 40000 --out runs/online
   jaxrl-reg finetune runs/offline --steps 40000 --offline-fraction 0.25 --set discount=0.995
+  jaxrl-reg finetune runs/offline --dataset more.hdf5 --refit-statistics
 
 Every seed and setting of the offline run goes on from its last state; each batch holds rows of the data set and of what
 is seen now. The agent updates as it did offline, with constant learning rates. Agents that are trained on transitions
@@ -22,6 +23,8 @@ can be fine-tuned: iql, awac, td3_bc, rebrac, cql, cal_ql and their kin. The rep
 FIELDS = (
     "steps",
     "offline_fraction",
+    "dataset",
+    "refit_statistics",
     "num_envs",
     "unroll",
     "updates_per_iteration",

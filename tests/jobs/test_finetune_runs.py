@@ -136,6 +136,32 @@ def test_what_cannot_be_gone_on_from_is_one_line(offline, online, tmp_path):
     assert jobs.resolve(dataclasses.replace(config, agent="iql", grid={})).offline_fraction == "pooled"
 
 
+def test_the_policy_keeps_its_statistics_whatever_data_are_beside_it(offline, online, tmp_path):
+    """Observations of the other data are 100 times as large: by their statistics the policy would see next to 0."""
+    facts = json.loads((offline / "summary.json").read_text(encoding="utf-8"))
+    kept = facts["preprocessing"]["td3_bc"]
+    assert json.loads((online / "summary.json").read_text(encoding="utf-8"))["preprocessing"]["td3_bc"] == kept
+    rows = data.load(offline.parent / "pushed.hdf5")
+    larger = {name: 100 * getattr(rows, name) for name in ("observation", "next_observation")}
+    data.save(dataclasses.replace(rows, **larger), tmp_path / "larger.hdf5")
+    options = {"steps": 24, "num_envs": 2, "segments": 3, "dataset": str(tmp_path / "larger.hdf5")}
+    for refit, spread, words in ((False, 1.0, "kept from the offline run"), (True, 100.0, "taken anew on these data")):
+        job = finetune.make(jobs.resolve(finetune.continuing(offline, refit_statistics=refit, **options)))
+        found = job.preprocessing["td3_bc"]
+        np.testing.assert_allclose(found.std, spread * np.asarray(kept["std"]), rtol=1e-2)
+        assert words in job.about["preprocessing"]["td3_bc"]
+        assert float(jnp.abs(job.data.observation).max()) > 50
+        agent, run = job.run(job.learners[0], None)
+        state = jax.tree.map(lambda leaf: leaf[0, 0], job.start(job.learners[0]))
+        hyper = jax.tree.map(lambda leaf: leaf[0], job.learners[0].hypers)
+        member, _ = jax.jit(run.train)(
+            run.init(jax.random.key(0), hyper, state), jnp.int32(0), jax.random.key(0), hyper, agent.prepare(job.data)
+        )
+        seen = np.asarray(member.replay.rows.observation[:10])
+        raw = np.asarray(found.mean) + seen * np.asarray(found.std)
+        np.testing.assert_allclose(np.square(raw[:, :2]).sum(axis=1), 1.0, rtol=1e-3)  # sine and cosine of the angle
+
+
 def test_other_data_under_the_same_name_are_refused(offline, tmp_path, monkeypatch):
     config = jobs.resolve(finetune.continuing(offline, steps=24, num_envs=2, segments=3))
     file = offline.parent / "pushed.hdf5"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.jobs import kinds, preprocessing
+from jaxrl_reg.jobs.collection import data_line
 from jaxrl_reg.jobs.job import Axis, Job, episode_of, greedy
 from jaxrl_reg.jobs.kinds import offline
 from jaxrl_reg.jobs.kinds.online import CAPACITY, OnlineConfig
@@ -40,7 +41,10 @@ class FinetuneConfig(OnlineConfig):
     kind: ClassVar[str] = "finetune"
 
     run: str = option("", "directory of the offline run")
-    dataset: str = option("", "data set of the offline run")
+    dataset: str = option("", "data set or file that is drawn from beside the replay [that of the offline run]")
+    refit_statistics: bool = option(
+        False, "take statistics of observations and rewards anew on the data set, instead of the policy's own"
+    )
     offline_updates: int = option(0, "gradient updates of the offline run, per member")
     offline_segments: int = option(0, "their evaluations")
     offline_fraction: float | str = option(
@@ -108,7 +112,7 @@ def continuing(directory: str | pathlib.Path, **given: Any) -> FinetuneConfig:
     settings = {**before.settings, **given.pop("settings", {})}
     shared |= {
         "run": os.path.abspath(directory),
-        "dataset": before.dataset,
+        "dataset": dataclasses.replace(before, dataset=given.pop("dataset", before.dataset)).settled().dataset,
         "batch_size": before.batch_size,
         "offline_updates": before.updates,
         "offline_segments": before.segments,
@@ -118,7 +122,10 @@ def continuing(directory: str | pathlib.Path, **given: Any) -> FinetuneConfig:
 
 
 def make(config: FinetuneConfig) -> Job:
-    """The job of a config: data and states are those of the offline run.
+    """The job of a config: the states are those of the offline run, and the data too unless others are named.
+
+    What was done to the data of the offline run is done to what is learned from here: the policy keeps its own
+    statistics, whatever data are beside it, unless they are asked to be taken anew.
 
     Raises:
       UserError: for a run or data that are not there any more, or are others, or an agent that cannot go on.
@@ -128,22 +135,30 @@ def make(config: FinetuneConfig) -> Job:
 
     before = load_config(config.run)
     assert isinstance(before, SweepConfig)
-    first = offline.make(before)
     facts = read_json(pathlib.Path(config.run) / "summary.json")
-    job = _job(config, make_env(config), preprocessing.known(facts))
-    if first.collect is not None:
+    first = offline.reopen(before, facts)
+    beside = offline.make(dataclasses.replace(before, dataset=config.dataset))
+    known, found = facts["dataset"].get("fingerprint"), beside.about.get("fingerprint")
+    if beside.collect is not None:
         raise UserError(f"{facts['dataset']['file']}, the data of {config.run}, is not there; put it back")
-    if first.about["fingerprint"] != facts["dataset"].get("fingerprint", first.about["fingerprint"]):
+    if config.dataset == before.dataset and known not in (None, found):
         raise UserError(
-            f"{first.about['file']} holds other data than {config.run} was trained on; put those back, or train a run "
-            "on these first"
+            f"{beside.about['file']} holds other data than {config.run} was trained on; put those back, or name these "
+            "with --dataset"
         )
+    done = beside.preprocessing if config.refit_statistics else first.preprocessing
+    job = _job(config, make_env(config), done)
     _refuse_other_programs(first, job)
+    words = _statistics(config, done)
     return job._replace(
-        data=first.data,
-        about=first.about,
-        score=offline.score_of(first.about, job),
-        lines=[*first.lines, f"goes on from {config.run}, {config.offline_updates:,} updates"],
+        data=beside.data,
+        about={**beside.about, "preprocessing": words},
+        score=offline.score_of(facts["dataset"], job),
+        lines=[
+            data_line(beside.about),
+            f"goes on from {config.run}, {config.offline_updates:,} updates",
+            *(f"{name} is trained on {text}" for name, text in words.items()),
+        ],
         start=lambda member: _states(config, before, first, member),
         history=lambda: _history(config),
     )
@@ -156,14 +171,13 @@ def reopen(config: FinetuneConfig, facts: Mapping[str, Any]) -> Job:
 
 
 def run_of(
-    member: Learner,
-    config: FinetuneConfig,
-    env: Env,
-    episodes: int | None = None,
-    done: Preprocessing | None = None,
+    member: Learner, config: FinetuneConfig, env: Env, done: Preprocessing | None, episodes: int | None = None
 ) -> tuple[Agent, Run]:
-    """The agent for this environment and its run, evaluated on ``episodes`` episodes; ``done`` was done to its data
-    offline, and is done to what it sees online."""
+    """The agent for this environment and its run, evaluated on ``episodes`` episodes.
+
+    ``member`` acts on the environment's own observations; ``done`` is what becomes of rows before they are learned
+    from, as of the data.
+    """
     import jax.numpy as jnp
 
     from jaxrl_reg.data import preprocess_batch
@@ -186,8 +200,8 @@ def run_of(
         batch_size=config.batch_size,
         warmup=config.warmup,
         capacity=config.capacity,
-        evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
         preprocess=None if done is None else lambda rows: preprocess_batch(rows, done),
+        evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
     )
 
     def train(state: PyTree, index: Array, *rest: Any) -> tuple[PyTree, dict[str, Any]]:
@@ -198,19 +212,18 @@ def run_of(
 
 
 def _job(config: FinetuneConfig, env: Env, done: Mapping[str, Preprocessing]) -> Job:
-    """What the job is without its data and its past; the agent keeps the statistics that it was trained with."""
-    from jaxrl_reg.data import describe_preprocessing
-
-    done = {name: one for name, one in done.items() if name == config.agent and describe_preprocessing(one)}
-    students = learners(config.agent, config)
+    """What the job is without its data and its past; its agents preprocess as ``done`` says."""
+    own = done.get(config.agent)
+    students = [preprocessing.wrapped(one, own) for one in learners(config.agent, config)]
     for student in students:
-        run_of(student, config, env)  # wrong settings show here
+        run_of(student, config, env, own)  # wrong settings show here
     each = config.steps // (config.segments * config.num_envs * config.unroll) * config.updates_per_iteration
     share = POOLED if config.offline_fraction == POOLED else f"{float(config.offline_fraction):g}"
-    job = Job(
+    return Job(
         learners=students,
         world=env,
-        run=lambda member, episodes: run_of(member, config, env, episodes, done.get(member.name)),
+        run=lambda member, episodes: run_of(member, config, env, own, episodes),
+        preprocessing=dict(done),
         axis=Axis("updates", "update", each, config.offline_updates, config.offline_segments, "online"),
         budget=lambda member: (
             f"{config.steps:,} environment steps of {config.num_envs} environments, {config.unroll} at a time, "
@@ -219,7 +232,15 @@ def _job(config: FinetuneConfig, env: Env, done: Mapping[str, Preprocessing]) ->
         keep=greedy(env.spec, lambda state: state.agent),
         show=episode_of(env, f"{config.agent} in {config.env}"),
     )
-    return preprocessing.applied(job, done)
+
+
+def _statistics(config: FinetuneConfig, done: Mapping[str, Preprocessing]) -> dict[str, str]:
+    """What is done to the agent's data, in words, and whose statistics those are; empty where nothing is done."""
+    from jaxrl_reg.data import describe_preprocessing
+
+    text = describe_preprocessing(done[config.agent]) if config.agent in done else ""
+    whose = "taken anew on these data" if config.refit_statistics else "kept from the offline run"
+    return {config.agent: f"{text} ({whose})"} if text else {}
 
 
 def _refuse_other_programs(first: Job, job: Job) -> None:
