@@ -11,7 +11,7 @@ from jaxrl_reg.jobs.settings import JobConfig
 from jaxrl_reg.jobs.values import coerce, column, word
 
 if TYPE_CHECKING:
-    from jaxrl_reg.types import Agent, Env
+    from jaxrl_reg.types import Agent, Env, Spec
 
 
 BASELINE = "bc"
@@ -31,20 +31,21 @@ class Learner(NamedTuple):
     folder: str = ""  # of its checkpoints
 
 
-def learner(name: str, config: JobConfig, *, own: bool = True) -> Learner:
+def learner(name: str, config: JobConfig, *, own: bool = True, spec: Spec | None = None) -> Learner:
     """The agent ``name`` under ``config``; with ``own=False`` (a baseline) only the network size is taken from it.
 
     Raises:
       UserError: as ``learners``, or if the settings need several programs.
     """
-    found = learners(name, config, own=own)
+    found = learners(name, config, own=own, spec=spec)
     if len(found) > 1:
         raise UserError(f"the settings of {name} need {len(found)} programs; this job takes those of one")
     return found[0]
 
 
-def learners(name: str, config: JobConfig, *, own: bool = True) -> list[Learner]:
-    """The agent ``name`` with the settings of ``config``, in groups that share a program.
+def learners(name: str, config: JobConfig, *, own: bool = True, spec: Spec | None = None) -> list[Learner]:
+    """The agent ``name`` with the settings of ``config``, in groups that share a program. What is not set is as the
+    module's ``defaults(spec)`` has it for a world of this ``spec``, where there is such a function, else the ``Hyper``.
 
     A swept hyperparameter is traced: all its values share one. A swept setting of the agent (widths, ensemble size)
     changes the program, so each of its values is a group, which compiles separately. Settings are numbered through.
@@ -58,7 +59,8 @@ def learners(name: str, config: JobConfig, *, own: bool = True) -> list[Learner]
     static = {field: default for field, default, _ in agents.settings(module.Config)}
     traced = {field: default for field, default, _ in agents.settings(module.Hyper)}
     kinds = agents.kinds(module.Config)
-    fixed, start = {}, {}
+    fixed: dict[str, Any] = {}
+    start = {} if spec is None or not hasattr(module, "defaults") else dict(module.defaults(spec))
     if "hidden" in static and config.hidden is not None:
         fixed["hidden"] = config.hidden
         if isinstance(static.get("actor_hidden"), int):  # of an actor with blocks of one width

@@ -151,15 +151,14 @@ def test_the_policy_keeps_its_statistics_whatever_data_are_beside_it(offline, on
         np.testing.assert_allclose(found.std, spread * np.asarray(kept["std"]), rtol=1e-2)
         assert words in job.about["preprocessing"]["td3_bc"]
         assert float(jnp.abs(job.data.observation).max()) > 50
-        agent, run = job.run(job.learners[0], None)
-        state = jax.tree.map(lambda leaf: leaf[0, 0], job.start(job.learners[0]))
-        hyper = jax.tree.map(lambda leaf: leaf[0], job.learners[0].hypers)
-        member, _ = jax.jit(run.train)(
-            run.init(jax.random.key(0), hyper, state), jnp.int32(0), jax.random.key(0), hyper, agent.prepare(job.data)
-        )
-        seen = np.asarray(member.replay.rows.observation[:10])
-        raw = np.asarray(found.mean) + seen * np.asarray(found.std)
-        np.testing.assert_allclose(np.square(raw[:, :2]).sum(axis=1), 1.0, rtol=1e-3)  # sine and cosine of the angle
+    agent, run = job.run(job.learners[0], None)
+    state, hyper = (
+        jax.tree.map(lambda leaf: leaf[0], tree) for tree in (job.start(job.learners[0]), job.learners[0].hypers)
+    )
+    key, state = jax.random.key(0), jax.tree.map(lambda leaf: leaf[0], state)
+    member, _ = jax.jit(run.train)(run.init(key, hyper, state), jnp.int32(0), key, hyper, agent.prepare(job.data))
+    raw = np.asarray(found.mean) + np.asarray(member.replay.rows.observation[:10]) * np.asarray(found.std)
+    np.testing.assert_allclose(np.square(raw[:, :2]).sum(axis=1), 1.0, rtol=1e-3)  # sine and cosine of the angle
 
 
 def test_other_data_under_the_same_name_are_refused(offline, tmp_path, monkeypatch):

@@ -211,3 +211,15 @@ def test_population_based_training_from_the_command_line(tmp_path, capsys):
     ):
         assert command(f"sweep --agent {TOY} {SMALL} {options} --out {tmp_path / 'other'}") == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("env", "asked", "wanted"),
+    [("gridworld", {}, 0.01), ("gridworld", {"entropy_coef": 0.3}, 0.3), ("pointnav", {}, 0.0)],
+)
+def test_choices_are_rewarded_for_staying_open_unless_asked_otherwise(env, asked, wanted):
+    config = jobs.OnlineConfig(
+        env=env, steps=64, num_envs=4, unroll=8, segments=1, seeds=1, hidden=(8,), settings=asked
+    )
+    (member,) = jobs.kinds.load("online").make(jobs.resolve(config)).learners
+    np.testing.assert_allclose(member.hypers.entropy_coef, [wanted])

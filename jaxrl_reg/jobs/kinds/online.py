@@ -104,14 +104,14 @@ def make(config: OnlineConfig) -> Job:
     Raises:
       UserError: for a config that cannot be run, or an agent or rival that does not learn online.
     """
-    students, rivals = learners(config.agent, config), []
+    env = make_env(config)
+    students, rivals = learners(config.agent, config, spec=env.spec), []
     configs = {config.agent: config}
     if config.against is not None:
         if config.against == config.agent:
             raise UserError(f"--against {config.against} is the agent itself; name another one")
         configs[config.against] = rival_config(config, config.against)
-        rivals = [learner(config.against, configs[config.against], own=False)]
-    env = make_env(config)
+        rivals = [learner(config.against, configs[config.against], own=False, spec=env.spec)]
     for member in [*students, *rivals]:
         run_of(member, configs[member.name], env)  # wrong settings show here
     return Job(
