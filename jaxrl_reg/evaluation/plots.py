@@ -68,6 +68,7 @@ def learning_curves(
     score: str = "normalised score",
     references: Mapping[str, float] | None = None,
     axis: str = "updates",
+    since: tuple[float, str] | None = None,
     ordered: bool = False,
     theme: Theme = LIGHT,
 ) -> Figure:
@@ -78,6 +79,7 @@ def learning_curves(
       score: what the vertical axis shows.
       references: horizontal dotted lines, label to score (the behaviour policy, say).
       axis: what the horizontal axis counts.
+      since: where on it another phase of training begins, and what that is called: a vertical line.
       ordered: the settings are values of one hyperparameter: colour them along a ramp, in the order of their labels.
       theme: ``LIGHT`` or ``DARK``.
     """
@@ -85,6 +87,9 @@ def learning_curves(
     _draw(axes, curves, ordered, theme)
     for style, (label, value) in zip((":", "-.", (0, (5, 1, 1, 1, 1, 1))), (references or {}).items(), strict=False):
         axes.axhline(value, color=theme.ink, linewidth=1.2, linestyle=style, label=label, zorder=1)
+    if since is not None:
+        place, name = since
+        axes.axvline(place, color=theme.ink, linewidth=1.0, linestyle=(0, (2, 2)), label=f"{name} from here", zorder=1)
     axes.set_xlabel(axis)
     axes.set_ylabel(score)
     axes.xaxis.set_major_formatter(_thousands)

@@ -11,6 +11,8 @@ import pytest
 
 from jaxrl_reg import cli, data, jobs, population
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.evaluation import plots
+from jaxrl_reg.evaluation.report import judged_by
 from jaxrl_reg.io.sinks import read_parquet
 from jaxrl_reg.jobs.kinds import finetune
 
@@ -102,6 +104,12 @@ def test_both_phases_stand_in_one_table_and_one_report(offline, online):
     assert (facts["axis"]["behind"], facts["axis"]["column"]) == (8, "update")
     page = (online / "report.html").read_text(encoding="utf-8")
     assert "after 32 updates" in page
+    judged = judged_by(facts)
+    assert (judged.behind, judged.phase) == (8, "online")
+    curve = plots.Curve("a", np.array([4, 8, 16]), np.zeros(3))
+    (axes,) = plots.learning_curves([curve], since=(judged.behind, judged.phase)).axes
+    (line,) = (line for line in axes.lines if line.get_label() == "online from here")
+    assert list(line.get_xdata()) == [8, 8]
     assert isinstance(jobs.load_config(online), finetune.FinetuneConfig)
 
 

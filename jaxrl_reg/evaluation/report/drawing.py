@@ -68,9 +68,11 @@ def figures(analysis: Analysis, drawn: Lines, theme: plots.Theme) -> dict[str, A
     ordered = len(analysis.groups) > 1 and len(analysis.groups[0].hypers) == 1
     score, options = analysis.score, {"ordered": ordered, "theme": theme}
     behaviour = {} if analysis.behaviour is None else {"data's own policy": analysis.behaviour.value}
+    judged = analysis.judged
+    since = (float(judged.behind), judged.phase) if judged.behind else None
     made = {
         "curves": plots.learning_curves(
-            drawn.curves, score=score, references=behaviour, axis=analysis.judged.axis, **options
+            drawn.curves, score=score, references=behaviour, axis=judged.axis, since=since, **options
         ),
         "profile": plots.performance_profile(drawn.profile, score=score, **options),
         "tuning": plots.tuning_curve(drawn.tuning, score=score, theme=theme),

@@ -11,7 +11,8 @@ BASELINE = "bc"  # of runs from before a run said its own
 class Judged(NamedTuple):
     """``metric`` is the column of ``metrics.parquet`` that is judged, None where nothing was rolled out, ``score`` its
     name in words; ``column`` counts the way along ``axis``; ``baseline`` is the agent to compare with, ``words`` how a
-    sentence begins that speaks of it."""
+    sentence begins that speaks of it. ``behind`` is how far along the axis another run had got that this one went on
+    from, and ``phase`` what this one is called then."""
 
     metric: str | None = "eval/return"
     score: str = "return"
@@ -19,6 +20,8 @@ class Judged(NamedTuple):
     column: str = "update"
     baseline: str | None = BASELINE
     words: str = "Behaviour cloning"
+    behind: int = 0
+    phase: str = ""
 
 
 def judged_by(facts: Mapping[str, Any]) -> Judged:
@@ -28,5 +31,12 @@ def judged_by(facts: Mapping[str, Any]) -> Judged:
         return Judged(*(("eval/score", "normalised score") if normalised else ()))
     score, axis = facts["score"], facts["axis"]
     return Judged(
-        score["metric"], score["name"], axis["name"], axis["column"], score["baseline"], score["baseline_words"]
+        score["metric"],
+        score["name"],
+        axis["name"],
+        axis["column"],
+        score["baseline"],
+        score["baseline_words"],
+        axis.get("behind", 0),
+        axis.get("phase", ""),
     )
