@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.jobs import kinds, preprocessing
-from jaxrl_reg.jobs.collection import data_line
+from jaxrl_reg.jobs.collection import data_lines
 from jaxrl_reg.jobs.job import Axis, Job, episode_of, greedy
 from jaxrl_reg.jobs.kinds import offline
 from jaxrl_reg.jobs.kinds.online import CAPACITY, OnlineConfig
@@ -28,6 +28,7 @@ SIZES: dict[str, dict[str, Any]] = {
     "full": {"steps": 1_000_000, "num_envs": 8, "unroll": 1, "updates_per_iteration": 8},
 }
 POOLED = "pooled"  # a share that is not fixed: every row of data and replay is as likely
+SCORED = ("score_random", "score_expert", "normalised", "foreign_scores")  # both phases are, by the same numbers
 SHARE = 0.5  # of agents that do not say theirs
 
 
@@ -150,12 +151,13 @@ def make(config: FinetuneConfig) -> Job:
     job = _job(config, make_env(config), done)
     _refuse_other_programs(first, job)
     words = _statistics(config, done)
+    about = {**beside.about, **{name: facts["dataset"][name] for name in SCORED}, "preprocessing": words}
     return job._replace(
         data=beside.data,
-        about={**beside.about, "preprocessing": words},
-        score=offline.score_of(facts["dataset"], job),
+        about=about,
+        score=offline.score_of(about, job),
         lines=[
-            data_line(beside.about),
+            *data_lines(about),
             f"goes on from {config.run}, {config.offline_updates:,} updates",
             *(f"{name} is trained on {text}" for name, text in words.items()),
         ],
@@ -213,7 +215,10 @@ def run_of(
 
 def _job(config: FinetuneConfig, env: Env, done: Mapping[str, Preprocessing]) -> Job:
     """What the job is without its data and its past; its agents preprocess as ``done`` says."""
+    from jaxrl_reg.data import describe_preprocessing
+
     own = done.get(config.agent)
+    own = own if own is not None and describe_preprocessing(own) else None  # nothing to do
     students = [preprocessing.wrapped(one, own) for one in learners(config.agent, config)]
     for student in students:
         run_of(student, config, env, own)  # wrong settings show here
