@@ -157,7 +157,7 @@ def make(config: FinetuneConfig) -> Job:
         about=about,
         score=offline.score_of(about, job),
         lines=[
-            *data_lines(about),
+            *data_lines(beside.about),
             f"goes on from {config.run}, {config.offline_updates:,} updates",
             *(f"{name} is trained on {text}" for name, text in words.items()),
         ],
