@@ -104,6 +104,8 @@ def continuing(directory: str | pathlib.Path, **given: Any) -> FinetuneConfig:
         raise UserError(f"{directory} has not finished; first: jaxrl-reg resume {directory}")
     if before.env == NO_ENV:
         raise UserError(f"{directory} was trained without an environment, so there is none to go on in")
+    if before.env.startswith("gymnasium/"):
+        raise UserError(f"{before.env} runs on the host and can judge a run, but is not one to go on learning in")
     if before.early_stop is not None:
         raise UserError(
             f"{directory} stopped settings early ({before.early_stop}), so they have not all been trained to the end; "
