@@ -201,7 +201,7 @@ def config_of(arguments: argparse.Namespace, kind: str | None = None) -> Any:
     if getattr(arguments, "home", None):
         foreign.look_in(arguments.home)
     if kind is None:
-        kind = kind_of(arguments) if arguments.verb in ("sweep", "train") else jobs.kinds.OFFLINE
+        kind = kind_of(arguments) if arguments.verb in ("sweep", "train", "plan") else jobs.kinds.OFFLINE
     return jobs.kinds.load(kind).Config(**values_of(arguments, fields_of(kind)))
 
 

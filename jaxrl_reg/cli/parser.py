@@ -8,10 +8,12 @@ import re
 from collections.abc import Sequence
 from typing import NoReturn
 
-from jaxrl_reg.cli import PROG, collecting, finetuning, listing, results, training
+from jaxrl_reg.cli import PROG, collecting, finetuning, listing, planning, results, training
 from jaxrl_reg.errors import UserError, unknown
 
-VERBS = {verb.name: verb for room in (training, finetuning, collecting, results, listing) for verb in room.VERBS}
+VERBS = {
+    verb.name: verb for room in (training, planning, finetuning, collecting, results, listing) for verb in room.VERBS
+}
 
 INTRO = """\
 Behaviour-regularised reinforcement learning: seeds x hyperparameters as one compiled program.

@@ -27,6 +27,7 @@ from jaxrl_reg.jobs.kinds import kind_of
 from jaxrl_reg.jobs.kinds.online import OnlineConfig
 from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, parameters
 from jaxrl_reg.jobs.listing import runs
+from jaxrl_reg.jobs.planning import Planned, plan
 from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
 from jaxrl_reg.jobs.settings import COLLECTED, COMPARED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
 from jaxrl_reg.jobs.training import Outcome, finetune, resume, sweep, train
@@ -44,6 +45,7 @@ __all__ = [
     "OnTick",
     "OnlineConfig",
     "Outcome",
+    "Planned",
     "Say",
     "Score",
     "Standing",
@@ -66,6 +68,7 @@ __all__ = [
     "load_config",
     "make_env",
     "parameters",
+    "plan",
     "release",
     "report",
     "resolve",

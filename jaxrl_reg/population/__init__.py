@@ -3,6 +3,7 @@
 from jaxrl_reg.population import hosts, stopping
 from jaxrl_reg.population.checkpointing import Interrupted, Restored, restore
 from jaxrl_reg.population.evolution import Evolution, ancestry, evolve, exploit, explore
+from jaxrl_reg.population.forecast import Forecast, plan_for
 from jaxrl_reg.population.generations import Generations
 from jaxrl_reg.population.grid import grid, setting_count, stack
 from jaxrl_reg.population.placement import Plan, megabytes, over_members
@@ -16,6 +17,7 @@ __all__ = [
     "ALIVE",
     "EVALUATION_CHUNK",
     "Evolution",
+    "Forecast",
     "Generations",
     "Interrupted",
     "Plan",
@@ -35,6 +37,7 @@ __all__ = [
     "outline",
     "over_members",
     "parse_range",
+    "plan_for",
     "race",
     "restore",
     "sample",

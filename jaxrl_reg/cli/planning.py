@@ -1,0 +1,60 @@
+"""Plan: what a sweep would take on an accelerator that is not there."""
+
+from __future__ import annotations
+
+import argparse
+
+from jaxrl_reg import jobs
+from jaxrl_reg.cli import machine
+from jaxrl_reg.cli.options import SHARED, Verb, add_config, add_kinds, config_of
+
+EXAMPLES = """\
+examples:
+  jaxrl-reg plan --for h100 --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
+  jaxrl-reg plan --for tpu-v5e --agent ppo --seeds 32
+  jaxrl-reg plan --for l40s --agent iql --scale full --training-only
+
+Nothing is trained, collected or written, and no accelerator is needed: its compiler is enough, which comes with
+pip install "jaxrl-reg[plan-cuda]" (h100, a100, l40s) or "jaxrl-reg[plan-tpu]" (tpu-v5e, tpu-v6e). Launches, branches,
+copies and memory are what the compiled programs say; updates per second are an estimate from the figures printed."""
+
+
+def _options(parser: argparse.ArgumentParser) -> None:
+    from jaxrl_reg.population.targets import TARGETS
+
+    parser.add_argument(
+        "--for", dest="target", required=True, metavar="DEVICE", help=f"accelerator: {', '.join(TARGETS)}"
+    )
+    parser.add_argument("--training-only", action="store_true", help="do not compile evaluations, which take longest")
+    add_config(parser, SHARED)
+    add_kinds(parser)
+
+
+def _plan(arguments: argparse.Namespace) -> None:
+    import jax
+
+    from jaxrl_reg.population import targets
+
+    targets.target(arguments.target)  # a mistyped name is told before anything is loaded
+    jax.config.update("jax_platforms", "cpu")  # data are read here; nothing runs on what is planned for
+    config = config_of(arguments)
+    with machine.job(None) as display:
+        planned = jobs.plan(config, arguments.target, evaluation=not arguments.training_only, say=display.say)
+        fails = [one.label for one in planned if one.forecast.error or one.forecast.evaluates is False]
+        if fails:
+            display.say(f"{len(fails)} of {len(planned)} programs do not compile: {', '.join(fails)}")
+        else:
+            display.say(f"all {len(planned)} programs compile for {arguments.target}")
+
+
+VERBS = (
+    Verb(
+        "plan",
+        "--for DEVICE [options]",
+        "what a sweep would take on an accelerator that is not here: memory, launches, an estimate",
+        "Compile every program of a sweep for an accelerator that is not here, and say what it would take there.",
+        _options,
+        _plan,
+        EXAMPLES,
+    ),
+)

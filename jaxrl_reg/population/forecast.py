@@ -1,0 +1,260 @@
+"""What a sweep would take on an accelerator that is not there: its programs compiled for it, and counted."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxrl_reg.population import kernels, targets
+from jaxrl_reg.population import placement as placing
+from jaxrl_reg.population.grid import setting_count
+from jaxrl_reg.population.programs import ALIVE, EVALUATION_CHUNK, SAFE_FRACTION, unless_failed
+from jaxrl_reg.types import PyTree, Run, as_float32
+
+
+@dataclasses.dataclass(frozen=True)
+class Forecast:
+    """What one program takes on one device of a target. Counts are per update of all members side by side.
+
+    ``error`` is one line where training does not compile; then only sizes are known. ``evaluation_error`` likewise;
+    ``evaluates`` is None where nothing is evaluated or evaluation was not asked for.
+    """
+
+    target: str
+    members: int
+    chunk: int  # members side by side
+    fit: int  # members side by side that memory has room for
+    state_bytes: int  # per member
+    temporary_bytes: int  # per member
+    data_bytes: int  # once
+    launches: float
+    branches: float
+    copies: float
+    unknown_loops: int
+    flops: float  # needed, of matrix products
+    used_flops: float | None  # by the compiled program; None where its text does not tell
+    compile_seconds: float
+    error: str = ""
+    evaluates: bool | None = None
+    evaluation_error: str = ""
+
+    @property
+    def seconds_per_update(self) -> float:
+        """The estimate: the slower of launching and computing."""
+        return max(self.launch_seconds, self.compute_seconds)
+
+    @property
+    def launch_seconds(self) -> float:
+        """At least, of one update of all members side by side."""
+        one = targets.target(self.target)
+        return (self.launches + self.copies) * one.launch + self.branches * one.branch
+
+    @property
+    def compute_seconds(self) -> float:
+        """Products at a part of the published rate, or the state read and written and temporaries written and read."""
+        one = targets.target(self.target)
+        traffic = 2.0 * self.chunk * (self.state_bytes + self.temporary_bytes)
+        return max((self.used_flops or self.flops) / (targets.REACHED * one.flops), traffic / one.bandwidth)
+
+    @property
+    def bound(self) -> str:
+        """By what: ``launches`` or ``compute``."""
+        return "launches" if self.launch_seconds >= self.compute_seconds else "compute"
+
+    @property
+    def updates_per_second(self) -> float:
+        """The estimate, of all members side by side together; 0 where training does not compile."""
+        return 0.0 if self.error else self.chunk / self.seconds_per_update
+
+    def lines(self) -> list[str]:
+        """For people, a line each."""
+        per = placing.megabytes
+        one = targets.target(self.target)
+        size = (
+            f"per member: state {per(self.state_bytes)}, temporaries {per(self.temporary_bytes)}; "
+            f"data {per(self.data_bytes)} once"
+        )
+        if self.error:
+            return [f"training does not compile for {one.title}: {self.error}", size]
+        waste = "" if not self.used_flops or not self.flops else f", {self.used_flops / self.flops:.2f} of them done"
+        found = [
+            f"training compiles for {one.title}, in {self.compile_seconds:.0f} s here",
+            f"{self.members} members, {self.chunk} side by side; {self.fit:,} fit into "
+            f"{SAFE_FRACTION:.0%} of {per(one.memory)}",
+            size,
+            f"per update of {self.chunk}: {self.launches:.4g} launches, {self.branches:.3g} branches, "
+            f"{self.copies:.3g} copies; {self.flops / 1e9:.3g} GFLOP needed{waste}",
+            f"estimate: {self.updates_per_second:,.0f} updates per second, bound by {self.bound} "
+            f"(launches {1e6 * self.launch_seconds:.0f} us, compute {1e6 * self.compute_seconds:.0f} us)",
+        ]
+        if self.unknown_loops:
+            found.append(
+                f"{self.unknown_loops} loops inside have a length that the compiler does not know; counted once"
+            )
+        if self.evaluates is not None:
+            what = "compiles too" if self.evaluates else f"does not compile: {self.evaluation_error}"
+            found.append(f"evaluation {what}")
+        return found
+
+
+def constants(target: str) -> str:
+    """What an estimate is made of, with its source, in one line."""
+    one = targets.target(target)
+    return (
+        f"{one.title}: {one.memory / 2**30:.0f} GiB, {one.bandwidth / 1e12:.3g} TB/s, {one.flops / 1e12:.4g} TFLOP/s "
+        f"of matrix products ({one.source}); assumed: {targets.REACHED:.0%} of that rate, {1e6 * one.launch:g} us "
+        f"per launch, {1e6 * one.branch:g} us per branch"
+    )
+
+
+def needed_flops(jaxpr: Any) -> tuple[float, bool]:
+    """Floating-point operations of the matrix products of a program, and whether every loop's length is known."""
+    total, known = 0.0, True
+    for equation in jaxpr.eqns:
+        if equation.primitive.name == "dot_general":
+            (left, _), _ = equation.params["dimension_numbers"]
+            shape = equation.invars[0].aval.shape
+            total += 2.0 * math.prod(equation.outvars[0].aval.shape) * math.prod(shape[axis] for axis in left)
+            continue
+        inside = [needed_flops(sub) for sub in _inner(equation)]
+        if not inside:
+            continue
+        if equation.primitive.name == "cond":
+            flops = max(one for one, _ in inside)
+        else:
+            flops = sum(one for one, _ in inside) * equation.params.get("length", 1)
+        total += flops
+        known = known and all(sure for _, sure in inside) and (equation.primitive.name != "while" or flops == 0.0)
+    return total, known
+
+
+def _inner(equation: Any) -> list[Any]:
+    found = []
+    for value in equation.params.values():
+        for one in value if isinstance(value, tuple | list) else (value,):
+            one = getattr(one, "jaxpr", one)
+            if hasattr(one, "eqns"):
+                found.append(one)
+    return found
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {(str(error).strip() or '-').splitlines()[0]}"[:300]
+
+
+def plan_for(
+    run: Run,
+    target: str,
+    *,
+    seeds: int | Sequence[int],
+    hypers: PyTree,
+    data: PyTree = None,
+    chunk: int | None = None,
+    evaluation: bool = True,
+) -> Forecast:
+    """What ``sweep`` would take on one device of ``target``, without having one: members go side by side.
+
+    Args:
+      run, seeds, hypers, data: as for ``sweep``; of ``data`` the shapes are enough.
+      target: a name in ``targets.TARGETS``.
+      chunk: members side by side; as in a sweep all of them, halved until the compiled program fits.
+      evaluation: compile the evaluation as well.
+
+    Raises:
+      UserError: for an unknown target, one whose compiler is not installed, or settings that are not stacked.
+    """
+    device, one = targets.device(target), targets.target(target)
+    hypers = as_float32(hypers)
+    members = setting_count(hypers) * (seeds if isinstance(seeds, int) else len(seeds))
+    hyper = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), hypers)
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    state = jax.eval_shape(run.init, key, hyper)
+    state_bytes, data_bytes = placing.tree_bytes(state), placing.tree_bytes(data)
+    room = SAFE_FRACTION * one.memory - data_bytes
+    chunk = min(members, members if chunk is None else chunk)
+
+    def many(tree: PyTree, size: int) -> PyTree:
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), tree)
+
+    def train(states, keys, hypers, alive, index, data):
+        def once(state, key, hyper, alive):
+            after, metrics = run.train(state, index, key, hyper, data)
+            state, alive = unless_failed(state, after, alive)
+            return state, {**metrics, ALIVE: alive}
+
+        if states_are_one:
+            return once(states, keys, hypers, alive)
+        return jax.vmap(once)(states, keys, hypers, alive)
+
+    begun, index, number = time.perf_counter(), jnp.int32(0), jax.ShapeDtypeStruct((), jnp.float32)
+    jaxpr = jax.make_jaxpr(run.train)(state, index, key, hyper, data)
+    flops, known = needed_flops(jaxpr.jaxpr)
+    each = flops / run.updates_per_segment if known else flops
+    sizes: dict[str, Any] = {"target": target, "members": members, "state_bytes": state_bytes, "data_bytes": data_bytes}
+    while True:
+        states_are_one = chunk == 1
+        of = (lambda tree: tree) if states_are_one else (lambda tree, size=chunk: many(tree, size))
+        try:
+            program = targets.compile_for(
+                device, one.platform, train, of(state), of(key), of(hyper), of(number), index, data
+            )
+        except Exception as error:  # whatever the compiler says
+            counts = dict.fromkeys(("fit", "temporary_bytes", "launches", "branches", "copies", "unknown_loops"), 0)
+            seconds = time.perf_counter() - begun
+            return Forecast(
+                **sizes, **counts, chunk=chunk, flops=each * chunk, used_flops=None, compile_seconds=seconds,
+                error=_first_line(error),
+            )  # fmt: skip
+        temporaries = int(program.memory_analysis().temp_size_in_bytes)
+        if chunk == 1 or data_bytes + 2 * chunk * state_bytes + temporaries <= SAFE_FRACTION * one.memory:
+            break
+        chunk = -(-chunk // 2)
+
+    counted = kernels.main_loop(program.as_text())
+    turns = counted.turns
+    group = run.updates_per_segment / turns if turns and run.updates_per_segment % turns == 0 else 1
+    used = counted.flops / group if one.platform == "cuda" and counted.flops else None
+    per_member = 2 * state_bytes + temporaries / chunk
+    evaluates, problem = None, ""
+    seconds = time.perf_counter() - begun
+    if evaluation and run.evaluate is not None:
+        evaluates, problem = _evaluation(run, device, one, state, key, hyper, min(members, EVALUATION_CHUNK))
+    return Forecast(
+        **sizes,
+        chunk=chunk,
+        fit=max(0, int(room / per_member)),
+        temporary_bytes=temporaries // chunk,
+        launches=counted.launches / group,
+        branches=counted.branches / group,
+        copies=counted.copies / group,
+        unknown_loops=counted.unknown,
+        flops=each * chunk,
+        used_flops=used,
+        compile_seconds=seconds,
+        evaluates=evaluates,
+        evaluation_error=problem,
+    )
+
+
+def _evaluation(
+    run: Run, device: Any, one: targets.Target, state: PyTree, key: Any, hyper: PyTree, size: int
+) -> tuple[bool, str]:
+    """Whether the evaluation of ``size`` members compiles, and what is wrong if it does not."""
+    evaluate = run.evaluate
+    assert evaluate is not None
+
+    def all_of_them(states, keys, hypers, index):
+        return jax.vmap(lambda *member: evaluate(member[0], index, *member[1:]))(states, keys, hypers)
+
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), (state, key, hyper))
+    try:
+        targets.compile_for(device, one.platform, all_of_them, *shapes, jnp.int32(0))
+    except Exception as error:  # whatever the compiler says
+        return False, _first_line(error)
+    return True, ""

@@ -1,0 +1,164 @@
+"""Plans for accelerators that are not there: the reader of compiled programs, the arithmetic, what is said of a missing
+compiler. No compiler is needed here; the programs are short ones written by hand."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from jaxrl_reg import cli, jobs
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.population import forecast, kernels, targets
+
+PROGRAM = """HloModule jit_train, is_scheduled=true
+
+%fused_dot (a: f32[8,4], b: f32[4,16]) -> f32[8,16] {
+  %a = f32[8,4]{1,0} parameter(0)
+  %b = f32[4,16]{1,0} parameter(1)
+  ROOT %dot.1 = f32[8,16]{1,0} dot(%a, %b), lhs_contracting_dims={1}, rhs_contracting_dims={0}
+}
+
+%inner_body (p: (s32[], f32[8,16])) -> (s32[], f32[8,16]) {
+  %p = (s32[], f32[8,16]{1,0}) parameter(0)
+  %x = f32[8,16]{1,0} get-tuple-element(%p), index=1
+  %y = f32[8,16]{1,0} fusion(%x), kind=kLoop, calls=%fused_add
+  ROOT %t = (s32[], f32[8,16]{1,0}) tuple(%i, %y)
+}
+
+%with_actor (p: f32[8,16]) -> f32[8,16] {
+  %p = f32[8,16]{1,0} parameter(0)
+  %k = f32[8,16]{1,0} fusion(%p), kind=kLoop, calls=%fused_add
+  %l = f32[8,16]{1,0} fusion(%k), kind=kLoop, calls=%fused_add
+  ROOT %c = f32[8,16]{1,0} copy(%l)
+}
+
+%without (p: f32[8,16]) -> f32[8,16] {
+  ROOT %p = f32[8,16]{1,0} parameter(0)
+}
+
+%update_body (p: (s32[], f32[8,4], f32[4,16])) -> (s32[], f32[8,4], f32[4,16]) {
+  %p = (s32[], f32[8,4]{1,0}, f32[4,16]{1,0}) parameter(0)
+  %a = f32[8,4]{1,0} get-tuple-element(%p), index=1
+  %b = f32[4,16]{1,0} get-tuple-element(%p), index=2
+  %gemm = f32[8,16]{1,0} fusion(%a, %b), kind=kCustom, calls=%fused_dot, metadata={op_name="jit(train)/while/body/dot"}
+  %sorted = (f32[8]{0}, s32[8]{0}) sort(%c, %d), dimensions={0}, to_apply=%compare
+  %moved = f32[8,16]{1,0} copy(%gemm)
+  %loop = (s32[], f32[8,16]{1,0}) while(%init), condition=%inner_condition, body=%inner_body, backend_config={"known_trip_count":{"n":"5"}}
+  %side = f32[8,16]{1,0} conditional(%flag, %moved, %moved), branch_computations={%without, %with_actor}
+  ROOT %t = (s32[], f32[8,4]{1,0}, f32[4,16]{1,0}) tuple(%i, %a, %b)
+}
+
+ENTRY %main (s: f32[8,4]) -> f32[8,4] {
+  %s = f32[8,4]{1,0} parameter(0)
+  %w = (s32[], f32[8,4]{1,0}, f32[4,16]{1,0}) while(%init), condition=%condition, body=%update_body, backend_config={"known_trip_count":{"n":"500"}}
+  ROOT %r = f32[8,4]{1,0} get-tuple-element(%w), index=1
+}
+"""  # noqa: E501
+
+
+def test_a_turn_of_the_loop_over_updates_is_counted_with_what_lies_inside():
+    counted = kernels.main_loop(PROGRAM)
+    assert counted.launches == 2 + 5 * 1 + 2, "a product and a sort, five turns of the loop inside, the longer side"
+    assert counted.copies == 1 + 1
+    assert counted.branches == 1
+    assert counted.turns == 500
+    assert counted.unknown == 0
+    assert counted.flops == 2 * 8 * 4 * 16
+
+
+def test_a_loop_of_unknown_length_counts_once_and_is_told():
+    unknown = PROGRAM.replace(', backend_config={"known_trip_count":{"n":"5"}}', "")
+    counted = kernels.main_loop(unknown)
+    assert (counted.launches, counted.unknown) == (2 + 1 + 2, 1)
+
+
+def test_a_program_without_a_loop_is_counted_whole():
+    entry = "HloModule jit_f\n\nENTRY %main (a: f32[2]) -> f32[2] {\n  %a = f32[2]{0} parameter(0)\n"
+    counted = kernels.main_loop(entry + "  ROOT %b = f32[2]{0} fusion(%a), kind=kLoop, calls=%f\n}\n")
+    assert (counted.launches, counted.copies, counted.turns) == (1, 0, None)
+
+
+def test_needed_products_are_counted_through_loops_and_conditions():
+    def program(x, flag):
+        def body(y, _):
+            y = jax.lax.cond(flag, lambda: y @ x @ x, lambda: y @ x)
+            return jnp.tanh(y), None
+
+        return jax.lax.scan(jax.jit(body), x, None, length=3)[0]
+
+    flops, known = forecast.needed_flops(jax.make_jaxpr(program)(jnp.ones((4, 4)), True).jaxpr)
+    assert flops == 3 * 2 * (2 * 4**3)
+    assert known
+    until = jax.make_jaxpr(lambda x: jax.lax.while_loop(lambda y: y[0, 0] < 3, lambda y: y @ y, x))(jnp.ones((4, 4)))
+    assert forecast.needed_flops(until.jaxpr) == (2 * 4**3, False)
+
+
+def example(**changes):
+    one = forecast.Forecast(
+        target="h100", members=100, chunk=10, fit=70, state_bytes=1_000, temporary_bytes=3_000, data_bytes=500,
+        launches=50.0, branches=1.0, copies=2.0, unknown_loops=0, flops=1e6, used_flops=2e6, compile_seconds=1.0,
+    )  # fmt: skip
+    return dataclasses.replace(one, **changes)
+
+
+def test_the_estimate_is_the_slower_of_launching_and_computing():
+    card = targets.TARGETS["h100"]
+    few = example()
+    assert few.launch_seconds == pytest.approx(52 * targets.GPU_LAUNCH + targets.GPU_BRANCH)
+    assert (few.bound, few.updates_per_second) == ("launches", pytest.approx(10 / few.launch_seconds))
+    products = example(used_flops=1e12)
+    assert products.bound == "compute"
+    assert products.seconds_per_update == pytest.approx(1e12 / (targets.REACHED * card.flops))
+    traffic = example(state_bytes=10**9)
+    assert traffic.seconds_per_update == pytest.approx(2 * 10 * (10**9 + 3_000) / card.bandwidth)
+    assert "estimate" in " ".join(few.lines())
+    assert "2.00 of them done" in " ".join(few.lines())
+    broken = example(error="RuntimeError: no")
+    assert broken.updates_per_second == 0.0
+    assert "does not compile" in broken.lines()[0]
+
+
+@pytest.mark.parametrize("name", targets.TARGETS)
+def test_every_target_says_where_its_figures_come_from(name):
+    one = targets.target(name)
+    assert one.source in forecast.constants(name)
+    assert "assumed" in forecast.constants(name)
+
+
+def test_what_is_missing_or_unknown_is_one_line(monkeypatch, capsys):
+    with pytest.raises(UserError, match="did you mean 'h100'"):
+        targets.device("h10")
+    monkeypatch.setattr(targets, "_found", lambda module: False)
+    for name, extra in (("h100", "plan-cuda"), ("tpu-v6e", "plan-tpu")):
+        with pytest.raises(UserError) as error:
+            jobs.plan(jobs.SweepConfig(env="pointnav", agent="iql"), name)
+        assert f'pip install "jaxrl-reg[{extra}]"' in str(error.value)
+        assert "\n" not in str(error.value)
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    assert cli.main(["plan", "--for", "l40s", "--env", "pointnav"]) == 2
+    assert "plan-cuda" in capsys.readouterr().err
+
+
+def compiled_here(monkeypatch):
+    """The CPU of this machine stands for an accelerator: the path is the same, the counts are those of its program."""
+    monkeypatch.setattr(targets, "device", lambda name: jax.devices("cpu")[0])
+    monkeypatch.setitem(targets.TARGETS, "h100", targets.TARGETS["h100"]._replace(platform="cpu"))
+
+
+@pytest.mark.parametrize(("agent", "kind"), [("td3_bc", "offline"), ("ppo", "online")])
+def test_programs_of_every_kind_of_run_are_planned(agent, kind, monkeypatch, tmp_path):
+    compiled_here(monkeypatch)
+    monkeypatch.chdir(tmp_path)
+    sizes = {"hidden": (8,), "seeds": 2, "segments": 1, "env": "pointnav", "agent": agent}
+    sizes |= {"updates": 4, "collect_steps": 500} if kind == "offline" else {"steps": 64, "num_envs": 2, "unroll": 4}
+    said = []
+    (first, *others) = jobs.plan(jobs.kinds.load(kind).Config(**sizes), "h100", evaluation=False, say=said.append)
+    assert [one.label for one in others] == (["bc"] if kind == "offline" else [])
+    one = first.forecast
+    assert (one.error, one.members, one.chunk) == ("", 2, 2)
+    assert one.launches > 0
+    assert one.flops > 0
+    assert one.fit > 1_000
+    assert any("noise" in line for line in said) == (kind == "offline")
+    assert not list(tmp_path.iterdir()), "a plan writes nothing"
