@@ -17,9 +17,12 @@ import platform
 import subprocess
 import sys
 
+from benchmarks import accelerators
 from benchmarks.contest import ROOT
 from benchmarks.page import page
 from benchmarks.sections import SECTIONS, Setup, measure
+
+ACCELERATORS = "accelerators"
 
 
 def found() -> tuple[str, int, str]:
@@ -48,9 +51,14 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=7, help="turns of every contestant (7)")
     parser.add_argument("--quick", action="store_true", help="no peers, fewer sizes, to try the machinery")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of the page and the record")
-    parser.add_argument("--only", default="", help=f"sections, by comma: {', '.join(SECTIONS)} (all)")
+    parser.add_argument(
+        "--only", default="", help=f"sections, by comma: {', '.join([*SECTIONS, ACCELERATORS])} (all but the last)"
+    )
     options = parser.parse_args()
     wanted = [name for name in options.only.split(",") if name]
+    if wanted == [ACCELERATORS]:  # nothing is timed, so it has a page of its own and no peers
+        accelerators.measure(options.out / "accelerators.json")
+        return 0
     if unknown := sorted(set(wanted) - set(SECTIONS)):
         parser.error(f"unknown section {unknown[0]!r}; choose from {', '.join(SECTIONS)}")
     name, devices, kind = found()

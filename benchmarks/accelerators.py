@@ -1,0 +1,114 @@
+"""Every agent compiled for accelerators that are not there, and the page that says what came out.
+
+The compilers go into an environment of their own, ``.venv-plan``, as the peers do. What is measured is kept in
+``docs/accelerators.json``, one entry per program, so that a run that is cut off can be taken up: programs that are
+there are not compiled again, unless their entry is deleted. The page is made from the record alone.
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import os
+import pathlib
+import subprocess
+import sys
+
+from benchmarks.contest import FOLDER, ROOT
+
+TARGETS, MEMBERS = ("h100", "tpu-v5e"), (1, 64)
+TIMEOUT = 1800  # seconds for one program
+INTRO = """\
+# Accelerators
+
+Written by `python -m benchmarks --only accelerators`, on a machine without an accelerator: every program was compiled by
+the accelerator's own compiler and read, none was run. Agents at their default sizes, batches of 256 (an on-policy agent:
+64 steps of 32 environments of `pointnav`), 17 observations, 6 actions, 1,000 rows; the whole training program as a sweep
+runs it, metrics included. For a sweep of your own: `jaxrl-reg plan --for h100 ...`.
+
+Launches, branches and copies are per update of all members side by side. A launch is a kernel that the device starts; on
+a GPU about 2 to 5 microseconds each, so that one member alone is bound by them. A branch is a condition that the device
+takes up with the host. `fit`: members side by side in 80% of the memory. `done / needed`: operations of the matrix
+products in the compiled program over those that the algorithm needs, where the program's text tells.
+"""
+
+
+def environment() -> pathlib.Path:
+    """Python of the environment with the compilers, made from the package index where it is missing."""
+    folder = ROOT / ".venv-plan"
+    python = folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+    if not python.exists():
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        wanted = f"{ROOT}[all,plan-cuda,plan-tpu]"
+        subprocess.run([str(python), "-m", "pip", "install", "--quiet", "-e", wanted], check=True)
+    return python
+
+
+def measure(path: pathlib.Path, python: pathlib.Path | None = None) -> None:
+    """Compile what the record at ``path`` does not have yet; record and page are written after every program."""
+    from jaxrl_reg import agents
+
+    record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    python = python or environment()
+    for target in TARGETS:
+        for members in MEMBERS:
+            for agent in agents.names():
+                name = f"{target} {members} {agent}"
+                if name in record:
+                    continue
+                options = json.dumps({"agent": agent, "members": members, "target": target})
+                command = [str(python), str(FOLDER / "worker_accelerators.py"), options]
+                try:
+                    done = subprocess.run(
+                        command, capture_output=True, text=True, timeout=TIMEOUT,
+                        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONWARNINGS": "ignore"},
+                    )  # fmt: skip
+                except subprocess.TimeoutExpired:
+                    print(f"{name}: not done in {TIMEOUT} s", flush=True)
+                    continue
+                if done.returncode:  # of this machine, not of the program: nothing is known of it
+                    print(f"{name}: {done.stderr.strip().splitlines()[-1:]}", flush=True)
+                    continue
+                found = json.loads(done.stdout.splitlines()[-1])
+                record[name] = {"date": datetime.date.today().isoformat(), **found}
+                path.write_text(json.dumps(record, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+                path.with_suffix(".md").write_text(page(record), encoding="utf-8")
+                print(f"{name}: {found['launches']:g} launches {found['error']}", flush=True)
+
+
+def page(record: dict) -> str:
+    """The page of a record."""
+    from jaxrl_reg import agents
+    from jaxrl_reg.population import megabytes
+    from jaxrl_reg.population.targets import TARGETS as KNOWN
+
+    fails = sorted({one["target"] + ": " + name.split()[2] for name, one in record.items() if one["error"]})
+    missing = {
+        (target, members): [agent for agent in agents.names() if f"{target} {members} {agent}" not in record]
+        for target in TARGETS
+        for members in MEMBERS
+    }
+    words = f"{len(fails)} do not ({', '.join(fails)})" if fails else "0 do not"
+    lines = [INTRO, f"Of {len(record)} programs compiled so far, {words}.", ""]
+    for (target, members), left in missing.items():
+        lines += [f"## {KNOWN[target].title}, {members} member{'s' if members > 1 else ''}", ""]
+        found = [agent for agent in agents.names() if agent not in left]
+        if found:
+            lines += [
+                "| agent | launches | branches | copies | state | temporaries | fit | done / needed |",
+                "|---|---|---|---|---|---|---|---|",
+            ]
+        for agent in found:
+            one = record[f"{target} {members} {agent}"]
+            if one["error"]:
+                lines.append(f"| {agent} | does not compile: {one['error'].replace('|', '/')} | | | | | | |")
+                continue
+            waste = f"{one['used_flops'] / one['flops']:.2f}" if one["used_flops"] and one["flops"] else "-"
+            lines.append(
+                f"| {agent} | {one['launches']:.4g} | {one['branches']:.3g} | {one['copies']:.3g} | "
+                f"{megabytes(one['state_bytes'])} | {megabytes(one['temporary_bytes'])} | {one['fit']:,} | {waste} |"
+            )
+        if left:
+            lines += ["" if found else "Nothing measured yet.", "", f"Not measured yet: {', '.join(left)}."]
+        lines.append("")
+    return "\n".join(lines).rstrip("\n") + "\n"
