@@ -151,7 +151,7 @@ def test_programs_of_every_kind_of_run_are_planned(agent, kind, monkeypatch, tmp
     compiled_here(monkeypatch)
     monkeypatch.chdir(tmp_path)
     sizes = {"hidden": (8,), "seeds": 2, "segments": 1, "env": "pointnav", "agent": agent}
-    sizes |= {"updates": 4, "collect_steps": 500} if kind == "offline" else {"steps": 64, "num_envs": 2, "unroll": 4}
+    sizes |= {"updates": 4, "collect_steps": 500} if kind == "offline" else {"steps": 64, "num_envs": 4, "unroll": 8}
     said = []
     (first, *others) = jobs.plan(jobs.kinds.load(kind).Config(**sizes), "h100", evaluation=False, say=said.append)
     assert [one.label for one in others] == (["bc"] if kind == "offline" else [])
