@@ -26,11 +26,11 @@ compiled by the accelerator's own compiler and read, none was run. Agents at the
 on-policy agent: 64 steps of 32 environments of `pointnav`), 17 observations, 6 actions, 1,000 rows; the whole
 training program as a sweep runs it, metrics included. For a sweep of your own: `jaxrl-reg plan --for h100 ...`.
 
-Launches, branches and copies are per update of all members side by side. A launch is a kernel that the device
-starts; on a GPU about 2 to 5 microseconds each, so that one member alone is bound by them. A branch is a condition
-that the device takes up with the host. `fit`: members side by side in 80% of the memory. `done / needed`:
-operations of the matrix products in the compiled program over those that the algorithm needs, where the program's
-text tells.
+Launches, branches and copies are per update of all members side by side (ppo: per iteration). A launch is a kernel
+that the device starts; on a GPU about 2 to 5 microseconds each, so that one member alone is bound by them. A branch
+is a condition that the device takes up with the host. `fit`: members side by side in 80% of the memory. `done /
+needed`: operations of the matrix products in the compiled program over those that the algorithm needs, where the
+program's text tells.
 """
 
 

@@ -20,7 +20,8 @@ from jaxrl_reg.types import PyTree, Run, as_float32
 
 @dataclasses.dataclass(frozen=True)
 class Forecast:
-    """What one program takes on one device of a target. Counts are per update of all members side by side.
+    """What one program takes on one device of a target. Counts are per ``unit`` of all members side by side: an update,
+    or an iteration of acting and learning where a run is made of those.
 
     ``error`` is one line where training does not compile; then only sizes are known. ``evaluation_error`` likewise;
     ``evaluates`` is None where nothing is evaluated or evaluation was not asked for.
@@ -40,6 +41,7 @@ class Forecast:
     flops: float  # needed, of matrix products
     used_flops: float | None  # by the compiled program; None where its text does not tell
     compile_seconds: float
+    unit: str = "update"
     error: str = ""
     evaluates: bool | None = None
     evaluation_error: str = ""
@@ -69,7 +71,7 @@ class Forecast:
 
     @property
     def updates_per_second(self) -> float:
-        """The estimate, of all members side by side together; 0 where training does not compile."""
+        """The estimate, in units, of all members side by side together; 0 where training does not compile."""
         return 0.0 if self.error else self.chunk / self.seconds_per_update
 
     def lines(self) -> list[str]:
@@ -88,9 +90,9 @@ class Forecast:
             f"{self.members} members, {self.chunk} side by side; {self.fit:,} fit into "
             f"{SAFE_FRACTION:.0%} of {per(one.memory)}",
             size,
-            f"per update of {self.chunk}: {self.launches:.4g} launches, {self.branches:.3g} branches, "
+            f"per {self.unit} of {self.chunk}: {self.launches:.4g} launches, {self.branches:.3g} branches, "
             f"{self.copies:.3g} copies; {self.flops / 1e9:.3g} GFLOP needed{waste}",
-            f"estimate: {self.updates_per_second:,.0f} updates per second, bound by {self.bound} "
+            f"estimate: {self.updates_per_second:,.0f} {self.unit}s per second, bound by {self.bound} "
             f"(launches {1e6 * self.launch_seconds:.0f} us, compute {1e6 * self.compute_seconds:.0f} us)",
         ]
         if self.unknown_loops:
@@ -218,7 +220,8 @@ def plan_for(
 
     counted = kernels.main_loop(program.as_text())
     turns = counted.turns
-    group = run.updates_per_segment / turns if turns and run.updates_per_segment % turns == 0 else 1
+    whole = turns is not None and turns > 0 and run.updates_per_segment % turns == 0
+    group = run.updates_per_segment // turns if turns is not None and whole else 1  # updates in one turn
     used = counted.flops / group if one.platform == "cuda" and counted.flops else None
     per_member = 2 * state_bytes + temporaries / chunk
     evaluates, problem = None, ""
@@ -237,6 +240,7 @@ def plan_for(
         flops=each * chunk,
         used_flops=used,
         compile_seconds=seconds,
+        unit="update" if whole else "iteration",
         evaluates=evaluates,
         evaluation_error=problem,
     )

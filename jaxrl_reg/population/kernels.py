@@ -103,12 +103,14 @@ def count(named: dict[str, str], name: str) -> Counts:
 
 
 def main_loop(text: str) -> Counts:
-    """Counts of one turn of the loop over updates: the loop with the most text in its body; of the whole program where
-    there is no loop."""
+    """Counts of one turn of the loop over updates, or over iterations of acting and learning.
+
+    That is the loop whose turn is the most launches, those inside included. Without a loop: of the whole program.
+    """
     named = blocks(text)
     found = [(body, turns) for block in named.values() for body, turns in _loops(block) if body in named]
     if not found:
         entry = next((name for name, block in named.items() if block.lstrip().startswith("ENTRY")), None)
         return count(named, entry) if entry else Counts(0, 0, 0)
-    body, turns = max(found, key=lambda one: len(named[one[0]]))
-    return count(named, body)._replace(turns=turns)
+    each = [count(named, body)._replace(turns=turns) for body, turns in found]
+    return max(each, key=lambda one: one.launches)
