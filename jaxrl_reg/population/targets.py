@@ -6,6 +6,7 @@ matrix products at JAX's default precision for float32: TF32 on NVIDIA's cards, 
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import os
 import pathlib
@@ -140,7 +141,7 @@ def _find_cuda() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} --xla_gpu_autotune_level=0 --xla_gpu_cuda_data_dir={home}".strip()
     if str(home / "bin") not in os.environ.get("PATH", ""):
         os.environ["PATH"] = f"{home / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}"
-    import jax_cuda13_plugin  # type: ignore[import-not-found] # noqa: F401  registers the compiler
+    importlib.import_module(COMPILERS["cuda"][1][0])  # registers the compiler
 
 
 def compile_for(device: Any, platform: str, function: Any, *args: Any) -> Any:
