@@ -8,6 +8,8 @@ from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
 from jaxrl_reg.cli.options import SHARED, Verb, add_config, add_kinds, config_of
 
+DEVICES = ("h100", "a100", "l40s", "tpu-v5e", "tpu-v6e")  # population.targets has them; a help text imports no JAX
+
 EXAMPLES = """\
 examples:
   jaxrl-reg plan --for h100 --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
@@ -20,10 +22,8 @@ copies and memory are what the compiled programs say; updates per second are an 
 
 
 def _options(parser: argparse.ArgumentParser) -> None:
-    from jaxrl_reg.population.targets import TARGETS
-
     parser.add_argument(
-        "--for", dest="target", required=True, metavar="DEVICE", help=f"accelerator: {', '.join(TARGETS)}"
+        "--for", dest="target", required=True, metavar="DEVICE", help=f"accelerator: {', '.join(DEVICES)}"
     )
     parser.add_argument("--training-only", action="store_true", help="do not compile evaluations, which take longest")
     add_config(parser, SHARED)

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from jaxrl_reg import cli, jobs
+from jaxrl_reg.cli import planning
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.population import forecast, kernels, targets
 
@@ -124,6 +125,10 @@ def test_every_target_says_where_its_figures_come_from(name):
     one = targets.target(name)
     assert one.source in forecast.constants(name)
     assert "assumed" in forecast.constants(name)
+
+
+def test_the_help_names_every_target():
+    assert tuple(targets.TARGETS) == planning.DEVICES
 
 
 def test_what_is_missing_or_unknown_is_one_line(monkeypatch, capsys):
