@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import pathlib
 
 from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
@@ -51,7 +52,7 @@ def _options(parser: argparse.ArgumentParser) -> None:
 def _finetune(arguments: argparse.Namespace) -> None:
     machine.join(arguments.distributed)
     config = jobs.kinds.load("finetune").continuing(arguments.run, **values_of(arguments, FIELDS))
-    directory = arguments.out or jobs.default_directory(config)
+    directory = pathlib.Path(arguments.out) if arguments.out else jobs.default_directory(config)
     try:
         with machine.job(directory) as display:
             outcome = jobs.sweep(config, directory=directory, say=display.say, on_tick=display.tick)
