@@ -100,12 +100,13 @@ def steps(directory: str | pathlib.Path) -> list[int]:
         return sorted(manager.all_steps())
 
 
-def restore(directory: str | pathlib.Path, like) -> tuple[int, PyTree, dict[str, Any]] | None:
+def restore(directory: str | pathlib.Path, like, leading: bool = False) -> tuple[int, PyTree, dict[str, Any]] | None:
     """The newest readable checkpoint as ``(step, tree, info)``, or None if there is none.
 
     Args:
       directory: where ``save`` wrote.
       like: ``like(info)`` describes the tree (arrays or ``jax.ShapeDtypeStruct``); may depend on the stored ``info``.
+      leading: the tree is only the first leaves of what was saved; the others are not read.
 
     A damaged checkpoint is reported by a warning and the one before it used.
 
@@ -119,14 +120,18 @@ def restore(directory: str | pathlib.Path, like) -> tuple[int, PyTree, dict[str,
     for step in reversed(found):
         try:
             with _manager(directory, create=False) as manager:
-                stored = manager.restore(
-                    step, args=ocp.args.Composite(leaves=ocp.args.StandardRestore(), info=ocp.args.JsonRestore())
-                )
+                info = manager.restore(step, args=ocp.args.Composite(info=ocp.args.JsonRestore()))["info"]
+                wanted = ocp.args.StandardRestore()
+                if leading:
+                    templates = enumerate(jax.tree.leaves(like(info)))
+                    names = [f"{i:05d}" for i, template in templates if template.size > 0]
+                    wanted = ocp.args.PyTreeRestore(item=dict.fromkeys(names, 0), partial_restore=True)
+                leaves = manager.restore(step, args=ocp.args.Composite(leaves=wanted))["leaves"]
         except (OSError, ValueError, KeyError, FileNotFoundError, json.JSONDecodeError) as error:
             reason = str(error).splitlines()[0][:120] if str(error) else type(error).__name__
             warnings.warn(f"checkpoint {step} in {directory} is damaged ({reason}); trying an older one", stacklevel=2)
             continue
-        return step, _from_host(stored["leaves"], like(stored["info"])), stored["info"]
+        return step, _from_host(leaves, like(info)), info
     if found:
         raise UserError(f"no checkpoint in {directory} can be read; delete the folder to start over")
     return None
