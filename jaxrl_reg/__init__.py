@@ -24,13 +24,16 @@ _SUBMODULES = (
     "transforms",
     "types",
 )
-__all__ = ["__version__", *_SUBMODULES]
+_FUNCTIONS = {"load_policy": "jobs"}  # and the room where each is
+__all__ = ["__version__", *_FUNCTIONS, *_SUBMODULES]
 
 
 def __getattr__(name: str):
     # Lazy: borrowing one loss must not pay for Flax, Brax or Orbax.
     if name in _SUBMODULES:
         return importlib.import_module(f"{__name__}.{name}")
+    if name in _FUNCTIONS:
+        return getattr(importlib.import_module(f"{__name__}.{_FUNCTIONS[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -12,6 +12,7 @@ EXTRAS = {
     "mujoco": "envs",
     "h5py": "data",
     "orbax": "checkpoints",
+    "flatbuffers": "export",
     "jinja2": "report",
     "matplotlib": "report",
     "pandas": "report",

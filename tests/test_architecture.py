@@ -50,6 +50,7 @@ OPTIONAL_HOMES = ("envs/adapters/", "data/readers/", "io/")
 LATE = {
     "brax",
     "distrax",
+    "flatbuffers",
     "h5py",
     "jinja2",
     "matplotlib",

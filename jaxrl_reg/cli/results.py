@@ -1,4 +1,4 @@
-"""What a run came to: ``evaluate``, ``zeroshot`` and ``report``."""
+"""What a run came to: ``evaluate``, ``zeroshot``, ``export`` and ``report``."""
 
 from __future__ import annotations
 
@@ -21,6 +21,14 @@ A reward is a function of one step, in JAX:
       return next_observation[0] < -0.5"""
 
 
+EXPORT_EXAMPLES = """\
+examples:
+  jaxrl-reg export runs/hopper --to hopper-policy
+  jaxrl-reg export runs/hopper --to second --setting 2 --seed 0
+
+In Python, act = jaxrl_reg.load_policy("runs/hopper") acts with the same policy: act(observation) -> action."""
+
+
 def _run_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run directory")
 
@@ -38,6 +46,19 @@ def _zeroshot_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--samples", type=whole, default=10_000, metavar="N", help="labelled states per task [10_000]")
     parser.add_argument("--episodes", type=whole, default=10, metavar="N", help="per member and task [10]")
+
+
+def _export_options(parser: argparse.ArgumentParser) -> None:
+    _run_option(parser)
+    parser.add_argument("--to", required=True, metavar="DIR", help="folder to make")
+    parser.add_argument("--setting", type=whole, metavar="N", help="number of the setting [the best]")
+    parser.add_argument("--seed", type=whole, metavar="N", help="seed of the member [the best of the setting]")
+    parser.add_argument("--task", metavar="NAME", help="of an agent that serves tasks [its own reward]")
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    to = jobs.export(arguments.run, arguments.to, setting=arguments.setting, seed=arguments.seed, task=arguments.task)
+    print(f"policy: {to}; try: python {to / 'act.py'}")
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
@@ -87,6 +108,17 @@ VERBS = (
         _zeroshot_options,
         _zeroshot,
         ZEROSHOT_EXAMPLES,
+    ),
+    Verb(
+        "export",
+        "RUN --to DIR",
+        "a trained policy as a folder that runs with JAX alone",
+        "Write the policy of one member as a StableHLO program for CPU, CUDA and TPU, its parameters and normalisation "
+        "inside, with what it takes and gives as JSON and a script that runs it. Needs neither the environment nor the "
+        "data set.",
+        _export_options,
+        _export,
+        EXPORT_EXAMPLES,
     ),
     Verb(
         "report",

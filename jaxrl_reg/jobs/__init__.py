@@ -20,7 +20,9 @@ skin over this package. JAX is imported inside the functions, so importing this 
 from jaxrl_reg.jobs import collected, kinds
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
+from jaxrl_reg.jobs.deployment import Act, load_policy
 from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
+from jaxrl_reg.jobs.exporting import export
 from jaxrl_reg.jobs.files import default_directory, finished, load_config, release
 from jaxrl_reg.jobs.job import Axis, Job, Score
 from jaxrl_reg.jobs.kinds import kind_of
@@ -38,6 +40,7 @@ __all__ = [
     "COMPARISONS",
     "EXPLORED",
     "SCALES",
+    "Act",
     "Axis",
     "Job",
     "JobConfig",
@@ -59,6 +62,7 @@ __all__ = [
     "default_directory",
     "evaluate",
     "explore",
+    "export",
     "finetune",
     "finished",
     "kind_of",
@@ -66,6 +70,7 @@ __all__ = [
     "learner",
     "learners",
     "load_config",
+    "load_policy",
     "make_env",
     "parameters",
     "plan",

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.jobs import tasks
 from jaxrl_reg.jobs.files import load_config, read_json
 from jaxrl_reg.jobs.learners import Learner, learners
 from jaxrl_reg.jobs.settings import JobConfig, seeds_of
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
 
     from jaxrl_reg.types import Agent, Policy, PyTree, Spec
 
-TASKS_FILE = "tasks.npz"  # what an agent that serves tasks has inferred: one array [H, S, D] for each
-
 
 class Member(NamedTuple):
     """One trained member of a run, read from its checkpoint."""
@@ -30,8 +29,8 @@ class Member(NamedTuple):
     state: PyTree  # of the agent
     hyper: Any
     spec: Spec
-    setting: int  # numbered through all settings of the run
-    seed: int
+    folder: str  # of the checkpoints of its program
+    row: tuple[int, int]  # setting and seed by their position there
     about: Mapping[str, Any]  # plain facts, for people
 
 
@@ -129,10 +128,10 @@ def read_member(directory: str | pathlib.Path, setting: int | None = None, seed:
     program = next(one for one, count in zip(programs, counts, strict=True) if setting < one.first + count)
     spec = _spec(path, config, facts)
     agent = program.make(program.config, spec)
-    updates, states = _agent_states(path, program, agent, config, max(counts))
-    row = (setting - program.first) * config.seeds + seed - config.seed_offset
-    at = jax.tree.map(lambda leaf: leaf[row], states)
-    hyper = jax.tree.map(lambda leaf: leaf[setting - program.first], program.hypers)
+    updates, states = _agent_states(path, program, agent, config)
+    row = setting - program.first, seed - config.seed_offset
+    at = jax.tree.map(lambda leaf: leaf[row[0] * config.seeds + row[1]], states)
+    hyper = jax.tree.map(lambda leaf: leaf[row[0]], program.hypers)
     about = {
         "run": path.name,
         "kind": config.kind,
@@ -140,12 +139,12 @@ def read_member(directory: str | pathlib.Path, setting: int | None = None, seed:
         "agent": config.agent,
         "setting": setting,
         "seed": seed,
-        **{name: values[setting - program.first] for name, values in program.swept.items()},
+        **{name: values[row[0]] for name, values in program.swept.items()},
         "updates": updates,
         **({} if score is None else {facts.get("score", {}).get("name", "return"): score}),
         **({"actions": facts["actions"]} if facts.get("actions") else {}),
     }
-    return Member(agent, at, hyper, spec, setting, seed, about)
+    return Member(agent, at, hyper, spec, program.folder, row, about)
 
 
 def in_own_units(policy: Policy, spec: Spec, actions: Mapping[str, Any] | None) -> Policy:
@@ -195,7 +194,7 @@ def _chosen(
         if setting is None and count > 1:
             raise UserError(f"{path} has no scores to choose by; name a setting from 0 to {count - 1}")
         return setting or 0, seeds[0] if seed is None else seed, None
-    rows = rows[rows["agent"] == config.agent.rpartition(".")[2]] if "agent" in rows else rows
+    rows = rows[rows["agent"] == config.agent]
     axis = facts.get("axis", {}).get("column", "update")
     last = rows[rows[axis] == rows.groupby("setting")[axis].transform("max")]
     scores = last.groupby(["setting", "seed"])[metric].mean()
@@ -210,9 +209,7 @@ def _chosen(
     return setting, seed, value if np.isfinite(value) else None
 
 
-def _agent_states(
-    path: pathlib.Path, program: Learner, agent: Agent, config: JobConfig, count: int
-) -> tuple[int, PyTree]:
+def _agent_states(path: pathlib.Path, program: Learner, agent: Agent, config: JobConfig) -> tuple[int, PyTree]:
     """How far the members of a program have come, and their agents' states, leaves ``[M, ...]``. In every kind of run
     these are the first leaves of the checkpoint: what the environment and the replay held is not read."""
     import jax
@@ -220,10 +217,11 @@ def _agent_states(
 
     from jaxrl_reg import population
     from jaxrl_reg.io import checkpoint
+    from jaxrl_reg.population.checkpointing import layout
 
     settings = population.setting_count(program.hypers)
     numbers = np.asarray(seeds_of(config))
-    keys, hypers = population.layout(numbers, program.hypers, np.arange(settings * numbers.size))
+    keys, hypers = layout(numbers, program.hypers, np.arange(settings * numbers.size))
     shapes = jax.eval_shape(jax.vmap(agent.init), keys, hypers)
     folder = path / "checkpoints" / program.folder
     found = checkpoint.restore(folder, lambda info: shapes, leading=True)
@@ -260,15 +258,11 @@ def _served(path: pathlib.Path, member: Member, task: str | None, goal: Any) -> 
 def _inferred(path: pathlib.Path, member: Member, task: str | None) -> Any:
     """The vector of a task that this member has inferred from labelled states while they were at hand."""
     import jax.numpy as jnp
-    import numpy as np
 
-    stored = path / TASKS_FILE
-    if not stored.exists():
+    known = tasks.remembered(path, member.folder)
+    if not known:
         raise UserError(f"{path} has no inferred tasks; infer some from its data with: jaxrl-reg zeroshot {path}")
-    with np.load(stored, allow_pickle=False) as vectors:
-        names = [name for name in vectors.files if name != "seeds"]
-        task = names[0] if task is None else task
-        if task not in names:
-            raise unknown("inferred task", task, names)
-        row = int(np.flatnonzero(vectors["seeds"] == member.seed)[0])
-        return jnp.asarray(vectors[task][member.setting, row])
+    task = next(iter(known)) if task is None else task
+    if task not in known:
+        raise unknown("inferred task", task, known)
+    return jnp.asarray(known[task][member.row])

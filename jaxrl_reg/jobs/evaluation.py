@@ -151,6 +151,9 @@ def zeroshot(
     returns, scores = jax.device_get(
         jax.jit(population.over_members(one, chunk))((restored.states, restored.keys), labelled)
     )
+    infer = jax.jit(population.over_members(tasking.vectors_of(member, env), chunk))
+    vectors = jax.device_get(infer(restored.states, labelled))
+    tasking.remember(path, member.folder, names, vectors.reshape(-1, config.seeds, *vectors.shape[1:]))
     speed = total / (time.perf_counter() - begun)
     on_tick(Tick("zeroshot", total, total, speed, 0.0, float(scores.mean()), "episodes", "return"))
 

@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.jobs.deployment import policy_of, read_member
 
 if TYPE_CHECKING:
@@ -19,8 +19,8 @@ PLATFORMS = ("cpu", "cuda", "tpu")
 MONTHS = 6  # for which JAX promises that a later release reads the program
 
 SCRIPT = '''\
-"""Acts with the policy of this folder; needs jax and numpy alone: carry = start(B), then at every step
-action, carry = act(observations, carry), [B, O] to [B, A], with the rewards of the step before for one with a memory."""
+"""Acts with the policy of this folder; needs jax (and flatbuffers) alone: carry = start(B), then at every step
+action, carry = act(observations, carry), [B, O] to [B, A]; one with a memory takes the last rewards [B] too."""
 import json
 import pathlib
 
@@ -32,6 +32,8 @@ folder = pathlib.Path(__file__).parent
 about = json.loads((folder / "policy.json").read_text(encoding="utf-8"))
 try:
     program = export.deserialize(bytearray((folder / "policy.bin").read_bytes()))
+except ImportError as error:  # of flatbuffers, which jax.export reads with
+    raise SystemExit(str(error)) from None
 except Exception as error:
     raise SystemExit(f"jax {jax.__version__} cannot read policy.bin: {about['compatibility']} ({error})") from None
 
@@ -82,11 +84,12 @@ def export(
     member, path = read_member(directory, setting, seed), pathlib.Path(to)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder; choose another one with --to")
+    need("flatbuffers")
     program, memory = _program(policy_of(directory, member, task, goal), member.spec)
-    facts = _facts(member.about, member.spec, program, task)
+    facts, serialised = _facts(member.about, member.spec, program, task), program.serialize()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "policy.bin").write_bytes(program.serialize())
+        (path / "policy.bin").write_bytes(serialised)
         np.savez(path / "memory.npz", **{f"{i:03d}": leaf for i, leaf in enumerate(jax.device_get(memory))})
         (path / "act.py").write_text(SCRIPT, encoding="utf-8")
         (path / "policy.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -50,6 +51,15 @@ class Score(NamedTuple):
         return metrics
 
 
+class Inference(NamedTuple):
+    """What an agent that serves tasks knows of each of ``names`` once it has seen ``labelled`` states:
+    ``vectors(learner)(state, labelled)`` is ``[T, D]``."""
+
+    names: Sequence[str]
+    labelled: Any
+    vectors: Callable[[Learner], Callable[[Any, Any], Any]]
+
+
 class Job(NamedTuple):
     """A run that can be trained, made by ``make(config)`` of a module of ``jobs.kinds``.
 
@@ -75,6 +85,7 @@ class Job(NamedTuple):
     preprocessing: Mapping[str, Preprocessing] = {}  # of the data, by the name of the agent that is trained on them
     lines: Sequence[str] = ()  # said before training
     show: Show | None = None
+    infer: Inference | None = None  # of an agent that serves tasks
     collect: Callable[[Say, OnTick], Job] | None = None
     start: Callable[[Learner], PyTree] | None = None
     history: Callable[[], Iterable[dict[str, Any]]] | None = None
@@ -86,6 +97,9 @@ class Job(NamedTuple):
         facts: dict[str, Any] = {"axis": self.axis._asdict(), "score": self.score._asdict()}
         if self.preprocessing:
             facts["preprocessing"] = facts_of(self.preprocessing)
+        spec = self.world.spec if self.world is not None else getattr(self.data, "spec", None)
+        if spec is not None:
+            facts["spec"] = dataclasses.asdict(spec)
         return {**facts, "dataset": dict(self.about)} if self.about else facts
 
 

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
+
+from jaxrl_reg.jobs.job import Inference
 
 if TYPE_CHECKING:
     from jaxrl_reg.jobs.job import Keep
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from jaxrl_reg.types import Dataset, Env
 
 LABEL_STREAM = 8
+REMEMBERED = "tasks.npz"  # in a run directory; see ``remember``
 
 
 def known(env: Env, data: Dataset) -> list[Task]:
@@ -56,3 +60,54 @@ def keeping(env: Env, data: Dataset, config: JobConfig) -> Callable[[Learner], K
         return act
 
     return keep
+
+
+def inference(env: Env, data: Dataset, config: JobConfig) -> Inference:
+    """``Job.infer`` of such an agent: of its own reward, first, and of all that it is judged by."""
+    from jaxrl_reg.loops import zero_shot
+
+    chosen = {task.name: task for task in (zero_shot.own_reward(), *known(env, data))}
+    labelled = label_rows(env, data, list(chosen.values()), config)
+    return Inference(list(chosen), labelled, lambda member: vectors_of(member, env))
+
+
+def vectors_of(member: Learner, env: Env) -> Callable[[Any, Labelled], Any]:
+    """``(state, labelled) -> [T, D]``: what a member infers of each task from the labelled rows."""
+    import jax
+
+    zero_shot = member.make(member.config, env.spec).zero_shot
+    assert zero_shot is not None
+
+    def vectors(state: Any, labelled: Labelled) -> Any:
+        return jax.vmap(lambda reward: zero_shot.infer_z(state, labelled.observation, reward))(labelled.reward)
+
+    return vectors
+
+
+def remember(path: pathlib.Path, folder: str, names: Sequence[str], vectors: Any) -> None:
+    """Keep the vectors ``[H, S, T, D]`` that the members of a program have inferred, beside those that are there:
+    ``tasks.npz`` has one array ``[H, S, D]`` for each task, called after the program's ``folder`` and the task."""
+    import numpy as np
+
+    stored = path / REMEMBERED
+    kept = {}
+    if stored.exists():
+        with np.load(stored, allow_pickle=False) as before:
+            kept = {name: before[name] for name in before.files}
+    kept |= {f"{folder}/{name}": np.asarray(vectors[:, :, t]) for t, name in enumerate(names)}
+    partial = stored.with_name(stored.name + ".part")
+    with partial.open("wb") as file:
+        np.savez(file, **kept)
+    partial.replace(stored)
+
+
+def remembered(path: pathlib.Path, folder: str) -> dict[str, Any]:
+    """What ``remember`` has kept for a program: task -> ``[H, S, D]``; empty if nothing."""
+    import numpy as np
+
+    stored = path / REMEMBERED
+    if not stored.exists():
+        return {}
+    with np.load(stored, allow_pickle=False) as vectors:
+        named = {name.partition("/"): vectors[name] for name in vectors.files}
+    return {task: values for (owner, _, task), values in named.items() if owner == folder}

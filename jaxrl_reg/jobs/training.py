@@ -121,6 +121,7 @@ def sweep(
     if not lean:
         say("writing the report")
         begun = time.perf_counter()
+        _remember(job, session, results)
         _exhibit(job, session, results)
         session.facts["wall"]["record the best member"] = time.perf_counter() - begun
     session.facts["finished"] = now()
@@ -356,6 +357,20 @@ def _exhibit(job: Job, session: _Session, results: Sequence[Result]) -> None:
     key = jax.random.key(session.config.seed_offset)
     for name, text in job.show(keep, result.member(setting, seed), result.hyper(setting), key).items():
         write_text(session.path / name, text)
+
+
+def _remember(job: Job, session: _Session, results: Sequence[Result]) -> None:
+    """Keep what agents that serve tasks have inferred while the labelled states are at hand, for ``load_policy``."""
+    import jax
+
+    from jaxrl_reg.jobs import tasks
+
+    if job.infer is None:
+        return
+    for member, result in zip(job.learners, results, strict=True):
+        over_members = jax.vmap(jax.vmap(job.infer.vectors(member), (0, None)), (0, None))
+        vectors = jax.jit(over_members)(result.state, job.infer.labelled)
+        tasks.remember(session.path, member.folder, job.infer.names, jax.device_get(vectors))
 
 
 def _report(path: pathlib.Path) -> pd.DataFrame:

@@ -232,4 +232,5 @@ def _judged_by_tasks(config: SweepConfig, env: Env, data: Dataset, job: Job) -> 
         lines=[judges, *lines],
         run=run,
         keep=tasks.keeping(env, data, config),
+        infer=tasks.inference(env, data, config),
     )
