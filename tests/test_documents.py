@@ -1,7 +1,6 @@
 """What the documents show is run: every Python block at small sizes, every command as far as its options go."""
 
 import pathlib
-import re
 import shlex
 
 import numpy as np
@@ -20,6 +19,7 @@ SMALLER = {
     "jnp.logspace(-3, 0, 8)": "jnp.logspace(-3, 0, 2)",
     "seeds=64": "seeds=2",
     "steps=1_024_000, num_envs=64": "steps=80, num_envs=2",
+    "jax.jit(collection)(": "jax.eval_shape(collection, ",  # traced: running it is the business of other tests
     "sac.Config()": "sac.Config(hidden=(8,))",
     'backend="spring"': 'backend="spring", episode_length=5',
 }
