@@ -1,6 +1,28 @@
 """Behaviour-regularised reinforcement learning in JAX: pure losses, agents, environments and populations."""
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors
+    from jaxrl_reg import agents as agents
+    from jaxrl_reg import contract as contract
+    from jaxrl_reg import data as data
+    from jaxrl_reg import envs as envs
+    from jaxrl_reg import errors as errors
+    from jaxrl_reg import evaluation as evaluation
+    from jaxrl_reg import generative as generative
+    from jaxrl_reg import io as io
+    from jaxrl_reg import jobs as jobs
+    from jaxrl_reg import loops as loops
+    from jaxrl_reg import losses as losses
+    from jaxrl_reg import networks as networks
+    from jaxrl_reg import policies as policies
+    from jaxrl_reg import population as population
+    from jaxrl_reg import representation as representation
+    from jaxrl_reg import tabular as tabular
+    from jaxrl_reg import transforms as transforms
+    from jaxrl_reg import types as types
+    from jaxrl_reg.jobs import load_policy as load_policy
 
 __version__ = "0.1.0"
 
