@@ -14,7 +14,7 @@ import jaxrl_reg
 from jaxrl_reg import envs, jobs
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.io.sinks import read_parquet
-from jaxrl_reg.jobs import deployment, exporting
+from jaxrl_reg.jobs import deployment, exporting, preprocessing
 from jaxrl_reg.types import Policy, Spec, policy_of
 from tests.pointnav_data import save_pointnav
 
@@ -66,6 +66,18 @@ def test_the_best_member_acts_as_it_was_trained(trained):
         np.testing.assert_allclose(chosen(SEEN), wanted, rtol=1e-6)
         chosen.reset()
         np.testing.assert_allclose(chosen(SEEN[1]), wanted[1], rtol=1e-5)
+
+
+def test_observations_are_standardised_inside(trained):
+    directory, outcome = trained
+    facts = json.loads((directory / "summary.json").read_text(encoding="utf-8"))
+    statistics = preprocessing.known(facts)["percent_bc"]
+    assert not np.allclose(statistics.mean, 0.0, atol=0.05)
+    program, member = jobs.learners("percent_bc", jobs.load_config(directory))[0], outcome.results[0].member(0, 0)
+    bare = program.make(program.config, Spec(2, 2))
+    key = jax.random.key(0)
+    wanted = bare.act(member, statistics.observe(jnp.asarray(SEEN)), outcome.results[0].hyper(0), key, False)
+    np.testing.assert_allclose(jobs.load_policy(directory, setting=0, seed=5)(SEEN), wanted, rtol=1e-5)
 
 
 def test_neither_environment_nor_data_are_needed(trained, monkeypatch):
