@@ -338,6 +338,14 @@ def test_a_user_error_is_shown_in_one_line_whatever_its_text(capsys, monkeypatch
     assert (status, err) == (2, "jaxrl-reg: first second\n")
 
 
+@pytest.fixture(autouse=True)
+def interruptible():
+    """As at a terminal: a shell that starts the tests in its background has them ignore Ctrl-C."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def swallowed():
     """Ctrl-C while an extension module is loaded: what comes out is another error."""
     try:

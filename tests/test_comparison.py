@@ -171,7 +171,7 @@ def test_tasks_are_pooled_only_for_agents_that_ran_on_all():
 def test_the_command_line_says_its_own_numbers(capsys):
     assert cli.main(["compare", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "gradient updates per member [small: 2_500; full: 200_000]" in text
+    assert "gradient updates per member [small: 2_500; full: 1_000_000]" in text
     assert "environments [small: brax/hopper; full: brax/hopper,brax/halfcheetah]" in text
     assert cli.main(["compare", "--agents", "td3bc", "--datasets", "medium"]) == 2
     assert "unknown agent 'td3bc'" in capsys.readouterr().err
