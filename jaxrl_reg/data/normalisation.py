@@ -13,6 +13,7 @@ import numpy as np
 
 from jaxrl_reg.data.episodes import episode_returns, return_rank
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.io.files import write_json
 from jaxrl_reg.types import Agent, Array, Dataset, Key, Policy, Protocol, Transition, ZeroShot, pytree
 
 
@@ -247,11 +248,7 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
 
 def save_preprocessing(preprocessing: Preprocessing, path: str | os.PathLike[str]) -> None:
     """Write the statistics as JSON; the file appears whole or not at all."""
-    target = Path(path)
-    values = {f.name: np.asarray(getattr(preprocessing, f.name)).tolist() for f in dataclasses.fields(preprocessing)}
-    partial = target.with_name(target.name + ".part")
-    partial.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
-    partial.replace(target)
+    write_json(path, {f.name: np.asarray(getattr(preprocessing, f.name)) for f in dataclasses.fields(preprocessing)})
 
 
 def load_preprocessing(path: str | os.PathLike[str]) -> Preprocessing:

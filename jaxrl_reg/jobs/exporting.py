@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import datetime
-import json
 import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need
+from jaxrl_reg.io.files import refused, whole, write_bytes, write_json, write_text
 from jaxrl_reg.jobs.deployment import policy_of, read_member
 
 if TYPE_CHECKING:
@@ -89,12 +89,13 @@ def export(
     facts, serialised = _facts(member.about, member.spec, program, task), program.serialize()
     try:
         path.mkdir(parents=True, exist_ok=True)
-        (path / "policy.bin").write_bytes(serialised)
-        np.savez(path / "memory.npz", **{f"{i:03d}": leaf for i, leaf in enumerate(jax.device_get(memory))})
-        (path / "act.py").write_text(SCRIPT, encoding="utf-8")
-        (path / "policy.json").write_text(json.dumps(facts, indent=1) + "\n", encoding="utf-8")
     except OSError as error:
-        raise UserError(f"cannot write into {path}: {error.strerror or error}") from error
+        raise refused(path, error) from error
+    write_bytes(path / "policy.bin", serialised)
+    with whole(path / "memory.npz") as partial, partial.open("wb") as file:
+        np.savez(file, **{f"{i:03d}": leaf for i, leaf in enumerate(jax.device_get(memory))})
+    write_text(path / "act.py", SCRIPT)
+    write_json(path / "policy.json", facts)
     return path
 
 

@@ -6,6 +6,7 @@ import pathlib
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jaxrl_reg.io.files import whole
 from jaxrl_reg.jobs.job import Inference
 
 if TYPE_CHECKING:
@@ -95,10 +96,8 @@ def remember(path: pathlib.Path, folder: str, names: Sequence[str], vectors: Any
         with np.load(stored, allow_pickle=False) as before:
             kept = {name: before[name] for name in before.files}
     kept |= {f"{folder}/{name}": np.asarray(vectors[:, :, t]) for t, name in enumerate(names)}
-    partial = stored.with_name(stored.name + ".part")
-    with partial.open("wb") as file:
+    with whole(stored) as partial, partial.open("wb") as file:
         np.savez(file, **kept)
-    partial.replace(stored)
 
 
 def remembered(path: pathlib.Path, folder: str) -> dict[str, Any]:
