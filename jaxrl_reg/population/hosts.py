@@ -74,10 +74,10 @@ def from_first(text: str) -> str:
 
 
 def gather(values: Any) -> np.ndarray:
-    """``values`` of every process, ``[P, ...]``; every process must call it."""
+    """``values`` of every process, ``[P, ...]``, the caller's own to change; every process must call it."""
     if alone():
-        return np.asarray(values)[None]
-    return _exchange(np.asarray(values), tiled=False)
+        return np.array(values)[None]
+    return np.array(_exchange(np.asarray(values), tiled=False))  # what JAX hands out may be read only
 
 
 def _exchange(leaf: Any, tiled: bool) -> np.ndarray:
