@@ -114,7 +114,10 @@ def _foreign(path: str) -> ModuleType:
     if module is None and "." not in path:
         raise unknown("environment", path, names())
     if module is None:
-        raise UserError(f"environment {path!r}: no module of this name, here or installed; known names: envs.names()")
+        parts = path.split(".")
+        parents = (".".join(parts[: i + 1]) for i in range(len(parts)))
+        gone = next((name for name in parents if importlib.util.find_spec(name) is None), path)
+        raise UserError(f"environment {path!r}: no module {gone!r}, here or installed; known names: envs.names()")
     if not hasattr(module, "make"):
         raise UserError(f"environment {path!r}: the module has no function make(**settings) -> Env")
     return module
