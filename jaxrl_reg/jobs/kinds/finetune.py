@@ -14,7 +14,7 @@ from jaxrl_reg.jobs import kinds, preprocessing
 from jaxrl_reg.jobs.collection import data_lines
 from jaxrl_reg.jobs.job import Axis, Job, episode_of, greedy
 from jaxrl_reg.jobs.kinds import offline
-from jaxrl_reg.jobs.kinds.online import CAPACITY, OnlineConfig
+from jaxrl_reg.jobs.kinds.online import CAPACITY, OnlineConfig, loop_settings
 from jaxrl_reg.jobs.learners import SCHEDULES, Learner, learners, make_env
 from jaxrl_reg.jobs.settings import NO_ENV, SCALES, JobConfig, SweepConfig, option, seeds_of
 
@@ -185,7 +185,6 @@ def run_of(
     import jax.numpy as jnp
 
     from jaxrl_reg.data import preprocess_batch
-    from jaxrl_reg.evaluation import returns
     from jaxrl_reg.loops.finetune import finetune
     from jaxrl_reg.loops.online import Start
 
@@ -195,17 +194,9 @@ def run_of(
         agent,
         env,
         start=Start(config.offline_updates, config.offline_segments),
-        steps=config.steps,
         offline_fraction=None if share == POOLED else float(share),
-        num_envs=config.num_envs,
-        segments=config.segments,
-        unroll=config.unroll,
-        updates=config.updates_per_iteration,
-        batch_size=config.batch_size,
-        warmup=config.warmup,
-        capacity=config.capacity,
         preprocess=None if done is None else lambda rows: preprocess_batch(rows, done),
-        evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
+        **loop_settings(config, env, episodes),
     )
 
     def train(state: PyTree, index: Array, *rest: Any) -> tuple[PyTree, dict[str, Any]]:

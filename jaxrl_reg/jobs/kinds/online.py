@@ -134,24 +134,27 @@ def reopen(config: OnlineConfig, facts: Mapping[str, Any]) -> Job:
 
 def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None = None) -> tuple[Agent, Run]:
     """The agent for this environment and its training run, evaluated on ``episodes`` episodes."""
-    from jaxrl_reg.evaluation import returns
     from jaxrl_reg.loops.online import online
 
     agent = member.make(member.config, env.spec)
-    run = online(
-        agent,
-        env,
-        steps=config.steps,
-        num_envs=config.num_envs,
-        segments=config.segments,
-        unroll=config.unroll,
-        updates=config.updates_per_iteration,
-        batch_size=config.batch_size,
-        warmup=config.warmup,
-        capacity=config.capacity,
-        evaluate=returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
-    )
-    return agent, run
+    return agent, online(agent, env, **loop_settings(config, env, episodes))
+
+
+def loop_settings(config: Any, env: Env, episodes: int | None) -> dict[str, Any]:
+    """What a loop in the environment takes from a config that has its sizes: of an online run or of fine-tuning."""
+    from jaxrl_reg.evaluation import returns
+
+    return {
+        "steps": config.steps,
+        "num_envs": config.num_envs,
+        "segments": config.segments,
+        "unroll": config.unroll,
+        "updates": config.updates_per_iteration,
+        "batch_size": config.batch_size,
+        "warmup": config.warmup,
+        "capacity": config.capacity,
+        "evaluate": returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
+    }
 
 
 def rival_config(config: OnlineConfig, name: str) -> OnlineConfig:
