@@ -113,7 +113,7 @@ BROKEN = {
     "no link to the paper": ("documented", "PAPER.url", [("https://example.org/td", "")]),
     "kind of another sort": ("documented", "pass kind=KIND", [('KIND = "offline"', 'KIND = "off_policy"')]),
     "no help": ("documented", "Hyper.noise has no help", [('"scale of exploration"', '""')]),
-    "whole-number hyperparameter": ("documented", "Hyper.noise = 1 is not a float", [("setting(0.2,", "setting(1,")]),
+    "whole-number hyperparameter": ("documented", "Hyper.noise = 1 is not a float", [("default=0.2,", "default=1,")]),
     "no docstring": ("documented", "no docstring", [('"""A complete agent', 'None; """A complete agent')]),
     "Python if on a hyperparameter": ("jit", "Python `if`", [("if explore:", "if explore and hyper.noise > 0:")]),
     "wrong attribute": ("jit", "update raises AttributeError", [("(batch.reward +", "(batch.rewards +")]),
@@ -205,7 +205,7 @@ BROKEN = {
         "targets",
         "is not an average of its old value and State.params['critic']",
         [
-            ('    tau: float = setting(0.005, "step of the target towards the critic")\n', ""),
+            ('    tau: float = setting(default=0.005, help="step of the target towards the critic")\n', ""),
             (MOVED, "target_critic = 0.9 * state.target_critic +"),
             ("hyper.tau", "0.005"),
         ],
@@ -352,7 +352,9 @@ def test_bad_requests_are_refused(monkeypatch):
     with pytest.raises(UserError, match="KIND is 'batch'"):
         check_agent(toy(monkeypatch, [('KIND = "offline"', 'KIND = "batch"')]))
     with pytest.raises(UserError, match=r"Config\.policy_freq has no default"):
-        check_agent(toy(monkeypatch, [('setting(2, "critic updates per actor update")', "dataclasses.field()")]))
+        check_agent(
+            toy(monkeypatch, [('setting(default=2, help="critic updates per actor update")', "dataclasses.field()")])
+        )
 
 
 def test_extremes_are_sensible():
