@@ -13,11 +13,13 @@ import importlib.util
 import os
 import pathlib
 import sys
+import threading
 import traceback
 from types import ModuleType
 
 from jaxrl_reg.errors import UserError
 
+_loading = threading.RLock()  # another thread must not find a module that is half made
 _places: list[pathlib.Path] = []  # where else to look than in the working directory, newest first
 
 
@@ -83,13 +85,14 @@ def load_file(path: str | os.PathLike[str], depth: int = 0) -> ModuleType:
     _importable(root)
     stem = f"{inside[0]}_{hashlib.sha256(str(base.parents[len(inside) - 1]).encode()).hexdigest()[:8]}"
     name = ".".join([stem, *inside[1:]])
-    if name in sys.modules:
-        return sys.modules[name]
     try:
-        if len(inside) > 1:
-            _execute(stem, base.parents[len(inside) - 2] / "__init__.py")
-            return importlib.import_module(name)
-        return _execute(name, path)
+        with _loading:
+            if name in sys.modules:
+                return sys.modules[name]
+            if len(inside) > 1:
+                _execute(stem, base.parents[len(inside) - 2] / "__init__.py")
+                return importlib.import_module(name)
+            return _execute(name, path)
     except Exception as error:
         reason = (str(error).strip().splitlines() or [""])[0][:160]
         own = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]

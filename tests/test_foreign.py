@@ -1,5 +1,7 @@
 import pathlib
 import sys
+import threading
+import time
 
 import pytest
 
@@ -135,3 +137,14 @@ def test_a_run_with_files_of_ones_own_goes_on_from_another_directory(tmp_path, m
     monkeypatch.setattr(foreign, "_places", [])
     assert cli.main(["evaluate", str(tmp_path / "run"), "--episodes", "2"]) == 0
     assert "lab/mine.py" in capsys.readouterr().out
+
+
+def test_a_file_is_whole_for_a_thread_that_comes_while_it_is_loaded(tmp_path):
+    slow = tmp_path / "slower.py"
+    slow.write_text("import time\ntime.sleep(0.5)\nREADY = True\n")
+    first = threading.Thread(target=foreign.load_file, args=(slow,))
+    first.start()
+    time.sleep(0.1)
+    ready = hasattr(foreign.load_file(slow), "READY")
+    first.join()
+    assert ready
