@@ -102,9 +102,11 @@ def test_an_agent_of_the_package_is_imported_without_its_family():
 def test_what_is_wrong_is_one_line(text, content, message):
     if content is not None:
         put("mine.py", content)
+    before = set(sys.modules)
     with pytest.raises(UserError, match=message):
         agents.load(text)
-    assert not [name for name in sys.modules if name.startswith("mine_")] or content == "x = 1\n"
+    left = {name for name in set(sys.modules) - before if name.startswith("mine_")}
+    assert not left or content == "x = 1\n"
 
 
 def test_an_environment_is_found_from_the_working_directory():
