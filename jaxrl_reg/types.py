@@ -88,7 +88,9 @@ class Dataset:
     ``cut`` ``[N]`` is 1 where an episode ends only because its recording does, so that its return is not the policy's;
     None: nowhere. ``dropped_reward`` ``[N]`` is, at the end of an episode, the reward of the row after it that had no
     successor and was left out, and NaN elsewhere; None: nowhere. ``rewarded`` False: the rewards are not known, and are
-    0. ``discrete``: of an action only the largest number counts. ``notes`` say in words what reading did to the data.
+    0. ``discrete``: of an action only the largest number counts. ``action_bounds`` are the ``(low, high)``, ``A``
+    numbers each, that actions were rescaled from, to [-1, 1]; None: they were not. ``notes`` say in words what reading
+    did to the data.
     """
 
     observation: Array
@@ -111,6 +113,9 @@ class Dataset:
     name: str = dataclasses.field(default="", metadata={"static": True})
     rewarded: bool = dataclasses.field(default=True, metadata={"static": True})
     discrete: bool = dataclasses.field(default=False, metadata={"static": True})
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = dataclasses.field(
+        default=None, metadata={"static": True}
+    )
     notes: tuple[str, ...] = dataclasses.field(default=(), metadata={"static": True})
 
     @property

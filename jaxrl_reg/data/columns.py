@@ -28,11 +28,13 @@ class Source(NamedTuple):
 
 
 class Actions(NamedTuple):
-    """Actions ``[N, A]`` in [-1, 1]; whether they stand for whole numbers; and what was done to them, in words."""
+    """Actions ``[N, A]`` in [-1, 1]; whether they stand for whole numbers; what was done to them, in words; and the
+    bounds ``(low, high)`` that they were rescaled from, ``A`` numbers each."""
 
     values: np.ndarray
     discrete: bool
     notes: tuple[str, ...]
+    bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None
 
 
 def column(source: Source, key: str, value: Any) -> np.ndarray:
@@ -116,7 +118,11 @@ def actions(
             notes.append("its actions are 0 or 1 only, as of a discrete task, and are taken as continuous numbers")
     values = floats(source, "action", raw, 2)
     values, said = _bounded(source, values, low, high, clip)
-    return Actions(values, False, (*notes, *said))
+    bounds = None
+    if low is not None:
+        low, high = (np.broadcast_to(np.asarray(end, np.float64), values.shape[1:]).tolist() for end in (low, high))
+        bounds = tuple(low), tuple(high)
+    return Actions(values, False, (*notes, *said), bounds)
 
 
 def _whole_numbers(source: Source, raw: np.ndarray, count: int | None) -> Actions:

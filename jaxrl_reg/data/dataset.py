@@ -113,6 +113,7 @@ def from_arrays(
         score_expert=score_expert,
         rewarded=rewarded,
         discrete=acted.discrete,
+        action_bounds=acted.bounds,
         notes=tuple(dict.fromkeys(said)),
     )
 
@@ -232,6 +233,7 @@ def assemble(
     score_expert: Any,
     rewarded: bool = True,
     discrete: bool = False,
+    action_bounds: tuple[tuple[float, ...], tuple[float, ...]] | None = None,
     notes: tuple[str, ...] = (),
 ) -> Dataset:
     """Derive the episode structure from checked columns; the last row must end an episode."""
@@ -267,4 +269,5 @@ def assemble(
         "cut": cut.astype(np.float32) if cut.any() else None,
         "dropped_reward": dropped,
     }
-    return jax.device_put(Dataset(**fields, name=name, rewarded=rewarded, discrete=discrete, notes=notes))
+    told = {"name": name, "rewarded": rewarded, "discrete": discrete, "action_bounds": action_bounds, "notes": notes}
+    return jax.device_put(Dataset(**fields, **told))

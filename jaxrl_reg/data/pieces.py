@@ -48,6 +48,7 @@ def concatenate(datasets: Sequence[Dataset], name: str | None = None) -> Dataset
         score_expert=shared([np.asarray(one.score_expert) for one in datasets]),
         rewarded=first.rewarded,
         discrete=first.discrete,
+        action_bounds=first.action_bounds if len({one.action_bounds for one in datasets}) == 1 else None,
         notes=tuple(dict.fromkeys(note for one in datasets for note in one.notes)),
     )
 
@@ -134,5 +135,5 @@ def _columns(dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def _about(dataset: Dataset) -> dict[str, Any]:
-    keys = ("name", "score_random", "score_expert", "rewarded", "discrete", "notes")
+    keys = ("name", "score_random", "score_expert", "rewarded", "discrete", "action_bounds", "notes")
     return {key: getattr(dataset, key) for key in keys}

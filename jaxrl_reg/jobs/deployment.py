@@ -150,10 +150,12 @@ def read_member(directory: str | pathlib.Path, setting: int | None = None, seed:
 
 def in_own_units(policy: Policy, spec: Spec, actions: Mapping[str, Any] | None) -> Policy:
     """``policy`` whose actions are what the environment takes: a whole number where they are discrete, and scaled from
-    [-1, 1] to ``actions["low"]`` .. ``actions["high"]`` (``[A]`` or numbers) where those are known."""
+    [-1, 1] to ``actions["low"]`` .. ``actions["high"]`` (``[A]`` or numbers) where those are known and others."""
     import jax.numpy as jnp
+    import numpy as np
 
-    if not spec.discrete and not actions:
+    same = not actions or (np.all(np.equal(actions["low"], -1.0)) and np.all(np.equal(actions["high"], 1.0)))
+    if not spec.discrete and same:
         return policy
     low, high = (jnp.asarray(actions[end], jnp.float32) for end in ("low", "high")) if actions else (-1.0, 1.0)
 

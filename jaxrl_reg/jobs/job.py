@@ -69,7 +69,8 @@ class Job(NamedTuple):
     is there when data must be made first; it returns the job with its data. ``keep(learner)(state, hyper)`` is the
     policy that a member leaves, and ``show(keep(learner), state, hyper, key)`` what the report shows of the best one:
     file name -> text. A run that goes on from another has ``start(learner)``, the states ``[H, S, ...]`` that its
-    members begin from, and ``history()``, the rows of before.
+    members begin from, and ``history()``, the rows of before. Actions are in the units that the data had before they
+    were rescaled, else in [-1, 1], unless ``actions`` says otherwise.
     """
 
     learners: Sequence[Learner]
@@ -88,6 +89,7 @@ class Job(NamedTuple):
     infer: Inference | None = None  # of an agent that serves tasks
     collect: Callable[[Say, OnTick], Job] | None = None
     start: Callable[[Learner], PyTree] | None = None
+    actions: Mapping[str, Sequence[float]] | None = None  # "low" and "high" of the environment's own units
     history: Callable[[], Iterable[dict[str, Any]]] | None = None
 
     def facts(self) -> dict[str, Any]:
@@ -100,7 +102,13 @@ class Job(NamedTuple):
         spec = self.world.spec if self.world is not None else getattr(self.data, "spec", None)
         if spec is not None:
             facts["spec"] = dataclasses.asdict(spec)
+            if not spec.discrete:
+                facts["actions"] = dict(self.actions or self._bounds(spec))
         return {**facts, "dataset": dict(self.about)} if self.about else facts
+
+    def _bounds(self, spec: Spec) -> dict[str, list[float]]:
+        low, high = getattr(self.data, "action_bounds", None) or ((-1.0,) * spec.action_dim, (1.0,) * spec.action_dim)
+        return {"low": list(low), "high": list(high)}
 
 
 def greedy(spec: Spec, part: Callable[[Any], Any] = lambda state: state) -> Callable[[Learner], Keep]:

@@ -6,13 +6,14 @@ import json
 
 import h5py
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrl_reg import cli, data, jobs
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.io.files import read_json
-from jaxrl_reg.jobs import kinds, preprocessing
+from jaxrl_reg.jobs import deployment, kinds, preprocessing
 from tests.pointnav_data import make_pointnav
 
 SIZES = {"seeds": 2, "updates": 20, "segments": 2, "batch_size": 8, "eval_episodes": 2, "hidden": (8,)}
@@ -69,10 +70,13 @@ def test_a_file_without_time_outs_takes_the_environments_limit_and_says_so(file)
 def test_actions_are_rescaled_or_clipped_as_asked(file, columns):
     path = file(actions=columns["actions"] * 4)
     refused(path, "outside [-1, 1]", "--action-low", "--clip-actions")
-    job = made(path, action_low=(-4.0,), action_high=(4.0, 4.0))
+    job = made(path, action_low=(-4.0,), action_high=(4.0, 4.0), max_episode_steps=15)
     np.testing.assert_allclose(job.data.action, columns["actions"], atol=1e-6)
     assert any("rescaled from [-4, 4]" in line for line in job.lines)
-    assert any("clipped to [-1, 1]" in line for line in made(path, clip_actions=True).lines)
+    assert job.facts()["actions"] == {"low": [-4.0, -4.0], "high": [4.0, 4.0]}
+    clipped = made(path, clip_actions=True)
+    assert any("clipped to [-1, 1]" in line for line in clipped.lines)
+    assert clipped.facts()["actions"] == {"low": [-1.0, -1.0], "high": [1.0, 1.0]}
 
 
 def test_integer_actions_are_not_trained_as_continuous_ones(file, columns):
@@ -102,10 +106,14 @@ def test_parts_of_observations_are_chosen_on_the_command_line(file, columns, mon
     line = f"train --env pointnav --agent bc --dataset {path} --seeds 1 --updates 2 --segments 1 --eval-episodes 1"
     assert cli.main(f"{line} --hidden 4 --out {tmp_path / 'run'}".split()) == 2
     assert "--observation-keys x,y" in capsys.readouterr().err
-    words = f"{line} --hidden 4 --out {tmp_path / 'run'} --observation-keys x,y --action-low -1,-1 --action-high 1"
+    words = f"{line} --hidden 4 --out {tmp_path / 'run'} --observation-keys x,y --action-low -1,-2 --action-high 3"
     assert cli.main(words.split()) == 0
     stored = jobs.load_config(tmp_path / "run")
-    assert (stored.observation_keys, stored.action_low, stored.action_high) == (("x", "y"), (-1.0, -1.0), (1.0,))
+    assert (stored.observation_keys, stored.action_low, stored.action_high) == (("x", "y"), (-1.0, -2.0), (3.0,))
+    member, seen, key = deployment.read_member(tmp_path / "run"), np.array([0.3, -0.6], np.float32), jax.random.key(0)
+    inner = np.clip(member.agent.act(member.state, jnp.asarray(seen), member.hyper, key, False), -1.0, 1.0)
+    own = np.array([-1.0, -2.0]) + (inner + 1) / 2 * np.array([4.0, 5.0])  # the policy acts in the data's own units
+    np.testing.assert_allclose(jobs.load_policy(tmp_path / "run")(seen), own, rtol=1e-5)
 
 
 def test_data_are_preprocessed_as_papers_do_or_as_asked(file, columns):

@@ -51,6 +51,8 @@ def offline(tmp_path_factory):
         batch_size=8,
         hidden=(8,),
         eval_episodes=2,
+        action_low=(-2.0,),
+        action_high=(2.0,),
     )
     jobs.sweep(config, directory=folder / "run", lean=True)
     return folder / "run"
@@ -101,6 +103,7 @@ def test_both_phases_stand_in_one_table_and_one_report(offline, online):
     np.testing.assert_array_equal(before["eval/return"], rows(offline)["eval/return"])
     facts = json.loads((online / "summary.json").read_text(encoding="utf-8"))
     assert facts["kind"] == "finetune"
+    assert facts["actions"] == {"low": [-2.0], "high": [2.0]}
     assert (facts["axis"]["behind"], facts["axis"]["column"]) == (8, "update")
     page = (online / "report.html").read_text(encoding="utf-8")
     assert "after 32 updates" in page

@@ -60,6 +60,14 @@ def test_more_episodes_of_a_finished_run_are_had_on_the_host(run):
     assert set(rows.loc[rows["evaluation"] == 1, "episodes"]) == {3}
 
 
+def test_a_policy_acts_in_the_bounds_of_the_environment_whatever_those_of_the_data(tmp_path):
+    rng, path = np.random.default_rng(0), tmp_path / "line.npz"
+    walked = {"observations": rng.normal(size=(20, 2)), "actions": rng.uniform(-9, 9, (20, 1))}
+    np.savez(path, **walked, terminals=np.arange(20) % 5 == 4)
+    asked = config(path, env="gymnasium/jaxrl_reg_test/Line-v0", agent="bc", action_low=(-9.0,), action_high=(9.0,))
+    assert jobs.kinds.of(asked).make(jobs.resolve(asked)).facts()["actions"] == {"low": [-0.5], "high": [1.5]}
+
+
 def test_what_cannot_be_trained_for_such_a_world_is_one_line(file):
     with pytest.raises(UserError, match="medium is not collected: give data of yours"):
         jobs.sweep(config("medium"), directory="nowhere")

@@ -103,4 +103,4 @@ def read(
         notes=acted.notes,
         source=Source(str(path), keys, lambda row: f"row {keep[row]}"),
     )
-    return dataclasses.replace(made, discrete=acted.discrete)
+    return dataclasses.replace(made, discrete=acted.discrete, action_bounds=acted.bounds)

@@ -86,7 +86,8 @@ class Host(NamedTuple):
     """An environment on the host that episodes can be had from; made by :func:`make`.
 
     ``tasks`` are what it can be asked for, by name, empty where it has one reward only. ``goals``: whether a reset
-    tells a goal, an observation ``[O]``. ``succeeds``: whether it says that an episode succeeded.
+    tells a goal, an observation ``[O]``. ``succeeds``: whether it says that an episode succeeded. ``actions``: the
+    bounds ``low`` and ``high`` of what it takes, ``A`` numbers each, to which [-1, 1] is scaled.
 
     ``episodes(actor, seeds [N], task) -> {"return", "length", "success"}``, each ``[N]``: undiscounted returns, steps,
     and whether the episode had succeeded when it ended (NaN where nobody says so). ``task`` counts from 1; None: as
@@ -100,6 +101,7 @@ class Host(NamedTuple):
     succeeds: bool
     episodes: Callable[..., dict[str, np.ndarray]]
     close: Callable[[], None]
+    actions: dict[str, list[float]]
 
 
 def make(
@@ -136,6 +138,7 @@ def make(
         scaled = _scaled(name, one.action_space)
         first, told, infos = _looked_at(one)
         tasks = _tasks(one)
+        bounds = {end: np.ravel(getattr(one.action_space, end)).astype(float).tolist() for end in ("low", "high")}
         spec = Spec(observed(first, False).size, int(np.prod(one.action_space.shape)))
         if one.spec is not None and one.spec.max_episode_steps:
             spec = dataclasses.replace(spec, max_episode_steps=one.spec.max_episode_steps)
@@ -171,7 +174,14 @@ def make(
             made.pop().close()
 
     return Host(
-        f"gymnasium/{name}", spec, tasks, goal.size == spec.observation_dim, success is not None, episodes, close
+        f"gymnasium/{name}",
+        spec,
+        tasks,
+        goal.size == spec.observation_dim,
+        success is not None,
+        episodes,
+        close,
+        bounds,
     )
 
 

@@ -157,6 +157,7 @@ def make(config: FinetuneConfig) -> Job:
     return job._replace(
         data=beside.data,
         about=about,
+        actions=facts.get("actions"),
         score=offline.score_of(about, job),
         lines=[
             *data_lines(beside.about),

@@ -167,7 +167,8 @@ def _on_the_host(config: SweepConfig) -> Job:
         return hosted.judged(agent, run, world, data, config.eval_episodes if episodes is None else episodes)
 
     about = summarise(data, config, dataset_path(config), world.spec.max_episode_steps)
-    job = _job(config, students, rivals, world.spec, None)._replace(data=data, about=about, run=run)
+    job = _job(config, students, rivals, world.spec, None)
+    job = job._replace(data=data, about=about, run=run, actions=world.actions)
     said = preprocessing.without_rewards(config.agent, data, about["file"])
     lines = [*data_lines(about), *said, *_unpublished(config), hosted.line_of(world, config.eval_episodes)]
     return job._replace(score=hosted.score_of(world, score_of(about, job)), lines=lines)
