@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import jax.numpy as jnp
@@ -13,7 +10,6 @@ import numpy as np
 
 from jaxrl_reg.data.episodes import episode_returns, return_rank
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.io.files import write_json
 from jaxrl_reg.types import Agent, Array, Dataset, Key, Policy, Protocol, Transition, ZeroShot, pytree
 
 
@@ -246,16 +242,16 @@ def describe_preprocessing(preprocessing: Preprocessing) -> str:
     return ", ".join(said)
 
 
-def save_preprocessing(preprocessing: Preprocessing, path: str | os.PathLike[str]) -> None:
-    """Write the statistics as JSON; the file appears whole or not at all."""
-    write_json(path, {f.name: np.asarray(getattr(preprocessing, f.name)) for f in dataclasses.fields(preprocessing)})
+def preprocessing_to_json(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The statistics as numbers that JSON takes, float32 bit for bit."""
+    return {f.name: np.asarray(getattr(preprocessing, f.name)).tolist() for f in dataclasses.fields(preprocessing)}
 
 
-def load_preprocessing(path: str | os.PathLike[str]) -> Preprocessing:
-    """What ``save_preprocessing`` wrote, bit for bit. Raises UserError if the file is damaged."""
+def preprocessing_from_json(values: Any) -> Preprocessing:
+    """What ``preprocessing_to_json`` gave. Raises ``UserError`` for anything else."""
+    names = [field.name for field in dataclasses.fields(Preprocessing)]
     try:
-        values = json.loads(Path(path).read_text(encoding="utf-8"))
-        arrays = [jnp.asarray(values[f.name], jnp.float32) for f in dataclasses.fields(Preprocessing)]
-    except (OSError, UnicodeDecodeError, ValueError, KeyError, TypeError) as error:
-        raise UserError(f"{path}: statistics of the data cannot be read ({str(error).splitlines()[0]})") from None
-    return Preprocessing(*arrays)
+        arrays = {name: np.asarray(values[name], np.float32) for name in names}
+    except (KeyError, TypeError, ValueError):
+        raise UserError(f"statistics of the data need the numbers {', '.join(names)}") from None
+    return Preprocessing(**{name: jnp.asarray(array) for name, array in arrays.items()})

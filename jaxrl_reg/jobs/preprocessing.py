@@ -97,26 +97,23 @@ def wrapped(member: Learner, done: Preprocessing | None) -> Learner:
 
 
 def facts_of(done: Mapping[str, Preprocessing]) -> dict[str, dict[str, Any]]:
-    """The statistics as JSON takes them, float32 bit for bit, by the name of the agent."""
-    import numpy as np
+    """The statistics by the name of the agent, for ``summary.json``."""
+    from jaxrl_reg.data import preprocessing_to_json
 
-    keys = ("mean", "std", "reward_scale", "reward_shift")
-    return {name: {key: np.asarray(getattr(one, key)).tolist() for key in keys} for name, one in done.items()}
+    return {name: preprocessing_to_json(one) for name, one in done.items()}
 
 
 def known(facts: Mapping[str, Any]) -> dict[str, Preprocessing]:
     """What ``facts_of`` put into the ``summary.json`` of a run; empty for a run without."""
-    import jax.numpy as jnp
+    from jaxrl_reg.data import preprocessing_from_json
 
-    from jaxrl_reg.data import Preprocessing
-
+    stored = facts.get("preprocessing", {})
+    if not isinstance(stored, Mapping):
+        raise UserError("the summary.json of the run is damaged: its preprocessing is no object")
     try:
-        return {
-            name: Preprocessing(**{key: jnp.asarray(value, jnp.float32) for key, value in one.items()})
-            for name, one in facts.get("preprocessing", {}).items()
-        }
-    except (AttributeError, TypeError, ValueError):
-        raise UserError("the summary.json of the run is damaged: its statistics of the data cannot be read") from None
+        return {name: preprocessing_from_json(one) for name, one in stored.items()}
+    except UserError as error:
+        raise UserError(f"the summary.json of the run is damaged: {error}") from None
 
 
 def without_rewards(agent: str, data: Dataset, file: str) -> list[str]:

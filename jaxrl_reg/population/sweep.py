@@ -11,7 +11,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.errors import UserError
 from jaxrl_reg.population import hosts
 from jaxrl_reg.population import placement as placing
 from jaxrl_reg.population.checkpointing import (
@@ -120,8 +119,6 @@ def sweep(
     identity = identity_of(run, numbers, hypers)
     if generations is not None:
         generations.check(hypers)
-        if not hosts.alone():
-            raise UserError("population-based training runs in one process; start it without --distributed")
     padded = placing.padded(count, len(placed_on), 1)
     members = placing.place(layout(numbers, hypers, np.arange(padded) % count), placed_on)  # padding repeats the first
     data = placing.replicate(data, placed_on)
@@ -161,7 +158,11 @@ def sweep(
             segment, numbers, layout(numbers, hypers, np.arange(count))[1], before
         )
         again = np.arange(padded) % count
-        states = placing.place(take(states, parents[again]), placed_on)
+        if hosts.alone():
+            states = placing.place(take(states, parents[again]), placed_on)
+        else:  # who is copied may be with another process: all pass through the hosts, as for a checkpoint
+            copied = jax.tree.map(lambda leaf: leaf[parents[again]], hosts.fetch(states))
+            states = placing.place(copied, placed_on)
         members = members[0], placing.place(jax.tree.map(lambda leaf: jnp.asarray(leaf)[again], following), placed_on)
         alive = alive[parents]
 
@@ -203,7 +204,7 @@ def sweep(
                 on_note(went_nan(member, segment + 1, numbers, hypers))
             alive = metrics[ALIVE]
             if generations is not None:
-                metrics |= {name: value[:count] for name, value in generations.used(members[1]).items()}
+                metrics |= {name: value[:count] for name, value in generations.used(hosts.fetch(members[1])).items()}
             for name, value in metrics.items():
                 if name != ALIVE and not name.startswith(PREFIX) and np.issubdtype(value.dtype, np.floating):
                     value[alive == 0] = np.nan

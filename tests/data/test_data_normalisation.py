@@ -1,4 +1,5 @@
 import dataclasses
+import json
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +54,7 @@ def test_reward_scaling(dataset, columns):
         data.normalize_rewards(data.scale_rewards(dataset, scale=0.0))
 
 
-def test_a_protocol_is_fitted_applied_and_undone_for_raw_observations(dataset, columns, tmp_path):
+def test_a_protocol_is_fitted_applied_and_undone_for_raw_observations(dataset, columns):
     protocol = Protocol(normalise=True, eps=0.5, reward_scale="returns", reward_shift=-1.0)
     fitted = data.fit_preprocessing(dataset, protocol)
     mean, std = columns["observation"].mean(0), columns["observation"].std(0) + 0.5
@@ -65,13 +66,13 @@ def test_a_protocol_is_fitted_applied_and_undone_for_raw_observations(dataset, c
     )
     np.testing.assert_allclose(trained.reward, columns["reward"] * 1000 / np.ptp(returns) - 1, rtol=1e-4)
     data.validate(trained)
-    data.save_preprocessing(fitted, tmp_path / "statistics.json")
-    again = data.load_preprocessing(tmp_path / "statistics.json")
+    stored = json.loads(json.dumps(data.preprocessing_to_json(fitted)))
+    again = data.preprocessing_from_json(stored)
     for one, other in zip(jax.tree.leaves(fitted), jax.tree.leaves(again), strict=True):
         assert (one.dtype, one.tobytes()) == (other.dtype, other.tobytes())
-    (tmp_path / "statistics.json").write_text("{")
-    with pytest.raises(UserError, match=r"statistics\.json: statistics of the data cannot be read"):
-        data.load_preprocessing(tmp_path / "statistics.json")
+    for damaged in ({**stored, "mean": "zero"}, {key: stored[key] for key in ("mean", "std")}, [1.0], None):
+        with pytest.raises(UserError, match="need the numbers mean, std, reward_scale, reward_shift"):
+            data.preprocessing_from_json(damaged)
     assert data.describe_preprocessing(fitted).startswith("observations standardised over the data, rewards times ")
     assert data.describe_preprocessing(fitted).endswith(", minus 1")
     assert data.describe_preprocessing(data.fit_preprocessing(dataset)) == ""

@@ -1,4 +1,4 @@
-"""One process of several: ``python -m tests.population.host PORT PROCESSES PROCESS DIRECTORY OUT {sweep,race}``."""
+"""One process of several: ``python -m tests.population.host PORT PROCESSES PROCESS DIR OUT {sweep,race,evolve}``."""
 
 import sys
 import time
@@ -24,6 +24,12 @@ def race(**more):
     return population.race(make_run(segments=5), population.stopping.halving(eta=2), **request, **more)
 
 
+def evolve(**more):
+    """Three slots on two processes, so that a slot may copy one that the other process holds."""
+    moving = population.Generations({"learning_rate": population.parse_range("learning_rate", "log:0.00001:0.3")})
+    return population.sweep(make_run(segments=5), **settings(), generations=moving, **more)
+
+
 def main(port, processes, process, directory, out, what):
     if int(processes) > 1:
         population.hosts.join(f"127.0.0.1:{port}", int(processes), int(process), heartbeat_timeout_seconds=10)
@@ -35,6 +41,8 @@ def main(port, processes, process, directory, out, what):
     how = {"directory": directory, "save_seconds": 0, "resume": True}
     if what == "race":
         result = race(**how)
+    elif what == "evolve":
+        result = evolve(**how)
     else:
         result = population.sweep(make_run(segments=12), **settings(), on_segment=tell, **how)
     assert result.state["w"].shape == (result.hypers.noise.size, 3, 3)  # every process has all of the result

@@ -87,6 +87,29 @@ def test_a_race_goes_on_over_two_processes_and_back_with_the_same_numbers(tmp_pa
         np.testing.assert_array_equal(found[name.replace("/", "_")], values, err_msg=name)
 
 
+@pytest.mark.slow
+def test_slots_copy_each_other_across_processes_as_they_do_in_one(tmp_path):
+    whole = host.evolve()
+    scores, moved = whole.metrics["eval/return"], whole.metrics["hyper/learning_rate"]
+    worst, best = scores[:, :, :-1].argmin(axis=0), scores[:, :, :-1].argmax(axis=0)
+    assert ((worst == 0) & (best == 2)).any(), "nobody copied a member that the other process holds"
+    assert (moved[:, :, 1:] != moved[:, :, :-1]).any()
+
+    def stop(progress):
+        if progress.segment == 2:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        host.evolve(directory=tmp_path / "run", save_seconds=0, on_segment=stop)
+    two = launch(2, tmp_path / "run", tmp_path / "two.npz", "evolve")
+    texts = [process.communicate(timeout=240)[0] for process in two]
+    assert [process.returncode for process in two] == [0, 0], texts
+    found = np.load(tmp_path / "two.npz")
+    np.testing.assert_array_equal(found["w"], whole.state["w"])
+    for name, values in whole.metrics.items():
+        np.testing.assert_array_equal(found[name.replace("/", "_")], values, err_msg=name)
+
+
 def test_one_process_has_nobody_to_ask():
     tree = {"a": np.arange(3.0), "b": np.ones((2, 2))}
     assert population.hosts.alone()
