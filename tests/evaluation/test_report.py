@@ -212,6 +212,9 @@ def test_verdict_names_setting_numbers_and_that_the_best_was_chosen(written):
     sentences = report.verdict(analysis)
     assert sentences[0].startswith("rebrac with actor_bc_coef=0.1 reaches a normalised score of 85.5 [")
     assert "intervals apart" in sentences[1]
+    worst = min(analysis.groups, key=lambda group: group.last.value)
+    assert sentences[3].startswith(f"The setting that does worst, {worst.label}, reaches {worst.last.value:.1f} [")
+    assert sentences[3].endswith("intervals apart.")
     assert "best of 3" in sentences[-1]
     assert "--seed-offset" in sentences[-1]
 

@@ -34,6 +34,13 @@ def verdict(analysis: Analysis) -> list[str]:
             f"{number(against.value, places, sign=True)} {interval(against, places)}, "
             f"intervals {'apart' if apart else 'overlapping'}."
         )
+    whole = [analysis.groups[i] for i in analysis.order if not analysis.stopped(i)]
+    if len(whole) > 1:
+        worst = whole[-1]
+        sentences.append(
+            f"The setting that does worst, {worst.label}, reaches {number(worst.last.value, places)} "
+            f"{interval(worst.last, places)}, intervals {'apart' if best.last.apart(worst.last) else 'overlapping'}."
+        )
     diverged = sum(group.diverged for group in analysis.groups)
     if diverged:
         count = sum(len(group.scores) for group in analysis.groups)
