@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
     "representation": BASE | {"losses", "networks", "data"},
     "data": BASE | {"io"},
-    "envs": BASE,
+    "envs": BASE | {"tabular"},
     "tabular": BASE | {"losses"},
     "io": BASE,
     "evaluation": BASE | {"io"},

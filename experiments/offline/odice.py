@@ -17,7 +17,8 @@ import optax
 from experiments.harness import Claim
 from jaxrl_reg import losses
 from jaxrl_reg.agents import odice
-from jaxrl_reg.envs import gridworld, tabular
+from jaxrl_reg.envs import gridworld
+from jaxrl_reg.tabular import discounted
 from jaxrl_reg.transforms import orthogonal_combine, polyak
 
 CLAIM = Claim(
@@ -108,7 +109,7 @@ def train(features, rows, counts, key, lam, gradient, updates):
 def member(seed, gradient, updates):
     """``(return of the policy, return of the clone, cosine, mean value, share of weights above 0)``; lambdas first."""
     transition, reward, initial, terminal, position = grid()
-    _, best = tabular.optimal_values(transition, reward, GAMMA, terminal)
+    _, best = discounted.optimal_values(transition, reward, GAMMA, terminal)
     uniform = jnp.full(best.shape, 1.0 / best.shape[1])
     expert = (1.0 - NOISE) * jax.nn.one_hot(best.argmax(-1), best.shape[1]) + NOISE * uniform
     data_key, wave_key, phase_key, *keys = jax.random.split(jax.random.key(seed), 3 + len(LAMBDAS))
@@ -121,7 +122,7 @@ def member(seed, gradient, updates):
 
     def score(weight):
         policy = cloned(state, action, weight, best.shape)
-        return initial @ tabular.policy_evaluation(transition, reward, policy, GAMMA, terminal)[0] / abs(REWARD)
+        return initial @ discounted.policy_evaluation(transition, reward, policy, GAMMA, terminal)[0] / abs(REWARD)
 
     def at(lam, key):
         value, cosine, residual = train(features, rows, counts, key, lam, gradient, updates)

@@ -20,7 +20,8 @@ import optax
 from experiments.harness import Claim
 from jaxrl_reg import losses
 from jaxrl_reg.agents import fb
-from jaxrl_reg.envs import gridworld, tabular
+from jaxrl_reg.envs import gridworld
+from jaxrl_reg.tabular import discounted
 
 CLAIM = Claim(
     statement="On a grid of 25 states and for a fixed random policy, the forward-backward losses find the successor "
@@ -101,7 +102,7 @@ def train(key, features, updates):
 
     (tables, _), _ = jax.lax.scan(update, (tables, optimiser.init(tables)), length=updates)
     forward, backward = tables["forward"], losses.project_sphere(tables["backward"])
-    exact = tabular.successor_measure(transition, policy, GAMMA).reshape(size * choices, size)
+    exact = discounted.successor_measure(transition, policy, GAMMA).reshape(size * choices, size)
 
     def value_error(reward):
         paid = led @ backward, led @ reward

@@ -1,7 +1,8 @@
 """Finite Markov decision processes with a fixed number of steps, and their exact solutions.
 
 Shapes: ``H`` steps, ``S`` states, ``A`` actions. Everything may depend on the step: ``policy [H, S, A]``, values
-``[H, S]``. All functions are pure, take traced arrays and can be mapped. For discounted processes see ``envs.tabular``.
+``[H, S]``. All functions are pure, take traced arrays and can be mapped. For discounted processes see
+``tabular.discounted``.
 """
 
 from __future__ import annotations

@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import envs
-from jaxrl_reg.envs import gridworld, pointmaze, pointnav, probe, tabular
+from jaxrl_reg.envs import gridworld, pointmaze, pointnav, probe
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.tabular import discounted
 
 # Those of MJX's Gymnasium tasks are compared with Gymnasium's: test_envs_mjx.
 OWN = [name for name in envs.names() if name.split("/")[0] not in ("brax", "playground", "mjx")]
@@ -176,7 +177,7 @@ def test_probe_values_are_what_the_environment_pays(name):
 
 
 def test_random_tabular_process_follows_its_transition_probabilities():
-    transition, reward = tabular.random(4, 2, seed=3)
+    transition, reward = discounted.random(4, 2, seed=3)
     env = envs.vectorize(envs.make("tabular", transition=transition, reward=reward), 64)
     features = envs.make("tabular", transition=transition, reward=reward, observations=np.arange(12.0).reshape(4, 3))
     assert features.spec.observation_dim == 3
