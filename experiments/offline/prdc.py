@@ -23,7 +23,7 @@ CLAIM = Claim(
     margin=0.05,  # chance gives 0.003
     systems=(14,),
     seeds=8,
-    chosen="seeds 0 to 9, 100 to 104: over PRDC with beta 200 instead of 2 0.0673, sd 0.007; power 1.000",
+    chosen="seeds 0 to 9, 100 to 104: over PRDC with beta 200 instead of 2 0.0673, sd 0.007; power 1.000 with 8",
 )
 ARMS = {
     "PRDC": ("prdc", 2.0),
