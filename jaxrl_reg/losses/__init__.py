@@ -37,7 +37,13 @@ from jaxrl_reg.losses.dispersive import (
     dispersive_hinge_loss,
     dispersive_l2_loss,
 )
-from jaxrl_reg.losses.distillation import masked_mean, self_evolution_target
+from jaxrl_reg.losses.distillation import (
+    binary_distillation_loss,
+    feature_distillation_loss,
+    masked_mean,
+    prediction_distillation_loss,
+    self_evolution_target,
+)
 from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl, switched_kl
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
 from jaxrl_reg.losses.goal import goal_value_loss
@@ -105,6 +111,7 @@ __all__ = [
     "beer_loss",
     "behaviour_cloning_loss",
     "behaviour_cloning_nll",
+    "binary_distillation_loss",
     "bradley_terry_loss",
     "calibrated_value",
     "categorical_kl",
@@ -129,6 +136,7 @@ __all__ = [
     "exponential_value_loss",
     "fb_loss",
     "feature_cosine",
+    "feature_distillation_loss",
     "fql_actor_loss",
     "gaussian_kl",
     "generalised_advantage_estimation",
@@ -155,6 +163,7 @@ __all__ = [
     "personal_space_loss",
     "policy_gradient_loss",
     "ppo_clip_loss",
+    "prediction_distillation_loss",
     "prediction_loss",
     "project_sphere",
     "rebrac_actor_loss",

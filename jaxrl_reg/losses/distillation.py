@@ -1,4 +1,4 @@
-"""Learning from an earlier self, and from windows of trajectories of which a part is padding."""
+"""Learning from an earlier self or another network, and from windows of trajectories of which a part is padding."""
 
 from __future__ import annotations
 
@@ -56,3 +56,76 @@ def masked_mean(loss: Array, mask: Array) -> Array:
     mask = jax.lax.stop_gradient(mask)
     total = jnp.where(mask > 0, loss * mask, 0.0).sum()
     return total / jnp.maximum(mask.sum(), 1.0)
+
+
+@shapes(logits="... K", teacher="... K", temperature="", mask="... K")
+def prediction_distillation_loss(
+    logits: Array, teacher: Array, temperature: Array | float = 1.0, mask: Array | None = None
+) -> Array:
+    """``-T^2 sum_k p_k log q_k`` with ``p = softmax(teacher / T)`` and ``q = softmax(logits / T)``: soft labels.
+
+    The teacher's entropy is a constant, so the gradient is that of ``T^2 KL(p || q)``: ``T (q - p)``; the factor keeps
+    its size comparable over temperatures.
+
+    Args:
+      logits: ``[..., K]``.
+      teacher: ``[..., K]``, logits of another network or an earlier self; DETACHED.
+      temperature: scalar T > 0.
+      mask: ``[..., K]``, above 0 on classes that count; both softmaxes are renormalised over them. None: all.
+    Returns:
+      ``[...]``, nats times T^2.
+    Raises:
+      ValueError: shapes differ, or the temperature is not a scalar.
+    Edges: 0 where no class counts. A teacher's logit of minus infinity has probability 0 and does not count.
+    Source: Hinton, Vinyals and Dean, 2015, Distilling the Knowledge in a Neural Network; Li and Hoiem, 2017, Learning
+      without Forgetting, equation 2.
+    """
+    teacher = jax.lax.stop_gradient(teacher)
+    if mask is not None:
+        outside = jnp.finfo(logits.dtype).min / 4  # finite, so that a row without classes has no NaN
+        logits = jnp.where(mask > 0, logits, outside)
+        teacher = jnp.where(mask > 0, teacher, outside)
+    labels = jax.nn.softmax(teacher / temperature)
+    if mask is not None:
+        labels = jnp.where(mask > 0, labels, 0.0)
+    log_q = jax.nn.log_softmax(logits / temperature)
+    return -jnp.square(temperature) * jnp.where(labels > 0, labels * log_q, 0.0).sum(axis=-1)
+
+
+@shapes(logits="... K", teacher="... K", mask="... K")
+def binary_distillation_loss(logits: Array, teacher: Array, mask: Array | None = None) -> Array:
+    """``sum_k BCE(sigmoid(teacher_k), logits_k)``: soft labels of classes that do not compete.
+
+    Args:
+      logits: ``[..., K]``.
+      teacher: ``[..., K]``, logits; DETACHED.
+      mask: ``[..., K]``, above 0 on classes that count; None: all.
+    Returns:
+      ``[...]``, nats, summed over classes.
+    Raises:
+      ValueError: shapes differ.
+    Edges: 0 where no class counts; at equal logits the teacher's entropy, not 0.
+    Source: Rebuffi et al., 2017, iCaRL, section 3.3 (distillation by independent sigmoids).
+    """
+    label = jax.nn.sigmoid(jax.lax.stop_gradient(teacher))
+    each = jax.nn.softplus(logits) - label * logits
+    if mask is not None:
+        each = jnp.where(mask > 0, each, 0.0)
+    return each.sum(axis=-1)
+
+
+@shapes(features="... D", teacher="... D")
+def feature_distillation_loss(features: Array, teacher: Array) -> Array:
+    """``sum_d (features_d - teacher_d)^2``: features held to those of another network.
+
+    Args:
+      features: ``[..., D]``.
+      teacher: ``[..., D]``; DETACHED (code in circulation forgets that, and drags the teacher along).
+    Returns:
+      ``[...]``, squared units of the features.
+    Raises:
+      ValueError: shapes differ.
+    Edges: 0, with gradient 0, at equal features.
+    Source: Romero et al., 2015, FitNets, equation 3, without the factor 1/2.
+    """
+    return jnp.square(features - jax.lax.stop_gradient(teacher)).sum(axis=-1)

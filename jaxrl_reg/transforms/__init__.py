@@ -1,24 +1,80 @@
 """Operations in gradient and parameter space."""
 
-from jaxrl_reg.transforms.anchoring import anchored, sgld
+from jaxrl_reg.transforms.alignment import (
+    alignguard_penalty,
+    fit_forgetting_law,
+    forgetting_law,
+    overlap_penalty,
+    sensitive_directions,
+    sensitive_penalty,
+    separation_penalty,
+    split,
+)
+from jaxrl_reg.transforms.anchoring import anchored, consolidate, pulled, sgld, synaptic_intelligence
 from jaxrl_reg.transforms.bilevel import Constants, hypergradient, maid, solve_lower
+from jaxrl_reg.transforms.low_rank import is_kernel, low_rank, low_rank_change, merged, orthogonality
 from jaxrl_reg.transforms.optimisers import adam
 from jaxrl_reg.transforms.projection import Projection, add_orthogonal, orthogonal_combine
 from jaxrl_reg.transforms.refinement import refine
-from jaxrl_reg.transforms.trees import clamp_gradients, polyak
+from jaxrl_reg.transforms.sensitivity import (
+    accumulate,
+    bernoulli_metric,
+    categorical_metric,
+    fisher_diagonal,
+    fisher_factors,
+    gaussian_metric,
+    kronecker_quadratic,
+    normalised_importance,
+    output_sensitivity,
+    squared_gradients,
+)
+from jaxrl_reg.transforms.surgery import edit_units, mean_hidden, opposed_units
+from jaxrl_reg.transforms.trees import averaged, clamp_gradients, interpolated, largest_change, polyak
 
 __all__ = [
     "Constants",
     "Projection",
+    "accumulate",
     "adam",
     "add_orthogonal",
+    "alignguard_penalty",
     "anchored",
+    "averaged",
+    "bernoulli_metric",
+    "categorical_metric",
     "clamp_gradients",
+    "consolidate",
+    "edit_units",
+    "fisher_diagonal",
+    "fisher_factors",
+    "fit_forgetting_law",
+    "forgetting_law",
+    "gaussian_metric",
     "hypergradient",
+    "interpolated",
+    "is_kernel",
+    "kronecker_quadratic",
+    "largest_change",
+    "low_rank",
+    "low_rank_change",
     "maid",
+    "mean_hidden",
+    "merged",
+    "normalised_importance",
+    "opposed_units",
     "orthogonal_combine",
+    "orthogonality",
+    "output_sensitivity",
+    "overlap_penalty",
     "polyak",
+    "pulled",
     "refine",
+    "sensitive_directions",
+    "sensitive_penalty",
+    "separation_penalty",
     "sgld",
     "solve_lower",
+    "split",
+    "squared_gradients",
+    "synaptic_intelligence",
 ]

@@ -1,4 +1,4 @@
-"""Staying near given weights: a quadratic pull, and Langevin sampling of the weights that a loss and the pull allow."""
+"""Staying near given weights: quadratic pulls, what makes a weight important, and Langevin sampling within the pull."""
 
 from __future__ import annotations
 
@@ -11,17 +11,25 @@ import optax
 PyTree = Any
 
 
-def anchored(anchor: PyTree, coefficient: jax.Array | float) -> optax.GradientTransformation:
-    """Adds ``coefficient (params - anchor)`` to the gradient: that of ``coefficient / 2 |params - anchor|^2``.
+def anchored(
+    anchor: PyTree, coefficient: jax.Array | float, importance: PyTree | None = None
+) -> optax.GradientTransformation:
+    """Adds ``coefficient F (params - anchor)`` to the gradient: that of ``coefficient / 2 sum F (params - anchor)^2``.
 
     ``optax.chain(anchored(start, c), optax.adam(1e-3))`` keeps near the start; as always with Adam, the pull is scaled
-    like the rest of the gradient. How far a coefficient lets the function move depends on the architecture.
+    like the rest of the gradient. How far a coefficient lets the function move depends on the architecture. With the
+    initial weights as anchor it is L2-init (regenerative regularisation); with the weights after an earlier task and
+    a diagonal Fisher as ``importance`` it is elastic weight consolidation. Papers that write the penalty without the
+    half have coefficients that are half of these.
 
     Args:
       anchor: pytree like the parameters, may be traced.
       coefficient: scalar >= 0, in units of loss per squared weight, may be traced; 0 changes nothing.
+      importance: pytree like the parameters, entries >= 0, may be traced; None: 1 everywhere.
     Raises:
       ValueError: (by ``update``) without ``params``.
+    Source: Kirkpatrick et al., 2017, Overcoming Catastrophic Forgetting in Neural Networks, equation 3; Kumar et al.,
+      2023, Maintaining Plasticity in Continual Learning via Regenerative Regularization.
     """
 
     def init(params: PyTree) -> optax.EmptyState:
@@ -30,10 +38,107 @@ def anchored(anchor: PyTree, coefficient: jax.Array | float) -> optax.GradientTr
     def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
         if params is None:
             raise ValueError("anchored: call update(gradients, state, params)")
-        pulled = jax.tree.map(lambda g, p, a: (g + coefficient * (p - a)).astype(g.dtype), updates, params, anchor)
-        return pulled, state
+
+        def pull(gradient, weight, target, *important):
+            strength = coefficient * important[0] if important else coefficient
+            return (gradient + strength * (weight - target)).astype(gradient.dtype)
+
+        trees = (updates, params, anchor) if importance is None else (updates, params, anchor, importance)
+        return jax.tree.map(pull, *trees), state
 
     return optax.GradientTransformation(init, update)
+
+
+def pulled(
+    anchor: PyTree, learning_rate: jax.Array | float, coefficient: jax.Array | float, importance: PyTree | None = None
+) -> optax.GradientTransformation:
+    """The pull of ``anchored`` as a proximal step, last in a chain: ``p <- (p + u + s a) / (1 + s)``, ``s = eta c F``.
+
+    The optimiser's step ``u`` is made first and the quadratic is then solved exactly, so the pull is stable for every
+    coefficient, where the explicit step oscillates for ``s > 1`` and diverges for ``s > 2``; and Adam does not rescale
+    it: ``optax.chain(optax.adam(rate), pulled(start, rate, c))`` is to ``anchored`` what AdamW is to L2.
+
+    Args:
+      anchor: pytree like the parameters, may be traced.
+      learning_rate: scalar ``eta`` >= 0, may be traced; that of the step before it.
+      coefficient: scalar ``c`` >= 0, may be traced; 0 leaves the step, infinity is not allowed.
+      importance: pytree ``F`` like the parameters, entries >= 0; None: 1 everywhere.
+    Raises:
+      ValueError: (by ``update``) without ``params``.
+    Source: Loshchilov and Hutter, 2019, Decoupled Weight Decay Regularization; the proximal form of its decay.
+    """
+
+    def init(params: PyTree) -> optax.EmptyState:
+        return optax.EmptyState()
+
+    def update(updates: PyTree, state: PyTree, params: PyTree = None) -> tuple[PyTree, PyTree]:
+        if params is None:
+            raise ValueError("pulled: call update(updates, state, params)")
+
+        def step(move, weight, target, *important):
+            strength = learning_rate * coefficient * (important[0] if important else 1.0)
+            # p' - p, written so that nothing changes where strength is 0
+            return ((move + strength * (target - weight)) / (1.0 + strength)).astype(move.dtype)
+
+        trees = (updates, params, anchor) if importance is None else (updates, params, anchor, importance)
+        return jax.tree.map(step, *trees), state
+
+    return optax.GradientTransformation(init, update)
+
+
+class PathState(NamedTuple):
+    """The inner optimiser's state, the path integral per weight since ``start``, and the weights at the start."""
+
+    inner: PyTree
+    path: PyTree
+    start: PyTree
+
+
+def synaptic_intelligence(inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """``inner`` while adding up what each weight did for the loss: ``w <- w - g step``, ``g`` the incoming gradient.
+
+    Chain an anchor inside ``inner``, so that ``g`` is the loss's own gradient:
+    ``synaptic_intelligence(optax.chain(anchored(a, c, importance), optax.adam(1e-3)))``. At the end of a task,
+    ``consolidate`` turns the integral into importance.
+
+    Args:
+      inner: any transformation; it sees gradients, state and parameters as without this.
+    Returns:
+      transformation with a ``PathState``.
+    Raises:
+      ValueError: (by ``update``) without ``params``.
+    Source: Zenke, Poole and Ganguli, 2017, Continual Learning through Synaptic Intelligence, equation 3.
+    """
+
+    def init(params: PyTree) -> PathState:
+        return PathState(inner.init(params), jax.tree.map(jnp.zeros_like, params), params)
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, PathState]:
+        if params is None:
+            raise ValueError("synaptic_intelligence: call update(gradients, state, params)")
+        steps, within = inner.update(updates, state.inner, params)
+        path = jax.tree.map(lambda w, g, step: w - g * step, state.path, updates, steps)
+        return steps, PathState(within, path, state.start)
+
+    return optax.GradientTransformation(init, update)
+
+
+def consolidate(state: PathState, params: PyTree, damping: jax.Array | float = 0.1) -> tuple[PyTree, PathState]:
+    """Importance ``max(w, 0) / ((params - start)^2 + damping)`` at the end of a task, and a state for the next one.
+
+    Args:
+      state: of ``synaptic_intelligence`` after the task.
+      params: the weights now; the next task starts from them.
+      damping: scalar > 0, squared weights, may be traced.
+    Returns:
+      ``(importance, state)``: a pytree like the parameters, in units of loss per squared weight, to be added to that of
+      earlier tasks (``accumulate``); the path integral is 0 again, the inner optimiser's state is kept.
+    Source: Zenke, Poole and Ganguli, 2017, equation 5. A weight that made the loss worse counts as 0, not as negative.
+    """
+    importance = jax.tree.map(
+        lambda w, new, old: jnp.maximum(w, 0.0) / (jnp.square(new - old) + damping), state.path, params, state.start
+    )
+    return importance, PathState(state.inner, jax.tree.map(jnp.zeros_like, state.path), params)
 
 
 class LangevinState(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TypeVar
 
 import jax
@@ -57,3 +58,61 @@ def clamp_gradients(gradients: T, bound: jax.Array | float) -> T:
     if jnp.shape(bound) != ():
         raise ValueError(f"clamp_gradients: bound has shape {list(jnp.shape(bound))}; expected a scalar")
     return jax.tree.map(lambda leaf: jnp.clip(leaf, -bound, bound).astype(leaf.dtype), gradients)
+
+
+def averaged(trees: Sequence[T], weights: Sequence[jax.Array | float] | jax.Array | None = None) -> T:
+    """Weighted mean of parameter trees, leaf by leaf: a soup of checkpoints.
+
+    Args:
+      trees: pytrees alike, at least one.
+      weights: as many scalars, may be traced, used as they are (a mean if they sum to 1); None: equal ones.
+    Returns:
+      pytree like the first, in its dtypes.
+    Raises:
+      ValueError: no tree, or another number of weights.
+    Source: Wortsman et al., 2022, Model Soups; Polyak and Juditsky, 1992.
+    """
+    if not trees:
+        raise ValueError("averaged: there are no trees")
+    shares = [1.0 / len(trees)] * len(trees) if weights is None else list(weights)
+    if len(shares) != len(trees):
+        raise ValueError(f"averaged: {len(trees)} trees, {len(shares)} weights")
+
+    def mean(*leaves):
+        return sum(share * leaf for share, leaf in zip(shares, leaves, strict=True)).astype(leaves[0].dtype)
+
+    return jax.tree.map(mean, *trees)
+
+
+def interpolated(first: T, second: T, share: jax.Array | float) -> T:
+    """``(1 - share) first + share second``: between weights before and after fine-tuning (WiSE-FT).
+
+    Args:
+      first, second: pytrees alike.
+      share: scalar, may be traced; 0 is the first exactly, 1 the second, outside [0, 1] extrapolates.
+    Source: Wortsman et al., 2022, Robust Fine-Tuning of Zero-Shot Models, equation 1.
+    """
+    return jax.tree.map(lambda a, b: ((1.0 - share) * a + share * b).astype(a.dtype), first, second)
+
+
+def largest_change(trees: Sequence[T], base: T) -> T:
+    """``base`` plus, entry by entry, the change of largest size among the trees (MagMax).
+
+    The largest VALUE is not that: of changes -3 and 1 it would take 1.
+
+    Args:
+      trees: pytrees alike, at least one; of equal sizes the first counts.
+      base: pytree alike, before the changes.
+    Raises:
+      ValueError: no tree.
+    Source: Marczak et al., 2024, MagMax: Leveraging Model Merging for Seamless Continual Learning, section 4.
+    """
+    if not trees:
+        raise ValueError("largest_change: there are no trees")
+
+    def most(start, *leaves):
+        changes = jnp.stack([leaf - start for leaf in leaves])
+        which = jnp.abs(changes).argmax(axis=0)
+        return (start + jnp.take_along_axis(changes, which[None], axis=0)[0]).astype(start.dtype)
+
+    return jax.tree.map(most, base, *trees)

@@ -19,4 +19,34 @@ def mean_of_real(a, s):
     return total / max(count, 1.0)
 
 
-CASES = {"masked_mean": mean_of_real, "self_evolution_target": refined}
+def shares(logits, mask, temperature):
+    """Softmax over the classes that count, one by one; 0 elsewhere."""
+    powers = [np.exp(z / temperature) if yes > 0 else 0.0 for z, yes in zip(logits, mask, strict=True)]
+    return [power / max(sum(powers), 1e-300) for power in powers]
+
+
+def soft_labels(a, s):
+    rows = []
+    for logits, teacher, mask in zip(a.logits, s.teacher, s.mask, strict=True):
+        p, q = shares(teacher, mask, a.temperature), shares(logits, mask, a.temperature)
+        rows.append(-(a.temperature**2) * sum(x * np.log(y) for x, y in zip(p, q, strict=True) if x > 0))
+    return np.array(rows)
+
+
+def independent_labels(a, s):
+    label, says = 1 / (1 + np.exp(-s.teacher)), 1 / (1 + np.exp(-a.logits))
+    each = -label * np.log(says) - (1 - label) * np.log(1 - says)
+    return np.where(s.mask > 0, each, 0.0).sum(axis=-1)
+
+
+def same_features(a, s):
+    return np.array([sum((x - y) ** 2) for x, y in zip(a.features, s.teacher, strict=True)])
+
+
+CASES = {
+    "binary_distillation_loss": independent_labels,
+    "feature_distillation_loss": same_features,
+    "masked_mean": mean_of_real,
+    "prediction_distillation_loss": soft_labels,
+    "self_evolution_target": refined,
+}

@@ -61,3 +61,39 @@ def test_masked_mean_counts_real_steps_only():
     np.testing.assert_allclose(gradient, mask / 5.0)
     assert losses.masked_mean(loss, 0.0 * mask) == 0.0
     assert losses.masked_mean(loss, mask > 0) == 3.0
+
+
+LOGITS, TEACHER = jnp.array([1.0, -0.5, 0.2]), jnp.array([0.3, 0.1, -1.0])
+
+
+def test_soft_labels_by_hand():
+    loss, some = losses.prediction_distillation_loss, jnp.array([1.0, 1.0, 0.0])
+    np.testing.assert_allclose(loss(LOGITS, TEACHER), 1.205802, atol=1e-6)
+    np.testing.assert_allclose(loss(LOGITS, TEACHER) - loss(TEACHER, TEACHER), 0.220318, atol=1e-6)  # the divergence
+    np.testing.assert_allclose(loss(LOGITS, TEACHER, 2.0), 4.510935, atol=2e-6)
+    np.testing.assert_allclose(loss(LOGITS, TEACHER, 1.0, some), 0.876662, atol=1e-6)
+    assert loss(LOGITS, TEACHER, 1.0, 0.0 * some) == 0.0
+    np.testing.assert_allclose(losses.binary_distillation_loss(LOGITS, TEACHER), 2.219736, atol=1e-6)
+    np.testing.assert_allclose(losses.binary_distillation_loss(LOGITS, TEACHER, some), 1.475386, atol=1e-6)
+    np.testing.assert_allclose(losses.feature_distillation_loss(LOGITS, TEACHER), 2.29, atol=1e-6)
+
+
+def test_soft_labels_have_the_gradient_of_a_divergence_at_any_temperature():
+    p, q = jax.nn.softmax(TEACHER / 4.0), jax.nn.softmax(LOGITS / 4.0)
+    found = jax.grad(losses.prediction_distillation_loss)(LOGITS, TEACHER, 4.0)
+    np.testing.assert_allclose(found, 4.0 * (q - p), atol=1e-6)
+
+
+def test_what_is_learnt_from_stands_still_and_impossible_classes_do_not_count():
+    for loss in (
+        losses.prediction_distillation_loss,
+        losses.binary_distillation_loss,
+        losses.feature_distillation_loss,
+    ):
+        np.testing.assert_array_equal(jax.grad(loss, argnums=1)(LOGITS, TEACHER), jnp.zeros(3))
+    never = TEACHER.at[2].set(-jnp.inf)
+    value, gradient = jax.value_and_grad(losses.prediction_distillation_loss)(LOGITS, never)
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()
+    no_class = jax.grad(losses.prediction_distillation_loss)(LOGITS, TEACHER, 1.0, jnp.zeros(3))
+    np.testing.assert_array_equal(no_class, jnp.zeros(3))

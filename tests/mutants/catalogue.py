@@ -486,6 +486,14 @@ OF_LOSSES = (
         "dispersive_l2_loss",
     ),
     Mutant(
+        "the temperature's square is forgotten",
+        "jaxrl_reg/losses/distillation.py",
+        "return -jnp.square(temperature) * jnp",
+        "return -temperature * jnp",
+        CONTRACT,
+        "prediction_distillation_loss",
+    ),
+    Mutant(
         "labels move away from the past action",
         "jaxrl_reg/losses/distillation.py",
         "action + weight * (jax",

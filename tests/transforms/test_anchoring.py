@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from jaxrl_reg.transforms import anchored, sgld
+from jaxrl_reg.transforms import anchored, consolidate, pulled, sgld, synaptic_intelligence
 
 PARAMS = {"w": jnp.array([1.0, -2.0]), "b": jnp.array(3.0)}
 ANCHOR = {"w": jnp.array([0.5, 0.0]), "b": jnp.array(1.0)}
@@ -72,3 +72,62 @@ def test_noise_differs_between_steps_leaves_and_members_and_settings_may_be_trac
     assert all(not np.allclose(a, b) for i, a in enumerate(drawn) for b in drawn[:i])
     hot = jax.tree.leaves(two_steps(jax.random.key(0), 2.0))
     np.testing.assert_allclose(hot[0], 2.0 * drawn[0], rtol=1e-5)  # the square root of four times the temperature
+
+
+FISHER = jnp.array([2.0, 3.0, 0.5])
+GRADIENT, WEIGHTS, TARGET = jnp.array([0.1, -0.2, 0.3]), jnp.array([1.0, 2.0, -1.0]), jnp.array([0.5, 2.0, 0.0])
+
+
+def test_importance_weighs_the_pull_in_both_its_forms():
+    gradient, _ = anchored(TARGET, 0.1, FISHER).update(GRADIENT, optax.EmptyState(), WEIGHTS)
+    np.testing.assert_allclose(gradient, [0.2, -0.2, 0.25], rtol=1e-6)
+    step, _ = pulled(TARGET, 0.1, 0.1, FISHER).update(-0.1 * GRADIENT, optax.EmptyState(), WEIGHTS)
+    np.testing.assert_allclose(WEIGHTS + step, [0.980392, 2.019417, -1.024876], rtol=1e-6)
+    nothing, _ = pulled(TARGET, 0.1, 0.0, FISHER).update(GRADIENT, optax.EmptyState(), WEIGHTS)
+    np.testing.assert_array_equal(nothing, GRADIENT)
+    with pytest.raises(ValueError, match="params"):
+        pulled(TARGET, 0.1, 0.1).update(GRADIENT, optax.EmptyState())
+
+
+def test_the_proximal_pull_stands_where_the_explicit_one_diverges():
+    """Rate times coefficient is 3: the explicit step doubles the distance each time, the proximal one ends."""
+    proximal = optax.chain(optax.sgd(0.1), pulled(TARGET, 0.1, 30.0))
+    explicit = optax.chain(anchored(TARGET, 30.0), optax.sgd(0.1))
+    ends = []
+    for optimiser in (proximal, explicit):
+        weights, state = WEIGHTS, optimiser.init(WEIGHTS)
+        for _ in range(5):
+            step, state = optimiser.update(jnp.zeros(3), state, weights)
+            weights = weights + step
+        ends.append(float(jnp.abs(weights - TARGET).max()))
+    assert ends[0] < 1e-2
+    assert ends[1] > 20.0
+
+
+def test_the_path_integral_by_hand():
+    stiffness, goal = jnp.array([1.0, 0.2]), jnp.array([1.0, 2.0])
+    optimiser = synaptic_intelligence(optax.sgd(0.5))
+    weights = jnp.zeros(2)
+    state = optimiser.init(weights)
+    for _ in range(2):
+        step, state = optimiser.update(stiffness * (weights - goal), state, weights)
+        weights = weights + step
+    np.testing.assert_allclose(state.path, [0.625, 0.1448], rtol=1e-5)
+    importance, after = consolidate(state, weights)
+    np.testing.assert_allclose(importance, [0.943396, 0.592471], rtol=1e-5)
+    np.testing.assert_array_equal(after.path, jnp.zeros(2))
+    np.testing.assert_array_equal(after.start, weights)
+    worse = state._replace(path=-state.path)
+    np.testing.assert_array_equal(consolidate(worse, weights)[0], jnp.zeros(2))
+    with pytest.raises(ValueError, match="params"):
+        optimiser.update(weights, state)
+
+
+def test_an_anchor_within_leaves_the_integral_to_the_loss():
+    """The anchor's pull moves the weights but is no merit of theirs: w counts the incoming gradient."""
+    inner = optax.chain(anchored(jnp.ones(1), 4.0), optax.sgd(0.1))
+    optimiser = synaptic_intelligence(inner)
+    state = optimiser.init(jnp.zeros(1))
+    step, state = optimiser.update(jnp.array([0.5]), state, jnp.zeros(1))
+    np.testing.assert_allclose(step, [0.35], rtol=1e-6)  # -0.1 (0.5 - 4)
+    np.testing.assert_allclose(state.path, [-0.5 * 0.35], rtol=1e-6)

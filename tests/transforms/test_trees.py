@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reg.transforms import clamp_gradients, polyak
+from jaxrl_reg.transforms import averaged, clamp_gradients, interpolated, largest_change, polyak
 
 ONLINE = {"w": jnp.array([1.0, 3.0]), "b": [jnp.array(5.0)], "count": jnp.array(7)}
 TARGET = {"w": jnp.array([0.0, 1.0]), "b": [jnp.array(1.0)], "count": jnp.array(2)}
@@ -66,3 +66,25 @@ def test_clamp_is_elementwise():
     assert np.isnan(clamp_gradients(jnp.array([jnp.nan]), 1.0)).all()
     with pytest.raises(ValueError, match=r"bound has shape \[1\]"):
         clamp_gradients(tree, jnp.ones(1))
+
+
+def test_means_of_trees_by_hand():
+    first, second = {"w": jnp.array([1.0, -3.0])}, {"w": jnp.array([3.0, 1.0])}
+    np.testing.assert_allclose(averaged([first, second])["w"], [2.0, -1.0])
+    np.testing.assert_allclose(averaged([first, second], [0.75, 0.25])["w"], [1.5, -2.0])
+    np.testing.assert_allclose(interpolated(first, second, 0.25)["w"], [1.5, -2.0])
+    np.testing.assert_array_equal(interpolated(first, second, 1.0)["w"], second["w"])
+    wide = jax.vmap(interpolated, (None, None, 0))(first, second, jnp.array([0.0, 1.0]))
+    np.testing.assert_array_equal(wide["w"], [first["w"], second["w"]])
+    assert averaged([{"w": jnp.ones(2, jnp.bfloat16)}])["w"].dtype == jnp.bfloat16
+    for wrong, message in (([], "no trees"), ([first], "1 trees, 2 weights")):
+        with pytest.raises(ValueError, match=message):
+            averaged(wrong, [0.5, 0.5])
+
+
+def test_the_largest_change_is_not_the_largest_value():
+    base = {"w": jnp.array([1.0, 1.0, 1.0])}
+    trees = [{"w": jnp.array([-2.0, 1.5, 0.0])}, {"w": jnp.array([2.0, 1.2, 2.0])}]
+    np.testing.assert_allclose(largest_change(trees, base)["w"], [-2.0, 1.5, 0.0])  # of equal sizes the first
+    with pytest.raises(ValueError, match="no trees"):
+        largest_change([], base)
