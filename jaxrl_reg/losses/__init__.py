@@ -46,6 +46,7 @@ from jaxrl_reg.losses.distillation import (
 )
 from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl, switched_kl
 from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
+from jaxrl_reg.losses.ftrl import log_barrier_policy, magnitude_reduced
 from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.invariance import irm_penalty, vrex_penalty
 from jaxrl_reg.losses.policy import (
@@ -152,6 +153,8 @@ __all__ = [
     "kl_regularised_value",
     "lambda_return",
     "log_barrier_cloning_loss",
+    "log_barrier_policy",
+    "magnitude_reduced",
     "masked_mean",
     "mmd_loss",
     "n_step_return",

@@ -518,6 +518,22 @@ OF_LOSSES = (
         "temperature_loss",
     ),
     Mutant(
+        "the barrier's root is one Newton step",
+        "jaxrl_reg/losses/ftrl.py",
+        "jax.lax.fori_loop(0, iterations, lambda",
+        "jax.lax.fori_loop(0, 1, lambda",
+        CONTRACT,
+        "log_barrier_policy",
+    ),
+    Mutant(
+        "what is negative is paid for twice",
+        "jaxrl_reg/losses/ftrl.py",
+        "kernel * loss_to_go - bound * jnp.minimum(kernel, 0.0)",
+        "kernel * loss_to_go + bound * jnp.minimum(kernel, 0.0)",
+        CONTRACT,
+        "magnitude_reduced",
+    ),
+    Mutant(
         "the better of two values in the advantage",
         "jaxrl_reg/losses/goal.py",
         "following.min(axis=0) - target_value",
