@@ -113,12 +113,13 @@ def claim_of(stored: dict) -> dict:
 
 
 def verdict(stored: dict) -> str:
-    """One cell: the claim's verdict with the closest rival's interval, and why it fails if anybody has said so."""
+    """One cell: the verdict with the closest rival's interval; why it fails or is missing if anybody has said so."""
     record = stored["record"]
     if record is None:
-        return "no record yet"
+        return f"no record yet{_reason(stored)}"
     if _outdated(stored):
-        return f"{'held' if record['holds'] else '**failed**'} with other settings; to be recorded anew"
+        past = "held" if record["holds"] else "**failed**"
+        return f"{past} with other settings; to be recorded anew{_reason(stored)}"
     closest = min(record["differences"], key=lambda d: d["low"])
     word = "holds" if record["holds"] else "**fails**"
     text = f"{word}: {closest['mean']:+.3g} [{closest['low']:.3g}, {closest['high']:.3g}] over {closest['rival']}"
@@ -135,7 +136,7 @@ def _outdated(stored: dict) -> bool:
 def _reason(stored: dict) -> str:
     """The note of the experiment as it is now; one that is no longer there keeps its recorded one."""
     known = stored["name"] in finding.names()
-    note = finding.load(stored["name"]).CLAIM.note if known else stored["record"]["claim"].get("note", "")
+    note = finding.load(stored["name"]).CLAIM.note if known else claim_of(stored).get("note", "")
     return f" ({note})" if note else ""
 
 

@@ -167,6 +167,16 @@ def test_a_system_holds_only_if_all_of_its_experiments_do(tmp_path, install):
     assert '<img src="one.png"' in line
 
 
+def test_the_table_says_why_a_record_is_missing(tmp_path, install, monkeypatch):
+    monkeypatch.setattr(finding, "names", lambda: ["toy"])
+    install(toy(GOOD, note="needs a night"))
+    nothing = {"name": "toy", "record": None, "power": None, "history": []}
+    assert systems.verdict(nothing) == "no record yet (needs a night)"
+    command.main(["record", "toy"])
+    install(toy(GOOD, note="needs a night", revision=2))
+    assert systems.verdict(stored(tmp_path)) == "held with other settings; to be recorded anew (needs a night)"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -16,7 +16,7 @@ class Claim:
 
     ``seeds`` is what a run uses, enough for a power of 0.95, and ``chosen`` says in a line from which values that was
     computed. ``revision`` is raised when arms, settings or the metric change: values of earlier revisions are kept but
-    say nothing about this one's power. ``note`` says in a line why the claim fails, where it does.
+    say nothing about this one's power. ``note`` says in a line why the claim fails or has no record, where that is so.
     """
 
     statement: str

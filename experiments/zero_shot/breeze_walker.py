@@ -27,6 +27,7 @@ CLAIM = Claim(
     systems=(1,),
     seeds=5,
     chosen="as many as fit into the hour; no values yet",
+    note="never run: it asks for two idle cores for an hour",
 )
 SCALES = ("hour", "full")
 SIZES = {  # hidden width, updates, batch size, D, samples when acting, episodes per task, steps of exploration
