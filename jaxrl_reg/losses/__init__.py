@@ -86,6 +86,7 @@ from jaxrl_reg.losses.successor import (
     orthonormality_loss,
     project_sphere,
 )
+from jaxrl_reg.losses.tokens import sequence_logprobs
 from jaxrl_reg.losses.value import (
     clipped_double_q_target,
     ensemble_td_error,
@@ -176,6 +177,7 @@ __all__ = [
     "reverse_kl_weight",
     "reward_generator_loss",
     "self_evolution_target",
+    "sequence_logprobs",
     "soft_actor_loss",
     "soft_td_target",
     "sparse_value_loss",

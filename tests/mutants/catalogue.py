@@ -614,6 +614,14 @@ OF_LOSSES = (
         "fb_loss",
     ),
     Mutant(
+        "the mean over tokens is a sum",
+        "jaxrl_reg/losses/tokens.py",
+        "total / jnp.where(count > 0, count, 1.0)",
+        "total / jnp.where(count > 0, 1.0, 1.0)",
+        "tests/losses/test_token_losses.py",
+        "sums_and_means",
+    ),
+    Mutant(
         "entropy's sign in the soft target",
         "jaxrl_reg/losses/value.py",
         "next_q.min(0) - temperature * next_log_prob",
