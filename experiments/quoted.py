@@ -31,15 +31,30 @@ def keep(run: pathlib.Path) -> pathlib.Path:
     stored = json.loads((folder / "config.json").read_text())
     for place in ("cache", "platform"):  # says where it ran, not what ran
         stored["environment"].pop(place, None)
+    for place in ("home", "data_dir"):
+        stored["config"].pop(place, None)
     (folder / "config.json").write_text(json.dumps(stored, indent=1) + "\n")
+    facts = json.loads((folder / "summary.json").read_text())
+    facts["dataset"].pop("file", None)
+    (folder / "summary.json").write_text(json.dumps(facts, indent=1) + "\n")
     return folder
 
 
 def command(config: dict) -> str:
     """The command line that makes such a run."""
     words = [f"jaxrl-reg sweep --env {config['env']} --agent {config['agent']} --dataset {config['dataset']}"]
-    for name in ("seeds", "updates", "segments", "eval_episodes", "collect_steps"):
-        words.append(f"--{name.replace('_', '-')} {config[name]}")
+    for name in (
+        "collect_steps",
+        "collect_seed",
+        "seeds",
+        "seed_offset",
+        "updates",
+        "batch_size",
+        "segments",
+        "eval_episodes",
+    ):
+        if config[name] is not None:
+            words.append(f"--{name.replace('_', '-')} {config[name]}")
     words.append(f"--hidden {','.join(map(str, config['hidden']))}")
     words += [f"--set {name}={value}" for name, value in config["settings"].items()]
     words += [f"--grid {name}={','.join(f'{value:g}' for value in values)}" for name, values in config["grid"].items()]

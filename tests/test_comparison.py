@@ -67,6 +67,17 @@ def test_the_table_is_that_of_the_runs(compared, folder):
     assert (folder / "comparison.png").stat().st_size > 1000
 
 
+def test_what_the_scale_fixes_is_given_and_named_on_the_page(compared, folder):
+    # A setting that is asked for comes with those of the scale; the page says where the latter come from.
+    preset = jobs.COMPARISONS["small"]
+    fixed = json.loads((folder / "pointnav-noisy" / "td3_bc" / "config.json").read_text())["config"]["settings"]
+    assert fixed["tau"] == preset["settings"]["tau"]
+    assert fixed["critic_learning_rate"] == preset["settings"]["critic_learning_rate"]
+    page = (folder / "comparison.md").read_text()
+    assert f"alpha=1.0, critic_learning_rate={preset['settings']['critic_learning_rate']}, tau=" in page
+    assert preset["note"] in page
+
+
 def test_a_setting_goes_to_the_agents_that_have_it(compared, folder):
     stored = {n: json.loads((folder / "pointnav-noisy" / n / "config.json").read_text()) for n in ("bc", "td3_bc")}
     assert stored["td3_bc"]["hypers"]["alpha"] == [1.0]
@@ -171,7 +182,8 @@ def test_tasks_are_pooled_only_for_agents_that_ran_on_all():
 def test_the_command_line_says_its_own_numbers(capsys):
     assert cli.main(["compare", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert "gradient updates per member [small: 2_500; full: 1_000_000]" in text
-    assert "environments [small: brax/hopper; full: brax/hopper,brax/halfcheetah]" in text
+    updates = f"{jobs.COMPARISONS['small']['updates']:_}"
+    assert f"gradient updates per member [small: {updates}; full: 1_000_000]" in text
+    assert "environments [small: pointmaze; full: brax/hopper,brax/halfcheetah]" in text
     assert cli.main(["compare", "--agents", "td3bc", "--datasets", "medium"]) == 2
     assert "unknown agent 'td3bc'" in capsys.readouterr().err

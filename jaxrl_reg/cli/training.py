@@ -81,9 +81,12 @@ def _run_options(parser: argparse.ArgumentParser) -> None:
 
 def _compare_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--agents", type=names, metavar="A,A", help="agents [every offline one that sees rewards]")
-    presets = "; ".join(f"{scale}: {','.join(preset['envs'])}" for scale, preset in jobs.COMPARISONS.items())
-    parser.add_argument("--envs", type=names, metavar="E,E", help=f"environments [{presets}]")
-    parser.add_argument("--datasets", type=names, metavar="D,D", help=f"data sets or files [{','.join(jobs.COMPARED)}]")
+
+    def presets(name: str) -> str:
+        return "; ".join(f"{scale}: {','.join(preset[name])}" for scale, preset in jobs.COMPARISONS.items())
+
+    parser.add_argument("--envs", type=names, metavar="E,E", help=f"environments [{presets('envs')}]")
+    parser.add_argument("--datasets", type=names, metavar="D,D", help=f"data sets or files [{presets('datasets')}]")
     add_config(parser, _COMPARING, {scale: {**jobs.SCALES[scale], **own} for scale, own in jobs.COMPARISONS.items()})
     group = parser.add_argument_group(jobs.kinds.load("online").WORDS)
     online = [name for name in own_fields("online") if name not in (*_COMPARING, "against")]

@@ -126,13 +126,15 @@ def _estimate(scores: Any) -> tuple[float, float, float]:
     return float(statistics.iqm(scores)), float(low), float(high)
 
 
-def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
-    """The page: how the numbers came about, the table, the figure."""
+def markdown(frame: pd.DataFrame, entries: Sequence[Entry], note: str = "") -> str:
+    """The page: how the numbers came about, the table, the figure. ``note`` says where fixed settings come from."""
     tasks = [ALL] * bool((frame["task"] == ALL).any()) + sorted(set(frame["task"]) - {ALL})
     cells = {(row["agent"], row["task"]): row for _, row in frame.iterrows()}
     normalised = all(entry.normalised for entry in entries)
     budgets = sorted({_budget(entry) for entry in entries})
     behaviour = BEHAVIOUR in set(frame["agent"])
+    fixed = {name: value for entry in entries for name, value in sorted(entry.config["settings"].items())}
+    words = ", ".join(f"{name}={value}" for name, value in sorted(fixed.items()))
     lines = [
         "# Agents compared",
         "",
@@ -141,7 +143,9 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
         f"Interquartile mean over seeds of {'the normalised score' if normalised else 'the return'} after the last "
         "update, with its 95% stratified-bootstrap interval"
         + ("; 0 = random actions, 100 = the best policy of the collecting agent. " if normalised else ". ")
-        + "Every agent has its own default hyperparameters, nothing is tuned here."
+        + (f"Every agent that has it: {words}. " if fixed else "")
+        + (f"{note} " if fixed and note else "")
+        + ("All else is each agent's own default." if fixed else "Every agent has its own default hyperparameters.")
         + (" *behaviour*: mean over the data's own episodes." if behaviour else ""),
         "",
         *(f"- {budget}" for budget in budgets),
@@ -157,12 +161,10 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry]) -> str:
 def _budget(entry: Entry) -> str:
     config = entry.config
     hidden = "the agents' own widths" if config["hidden"] is None else "x".join(map(str, config["hidden"]))
-    fixed = "".join(f", {name}={value}" for name, value in config["settings"].items())
     budget = entry.budget or f"{config['updates']:,} updates of batch {config['batch_size']}"
     return (
         f"{' '.join(filter(None, (config['env'], config.get('dataset'))))}: {config['seeds']} seeds from "
         f"{config['seed_offset']}, {budget}, hidden layers {hidden}, {config['eval_episodes']} episodes per evaluation"
-        f"{fixed}"
     )
 
 
@@ -208,8 +210,10 @@ def figure(frame: pd.DataFrame, theme: Theme | None = None) -> Any:
     return canvas
 
 
-def write(directory: str | pathlib.Path) -> pd.DataFrame:
+def write(directory: str | pathlib.Path, note: str = "") -> pd.DataFrame:
     """Write ``comparison.md``, ``comparison.csv`` and ``comparison.png`` of all finished runs; returns the table.
+
+    ``note``: a sentence of the page on where the settings come from that are fixed for all agents.
 
     Raises:
       UserError: if there are none.
@@ -220,5 +224,5 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     frame = table(entries)
     write_csv(folder / TABLE, frame)
     write_bytes(folder / FIGURE, plots.encode(figure(frame)))
-    write_text(folder / PAGE, markdown(frame, entries))
+    write_text(folder / PAGE, markdown(frame, entries, note))
     return frame

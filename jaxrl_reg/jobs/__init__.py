@@ -31,12 +31,11 @@ from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, parame
 from jaxrl_reg.jobs.listing import runs
 from jaxrl_reg.jobs.planning import Planned, plan
 from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
-from jaxrl_reg.jobs.settings import COLLECTED, COMPARED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
+from jaxrl_reg.jobs.settings import COLLECTED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
 from jaxrl_reg.jobs.training import Outcome, finetune, resume, sweep, train
 
 __all__ = [
     "COLLECTED",
-    "COMPARED",
     "COMPARISONS",
     "EXPLORED",
     "SCALES",

@@ -16,7 +16,7 @@ from jaxrl_reg.jobs.kinds import OFFLINE, kind_of
 from jaxrl_reg.jobs.kinds.online import rival_config
 from jaxrl_reg.jobs.learners import learner, make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, silent
-from jaxrl_reg.jobs.settings import COMPARED, COMPARISONS, SCALES, JobConfig, resolve
+from jaxrl_reg.jobs.settings import COMPARISONS, SCALES, JobConfig, resolve
 from jaxrl_reg.jobs.training import sweep
 
 if TYPE_CHECKING:
@@ -40,12 +40,13 @@ def compare(
     *,
     agents: Sequence[str] = (),
     envs: Sequence[str] = (),
-    datasets: Sequence[str] = COMPARED,
+    datasets: Sequence[str] = (),
     directory: str | pathlib.Path,
     say: Say = silent,
     on_tick: OnTick = silent,
 ) -> pd.DataFrame:
-    """Train every agent on every task with the same budget, each with its own defaults; one table and figure.
+    """Train every agent on every task with the same budget, each with its own defaults and, on data, what
+    ``COMPARISONS`` sets for all; one table and figure.
 
     A task is an environment with a data set, or, for a config of kind online, an environment. Runs lie in
     ``<directory>/<task>/<agent>``, a task being ``<env>-<data set>``. Called again, it skips what is finished and
@@ -53,10 +54,11 @@ def compare(
 
     Args:
       config: the budget; its ``agent``, ``env``, ``dataset`` and ``grid`` are not looked at. Numbers that are None are
-        as ``COMPARISONS`` says, then as ``SCALES``. Each agent takes those of the ``settings`` that it has.
+        as ``COMPARISONS`` says, then as ``SCALES``. Each agent takes those of the ``settings`` that it has; they come
+        before those of ``COMPARISONS``.
       agents: names, or import paths of modules; all offline agents that see rewards if empty.
       envs: names; as ``COMPARISONS`` says if empty.
-      datasets: names of data sets, or files.
+      datasets: names of data sets, or files; as ``COMPARISONS`` says if empty.
       directory: where runs, ``comparison.md``, ``comparison.csv`` and ``comparison.png`` go.
 
     Returns:
@@ -74,17 +76,19 @@ def compare(
         raise UserError("compare takes no grid: every agent runs with its defaults and --set")
     names = list(dict.fromkeys(agents)) or compared_agents()
     preset = dict(COMPARISONS[config.scale])
-    tasks = tasks_of(config, tuple(envs) or preset["envs"], datasets)
+    tasks = tasks_of(config, tuple(envs) or preset["envs"], tuple(datasets) or preset["datasets"])
+    common = preset["settings"] if config.kind == OFFLINE else {}
+    note = preset["note"] if common else ""
     folder = pathlib.Path(directory)
-    planned = _plan(config, names, tasks, preset, folder)
+    planned = _plan(config, names, tasks, preset, common, folder)
     for number, (path, one) in enumerate(planned, 1):
         say(f"{number} of {len(planned)}: {one.agent} on {path.parent.name}")
         begun = (path / "config.json").exists()
         if begun and finished(path):
             continue
         sweep(one, directory=path, resume=begun, lean=True, say=say, on_tick=on_tick)
-        comparison.write(folder)  # after every run, so that a stopped comparison has its page too
-    return comparison.write(folder)
+        comparison.write(folder, note)  # after every run, so that a stopped comparison has its page too
+    return comparison.write(folder, note)
 
 
 def tasks_of(config: JobConfig, envs: Sequence[str], datasets: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -119,11 +123,13 @@ def _plan(
     names: Sequence[str],
     tasks: Mapping[str, Mapping[str, str]],
     preset: Mapping[str, Any],
+    common: Mapping[str, Any],
     folder: pathlib.Path,
 ) -> list[tuple[pathlib.Path, Any]]:
     """Every run directory with its config, all of the same budget; whatever is wrong shows here."""
     fields = {field.name for field in dataclasses.fields(config)}
     changes = {name: value for name, value in preset.items() if name in fields and getattr(config, name) is None}
+    settings = {**common, **config.settings}
     folders = dict(zip(names, _folders(names), strict=True))
     unused, planned = set(config.settings), []
     for name in names:
@@ -132,7 +138,7 @@ def _plan(
         asked = dataclasses.replace(config, **changes, **where, agent=names[0], settings={})
         for name in names:
             known = _settings_of(name)
-            own = {key: value for key, value in config.settings.items() if key in known}
+            own = {key: value for key, value in settings.items() if key in known}
             unused -= set(own)
             one = _of_agent(asked, name, own)
             learner(name, one)  # whatever is wrong with its settings shows before anything is trained
