@@ -30,6 +30,17 @@ from jaxrl_reg.losses.dice import (
     reverse_kl_weight,
     v_dice_losses,
 )
+from jaxrl_reg.losses.direct_preference import (
+    dpo_hinge_loss,
+    dpo_loss,
+    dpo_positive_loss,
+    flex_dpo_loss,
+    ipo_loss,
+    kto_loss,
+    kto_reference_point,
+    robust_dpo_loss,
+    rpo_loss,
+)
 from jaxrl_reg.losses.discrepancy import energy_distance_loss, mmd_loss, reward_generator_loss
 from jaxrl_reg.losses.dispersive import (
     dispersive_cosine_loss,
@@ -49,6 +60,7 @@ from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
 from jaxrl_reg.losses.ftrl import log_barrier_policy, magnitude_reduced
 from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.invariance import irm_penalty, vrex_penalty
+from jaxrl_reg.losses.judge import expected_score, self_judge_loss
 from jaxrl_reg.losses.policy import (
     adaptive_q_scale,
     advantage_select,
@@ -62,7 +74,7 @@ from jaxrl_reg.losses.policy import (
 )
 from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
 from jaxrl_reg.losses.potential import hamilton_jacobi_loss, wave_loss
-from jaxrl_reg.losses.preference import bradley_terry_loss
+from jaxrl_reg.losses.preference import bradley_terry_loss, reward_model_loss
 from jaxrl_reg.losses.pretraining import (
     info_nce_loss,
     nt_xent_loss,
@@ -70,6 +82,7 @@ from jaxrl_reg.losses.pretraining import (
     temporal_classification_loss,
 )
 from jaxrl_reg.losses.quantisation import vector_quantisation_loss
+from jaxrl_reg.losses.reference_free import cpo_loss, odds_ratio_loss, simpo_loss, slic_loss
 from jaxrl_reg.losses.representation import (
     beer_bound,
     beer_loss,
@@ -79,6 +92,14 @@ from jaxrl_reg.losses.representation import (
     srank,
     violation_fraction,
 )
+from jaxrl_reg.losses.self_play import (
+    consistency_rate,
+    cream_loss,
+    geometric_mixture,
+    inpo_loss,
+    nash_md_advantage,
+    sppo_loss,
+)
 from jaxrl_reg.losses.successor import (
     fb_loss,
     implicit_reward,
@@ -86,6 +107,7 @@ from jaxrl_reg.losses.successor import (
     orthonormality_loss,
     project_sphere,
 )
+from jaxrl_reg.losses.token_preference import contrastive_token_reward, rrpo_loss, tdpo_loss, treg_loss
 from jaxrl_reg.losses.tokens import sequence_logprobs
 from jaxrl_reg.losses.value import (
     clipped_double_q_target,
@@ -120,10 +142,14 @@ __all__ = [
     "clipped_double_q_target",
     "clipped_value_loss",
     "conservative_penalty",
+    "consistency_rate",
+    "contrastive_token_reward",
     "counterfactual_perturbation",
+    "cpo_loss",
     "cql_lagrange_loss",
     "cql_lagrange_weight",
     "cql_penalty",
+    "cream_loss",
     "cross_entropy_loss",
     "diffusion_ql_loss",
     "dispersive_cosine_loss",
@@ -131,17 +157,23 @@ __all__ = [
     "dispersive_hinge_loss",
     "dispersive_l2_loss",
     "dormant_fraction",
+    "dpo_hinge_loss",
+    "dpo_loss",
+    "dpo_positive_loss",
     "effective_rank",
     "energy_distance_loss",
     "ensemble_td_error",
+    "expected_score",
     "expectile_loss",
     "exponential_value_loss",
     "fb_loss",
     "feature_cosine",
     "feature_distillation_loss",
+    "flex_dpo_loss",
     "fql_actor_loss",
     "gaussian_kl",
     "generalised_advantage_estimation",
+    "geometric_mixture",
     "goal_value_loss",
     "gradient_diversity_loss",
     "gumbel_loss",
@@ -150,8 +182,12 @@ __all__ = [
     "implicit_reward",
     "infer_z",
     "info_nce_loss",
+    "inpo_loss",
+    "ipo_loss",
     "irm_penalty",
     "kl_regularised_value",
+    "kto_loss",
+    "kto_reference_point",
     "lambda_return",
     "log_barrier_cloning_loss",
     "log_barrier_policy",
@@ -159,7 +195,9 @@ __all__ = [
     "masked_mean",
     "mmd_loss",
     "n_step_return",
+    "nash_md_advantage",
     "nt_xent_loss",
+    "odds_ratio_loss",
     "one_step_distillation_loss",
     "orthonormality_loss",
     "pearson_conjugate",
@@ -176,19 +214,29 @@ __all__ = [
     "reverse_kl_conjugate",
     "reverse_kl_weight",
     "reward_generator_loss",
+    "reward_model_loss",
+    "robust_dpo_loss",
+    "rpo_loss",
+    "rrpo_loss",
     "self_evolution_target",
+    "self_judge_loss",
     "sequence_logprobs",
+    "simpo_loss",
+    "slic_loss",
     "soft_actor_loss",
     "soft_td_target",
     "sparse_value_loss",
     "sparse_weight",
+    "sppo_loss",
     "squared_td_error",
     "srank",
     "supervised_contrastive_loss",
     "switched_kl",
     "td_target",
+    "tdpo_loss",
     "temperature_loss",
     "temporal_classification_loss",
+    "treg_loss",
     "v_dice_losses",
     "vae_losses",
     "vector_quantisation_loss",

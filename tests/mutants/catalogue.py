@@ -30,6 +30,7 @@ PPO = f"{GOLDEN}/online/test_golden_ppo.py"
 PLANS = f"{GOLDEN}/imitation/test_golden_plans.py"
 SEQUENCES = f"{GOLDEN}/offline/test_sequence_agents.py"
 CONTRACT = "tests/losses/test_loss_contract.py"
+PREFERENCES = "tests/losses/test_preference_losses.py"
 
 
 AGENTS = (
@@ -580,6 +581,46 @@ OF_LOSSES = (
         "difference = second - first",
         CONTRACT,
         "bradley_terry_loss",
+    ),
+    Mutant(
+        "a rejected completion pulls as the chosen one",
+        "jaxrl_reg/losses/direct_preference.py",
+        "return bradley_terry_loss(beta * chosen, beta * rejected,",
+        "return bradley_terry_loss(beta * chosen, -beta * rejected,",
+        PREFERENCES,
+        "golden",
+    ),
+    Mutant(
+        "the teacher learns from its student",
+        "jaxrl_reg/losses/judge.py",
+        "categorical_kl(jax.lax.stop_gradient(teacher_logits), student_logits)",
+        "categorical_kl(teacher_logits, student_logits)",
+        CONTRACT,
+        "self_judge_loss and gradient",
+    ),
+    Mutant(
+        "the odds of what is certain are infinite",
+        "jaxrl_reg/losses/reference_free.py",
+        "_LARGEST_LOG_PROBABILITY = -1e-6",
+        "_LARGEST_LOG_PROBABILITY = 0.0",
+        PREFERENCES,
+        "finite",
+    ),
+    Mutant(
+        "ties count as agreement",
+        "jaxrl_reg/losses/self_play.py",
+        "(one > other).astype(score.dtype) - (one < other)",
+        "(one >= other).astype(score.dtype) - (one < other)",
+        PREFERENCES,
+        "ties",
+    ),
+    Mutant(
+        "the weight of the token rewards has a gradient",
+        "jaxrl_reg/losses/token_preference.py",
+        "weight = jax.lax.stop_gradient(jax.nn.sigmoid(beta * (rejected - chosen)))",
+        "weight = jax.nn.sigmoid(beta * (rejected - chosen))",
+        CONTRACT,
+        "treg_loss and gradient",
     ),
     Mutant(
         "what is real counts as not",
