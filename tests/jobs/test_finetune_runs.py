@@ -132,7 +132,31 @@ def test_a_fine_tuning_run_stopped_and_resumed_is_bit_identical(offline, online,
     np.testing.assert_array_equal(left["critic_loss"], right["critic_loss"])
 
 
-def test_what_cannot_be_gone_on_from_is_one_line(offline, online, tmp_path):
+def test_settings_that_fall_behind_online_are_stopped(offline, online, tmp_path):
+    line = f"finetune {offline} {LINE} --early-stop halving --out {tmp_path / 'run'}"
+    assert cli.main(line.split()) == 0
+    ended = rows(tmp_path / "run").groupby("alpha")["update"].max()
+    assert sorted(ended) == [16, 32]
+    whole = rows(online)  # who goes on is not disturbed by who stopped
+    kept = whole[whole["alpha"] == ended.idxmax()]["eval/return"]
+    after = rows(tmp_path / "run")
+    np.testing.assert_allclose(after[after["alpha"] == ended.idxmax()]["eval/return"], kept, rtol=1e-5)
+    assert (tmp_path / "run" / "report.html").exists()
+
+
+def test_what_the_offline_run_decides_is_not_asked_again(offline, capsys):
+    for words in ("--backend mjx", "--seeds 3", "--grid alpha=1", "--evolve"):
+        assert cli.main(f"finetune {offline} {words}".split()) == 2
+        (said,) = capsys.readouterr().err.splitlines()
+        assert f"{words.split()[0]} cannot be given here: every seed and setting of" in said
+
+
+def test_what_cannot_be_gone_on_from_is_one_line(offline, online, tmp_path, monkeypatch):
+    moved = dataclasses.replace(jobs.load_config(offline), evolve=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("jaxrl_reg.jobs.files.load_config", lambda _: moved)
+        with pytest.raises(UserError, match=r"moved its hyperparameters while it was trained \(--evolve\)"):
+            finetune.continuing(offline)
     with pytest.raises(UserError, match="is fine-tuning in the environment; finetune goes on from a run on a data set"):
         finetune.continuing(online)
     with pytest.raises(UserError, match="is not a run directory"):

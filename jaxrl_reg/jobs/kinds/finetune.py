@@ -93,7 +93,8 @@ def continuing(directory: str | pathlib.Path, **given: Any) -> FinetuneConfig:
     ``settings`` among them join those of the run; the others replace them.
 
     Raises:
-      UserError: for a run that is not offline, not finished, without an environment, or of which settings were stopped.
+      UserError: for a run that is not offline, not finished, without an environment, or of which settings were stopped
+        or moved.
     """
     from jaxrl_reg.jobs.files import finished, load_config
 
@@ -110,6 +111,11 @@ def continuing(directory: str | pathlib.Path, **given: Any) -> FinetuneConfig:
         raise UserError(
             f"{directory} stopped settings early ({before.early_stop}), so they have not all been trained to the end; "
             "train those that matter without --early-stop"
+        )
+    if before.evolve:
+        raise UserError(
+            f"{directory} moved its hyperparameters while it was trained (--evolve), so its slots have no values to "
+            "go on with; train a run with those that it came to"
         )
     shared = {field.name: getattr(before, field.name) for field in dataclasses.fields(JobConfig)}
     settings = {**before.settings, **given.pop("settings", {})}
