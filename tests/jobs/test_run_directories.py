@@ -1,11 +1,14 @@
 """Run directories: one process each, data known by what they hold, going on to a larger budget, no environment."""
 
 import dataclasses
+import errno
 import json
+import pathlib
 import shutil
 import threading
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxrl_reg import cli, data, jobs, population
@@ -169,10 +172,43 @@ def test_collected_data_that_are_gone_are_not_collected_anew(tmp_path):
         jobs.resume(tmp_path / "run")
 
 
-def test_a_file_is_enough_to_train_on(short, tmp_path, capsys):
+def without_an_environment(short):
     path = short / "data.hdf5"
     line = f"sweep --env none --agent {TOY} --dataset {path} --seeds 2 --updates 20 --segments 2 --batch-size 8"
-    assert command(f"{line} --grid bc_coef=0.1,1 --out {tmp_path / 'run'}") == 0
+    return f"{line} --grid bc_coef=0.1,1 --out"
+
+
+def test_a_disk_that_fills_up_at_a_checkpoint_or_at_the_report_costs_a_line_and_no_numbers(
+    short, tmp_path, capsys, monkeypatch
+):
+    def full(*args, **kwargs):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    def full_at_the_report(path, content, write=pathlib.Path.write_bytes):
+        return full() if path.name == "report.html.part" else write(path, content)
+
+    run, whole = tmp_path / "run", tmp_path / "whole"
+    go_on = f"; make room, then go on with: jaxrl-reg resume {run}"
+    with monkeypatch.context() as patch:
+        patch.setattr("orbax.checkpoint.CheckpointManager.save", full)
+        assert command(f"{without_an_environment(short)} {run}") == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert "could not write checkpoint 2 in" in said
+    assert said.endswith(go_on)
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, "write_bytes", full_at_the_report)
+        assert command(f"resume {run}") == 2
+    (said,) = capsys.readouterr().err.splitlines()
+    assert said == f"jaxrl-reg: could not write {run / 'report.html'}: No space left on device{go_on}"
+    assert not list(run.glob("*.part"))
+    assert command(f"resume {run}") == 0
+    assert (run / "report.html").is_file()
+    assert command(f"{without_an_environment(short)} {whole}") == 0
+    pd.testing.assert_frame_equal(rows(run), rows(whole), check_exact=True)
+
+
+def test_a_file_is_enough_to_train_on(short, tmp_path, capsys):
+    assert command(f"{without_an_environment(short)} {tmp_path / 'run'}") == 0
     frame = rows(tmp_path / "run")
     assert not [name for name in frame if name.startswith("eval/")]
     assert frame.groupby("setting").size().tolist() == [4, 4]

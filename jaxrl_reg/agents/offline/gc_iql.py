@@ -3,9 +3,10 @@
 In words. Rows get a goal: a state of their own future, or, with probability ``random_goals``, of anywhere in the data.
 Every step costs 1 until the goal. Two values V_j(s, g) are fitted by expectile regression to -1 + gamma V'_j(s', g), or
 -1 where the step arrives. Actor pi(a|s, g): maximise the log-density of the data's action, weighted by
-exp(inverse_temperature (d mean_j V'_j(s', g) - mean_j V_j(s, g))), cut at ``max_weight``, with d = 0 where the step
-arrives: nothing trains V'(g, g). V' follows V slowly. A reward given after training becomes a goal: the labelled state
-that brings most. Order: values, actor, targets.
+exp(inverse_temperature (d mean_j V_j(s', g) - mean_j V_j(s, g))), cut at ``max_weight``, with d = 0 where the step
+arrives: nothing trains V(g, g). V' follows V slowly; V lengthens by a step in about 1 / tau updates, so short training
+needs a larger tau. A reward given after training becomes a goal: the labelled state that brings most. Order: values,
+actor, targets.
 
 Metrics: ``value_loss`` summed over the two; ``v`` mean value, minus steps if gamma were 1; ``actor_loss``; ``weight``
 mean actor weight.
@@ -113,8 +114,10 @@ def make(config: Config, spec: Spec) -> Agent:
             loss = losses.goal_value_loss(values, old, following, cost, going, hyper.discount, hyper.expectile).mean()
             return loss, (values.mean(axis=0), {"value_loss": loss, "v": values.mean()})
 
+        # Both ends by the same values: the slow ones lag behind while values fall, which would make every step good.
+        ahead = (going * v.apply(state.value.params, there)).mean(axis=0)
         value, (values, metrics) = _common.descend(value_loss, state.value, adam(hyper.value_learning_rate))
-        advantage = (going * following).mean(axis=0) - values
+        advantage = ahead - values
         weight = losses.awr_weight(advantage, hyper.inverse_temperature, config.max_weight)
 
         def actor_loss(params):

@@ -361,7 +361,8 @@ def test_gc_iql():
     check_step(before.value, after.value, value_loss)
     np.testing.assert_allclose(metrics["value_loss"], value_loss(ref.as64(before.value.params)), rtol=1e-4)
     # A step that arrives is followed by nothing: no value of the goal at the goal is ever trained.
-    advantage = going * following.mean(0) - value(ref.as64(before.value.params), here).mean(0)
+    now = ref.as64(before.value.params)
+    advantage = going * value(now, there).mean(0) - value(now, here).mean(0)
     weight = np.minimum(np.exp(4.0 * advantage), 1.5)
     assert 0 < (weight == 1.5).mean() < 1
     np.testing.assert_allclose(metrics["weight"], weight.mean(), rtol=1e-4)
