@@ -141,7 +141,7 @@ def read_member(directory: str | pathlib.Path, setting: int | None = None, seed:
         "setting": setting,
         "seed": seed,
         **{name: values[row[0]] for name, values in program.swept.items()},
-        "updates": updates,
+        "updates": updates + facts.get("axis", {}).get("behind", 0),
         **({} if score is None else {facts.get("score", {}).get("name", "return"): score}),
         **({"actions": facts["actions"]} if facts.get("actions") else {}),
     }

@@ -114,6 +114,8 @@ def test_both_phases_stand_in_one_table_and_one_report(offline, online):
     (line,) = (line for line in axes.lines if line.get_label() == "online from here")
     assert list(line.get_xdata()) == [8, 8]
     assert isinstance(jobs.load_config(online), finetune.FinetuneConfig)
+    assert jobs.load_policy(online).about["updates"] == 32
+    assert jobs.load_policy(offline).about["updates"] == 8
 
 
 def test_a_fine_tuning_run_stopped_and_resumed_is_bit_identical(offline, online, tmp_path, monkeypatch):

@@ -5,8 +5,10 @@ Every step costs 1 until the goal. Two values V_j(s, g) are fitted by expectile 
 -1 where the step arrives. Actor pi(a|s, g): maximise the log-density of the data's action, weighted by
 exp(inverse_temperature (d mean_j V_j(s', g) - mean_j V_j(s, g))), cut at ``max_weight``, with d = 0 where the step
 arrives: nothing trains V(g, g). V' follows V slowly; V lengthens by a step in about 1 / tau updates, so short training
-needs a larger tau. A reward given after training becomes a goal: the labelled state that brings most. Order: values,
-actor, targets.
+needs a larger tau: of OGBench's medium point maze (200 episodes, one seed), 0.6 of the goals were reached after 9,000
+updates of batch 256 with tau 0.05, inverse_temperature 10, step sizes 1e-3 and widths 128,128, and none after 20,000
+with tau 0.005, step sizes 3e-4 and widths 64,64. A reward given after training becomes a goal: the labelled state that
+brings most. Order: values, actor, targets.
 
 Metrics: ``value_loss`` summed over the two; ``v`` mean value, minus steps if gamma were 1; ``actor_loss``; ``weight``
 mean actor weight.
