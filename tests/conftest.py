@@ -29,7 +29,7 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
 # Traces are made of many small objects that live long: with the usual thresholds a twentieth of the time goes into
 # looking through all of them for garbage.
-gc.set_threshold(100_000, 50, 100)
+gc.set_threshold(1_000_000, 50, 100)
 
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402

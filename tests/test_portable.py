@@ -47,10 +47,10 @@ def bare_text(tree):
         binary = isinstance(mode, ast.Constant) and isinstance(mode.value, str) and "b" in mode.value
         given = any(k.arg == "encoding" for k in node.keywords)
         # ``open`` of a module such as gzip takes bytes unless it is told otherwise; a path's is known by its mode.
-        opens = name == "open" and (not method or mode is None or isinstance(mode, ast.Constant))
-        ours = method or not any(isinstance(f, ast.FunctionDef) and f.name == name for f in ast.walk(tree))
+        opens = name == "open" and (not method or mode is None or isinstance(mode, ast.Constant)) and not binary
+        ours = opens and (method or not any(isinstance(f, ast.FunctionDef) and f.name == name for f in ast.walk(tree)))
         text = name in TEXT and method and ast.unparse(node.func.value) not in ("files",)
-        if (text or (opens and not binary and ours)) and not given:
+        if (text or ours) and not given:
             found.append(f"line {node.lineno}: {ast.unparse(node)[:60]}")
     return found
 
@@ -59,19 +59,23 @@ def unguarded(tree):
     """Calls and imports that a system lacks, without anything that asks for them first."""
     found = []
 
-    def visit(node, text):
+    tails = {name.rsplit(".", 1)[1] for name in SOME_LACK}  # text is made where it may matter: it takes the time
+
+    def visit(node, function):
         if isinstance(node, ast.FunctionDef):
-            text = ast.unparse(node)
-        name = ast.unparse(node) if isinstance(node, ast.Attribute) else ""
-        if name in SOME_LACK and not any(guard in text for guard in SOME_LACK[name]):
-            found.append(f"line {node.lineno}: {name}")
+            function = node
+        name = ast.unparse(node) if isinstance(node, ast.Attribute) and node.attr in tails else ""
+        if name in SOME_LACK:
+            text = ast.unparse(function) if function is not None else ""
+            if not any(guard in text for guard in SOME_LACK[name]):
+                found.append(f"line {node.lineno}: {name}")
         modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
         modules += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
         found.extend(f"line {node.lineno}: {module}" for module in modules if module.split(".")[0] in ELSEWHERE)
         for child in ast.iter_child_nodes(node):
-            visit(child, text)
+            visit(child, function)
 
-    visit(tree, "")
+    visit(tree, None)
     return found
 
 
