@@ -80,24 +80,26 @@ def test_rows_that_terminate_feel_nothing():
     assert pair.update(ends, jax.random.key(1), 0)["beer_loss"] == 0.0
 
 
+def make(name, **config):
+    return agents.make(name, ref.SPEC, hidden=ref.HIDDEN, **SMALL.get(name, {}), **config)
+
+
 def made(name, **config):
     """The agent, with what its functions take."""
-    agent = agents.make(name, ref.SPEC, hidden=ref.HIDDEN, **SMALL.get(name, {}), **config)
-    key, hyper = jax.random.key(0), agents.load(name).Hyper()
+    agent, key, hyper = make(name, **config), jax.random.key(0), agents.load(name).Hyper()
     return agent, (jax.eval_shape(agent.init, key, hyper), ref.batch(), hyper, key)
 
 
 @pytest.mark.parametrize("name", ["td3_bc", "sac", *SMALL, "idql"])
 def test_what_is_off_costs_nothing(name):
+    off, given = made(name, beer=0.0)  # the state is the same, whatever is on: ``update`` and ``measure`` take it
     programs = []
-    for beer in (0.0, 0.1):
-        agent, given = made(name, beer=beer)
+    for agent in (off, make(name, beer=0.1)):
         assert agent.measure is None
         programs.append(str(jax.make_jaxpr(agent.update)(*given, jnp.int32(0))))
     for word in ("sqrt", "relu"):  # lengths and the excess over the bound: not even traced
         assert programs[0].count(word) < programs[1].count(word)
-    agent, given = made(name, measure_features=True)
-    assert jax.eval_shape(agent.measure, *given).keys() == MEASURES
+    assert jax.eval_shape(make(name, measure_features=True).measure, *given).keys() == MEASURES
 
 
 def apply(params, observation, action, activation):
