@@ -245,6 +245,9 @@ class Agent(NamedTuple):
     ``sample(data, key, batch_size) -> batch`` is how the agent wants its batches drawn; None: uniform transitions.
     ``prepare(data) -> data`` makes of a data set what ``sample`` takes, such as the set and an index of it: once, on
     concrete arrays, by whoever starts a run (the jobs do); None: the data set as it is.
+    ``begin(state, data, segment) -> state`` is for what an agent must see of all data before it learns, such as their
+    moments: ``loops.offline`` calls it before the updates of a segment, with its unbatched number; at others than 0 the
+    state stays as it is.
     ``replay(buffer, key, batch_size, stride) -> batch`` draws from a replay what ``sample`` draws from a data set, for
     agents that want more than transitions when they are trained on; see ``data.buffers.following`` for ``stride``.
     ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
@@ -267,6 +270,7 @@ class Agent(NamedTuple):
     kind: str = "offline"
     cycle: tuple[Callable[[PyTree, Transition, PyTree, Key, Array], tuple[PyTree, Metrics]], ...] = ()
     replay: Callable[[Any, Key, int, int], Transition] | None = None
+    begin: Callable[[PyTree, PyTree, Array], PyTree] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

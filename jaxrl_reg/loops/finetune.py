@@ -61,7 +61,7 @@ def finetune(
     """
     if agent.kind == "on_policy":
         raise UserError("an on-policy agent has no use for a data set: go on with loops.online(start=...) alone")
-    if agent.sample is not None and agent.replay is None:
+    if agent.begin is not None or (agent.sample is not None and agent.replay is None):
         raise UserError(
             "this agent draws its batches from a data set in a way of its own, which a replay does not serve; iql, "
             "awac, td3_bc, rebrac, cql and cal_ql can be fine-tuned online"

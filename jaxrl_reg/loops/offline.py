@@ -78,6 +78,8 @@ def offline(
         return agent.init(jax.random.fold_in(key, INIT), hyper)
 
     def train(state: PyTree, index: Array, key: Key, hyper: PyTree, data: Dataset) -> tuple[PyTree, Metrics]:
+        if agent.begin is not None:  # here, since a condition in the loop of updates makes a GPU wait for the host
+            state = agent.begin(state, data, index)
         key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), index) for use in (TRAIN, MEASURE))
 
         def keys_of(i):

@@ -250,7 +250,7 @@ def synthetic(
       UserError: for numbers that do not divide, more real rows than the batch holds, or an agent that draws batches of
         its own.
     """
-    if agent.sample is not None:
+    if agent.sample is not None or agent.begin is not None:
         raise UserError("synthetic rows suit agents that learn from single transitions; this one draws its own batches")
     length = per_segment(updates, segments)
     if refresh_every < 1 or length % refresh_every:

@@ -30,7 +30,7 @@ from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.zero_shot import _forward_backward, _standardise, _task_actors
 from jaxrl_reg.transforms import adam, polyak
-from jaxrl_reg.types import Agent, Array, Key, Metrics, PyTree, Spec, Transition, ZeroShot, pytree, setting
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, Spec, Transition, ZeroShot, pytree, setting
 
 DEVIATIONS = (
     "A deterministic actor's noisy action is clipped, without a straight-through gradient. Heads of F are 256 wide, as "
@@ -117,8 +117,6 @@ def make(config: Config, spec: Spec) -> Agent:
         draw, hyper = drawing(state, hyper), _merged(config, hyper)
         keys = jax.random.split(key, 9)
         moments = state.moments
-        if config.standardise:
-            moments = _standardise.fitted(moments, batch, step, actions=actor.diffuses)
         s, following = (moments.observation.normalize(x) for x in (batch.observation, batch.next_observation))
         a = moments.action.normalize(batch.action)
         z = sample_z(keys[0], s.shape[0], config.features)
@@ -192,8 +190,11 @@ def make(config: Config, spec: Spec) -> Agent:
     def infer_z(state: State, observation: Array, reward: Array) -> Array:
         return losses.infer_z(goal_z(state, observation), reward)
 
-    sample = _standardise.sample if config.standardise else None
-    return Agent(init, update, act, sample, zero_shot=ZeroShot(infer_z, goal_z, serve))
+    def begin(state: State, data: Dataset, segment: Array) -> State:
+        return state._replace(moments=_standardise.fitted(state.moments, data, segment, actions=actor.diffuses))
+
+    begin = begin if config.standardise else None
+    return Agent(init, update, act, zero_shot=ZeroShot(infer_z, goal_z, serve), begin=begin)
 
 
 def _merged(config: Config, hyper: Any) -> types.SimpleNamespace:
