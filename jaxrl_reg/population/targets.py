@@ -1,7 +1,10 @@
 """Accelerators that programs can be compiled for without having one: what their makers publish of them.
 
 ``plan_for`` takes all of its constants from here. Sizes are bytes, rates per second. ``flops`` is the dense rate of
-matrix products at JAX's default precision for float32: TF32 on NVIDIA's cards, bfloat16 on TPUs.
+matrix products at JAX's default precision for float32: TF32 on NVIDIA's cards, bfloat16 on TPUs. What a card's
+multiprocessors have (threads, shared memory, registers) is the table of compute capabilities in NVIDIA's CUDA C++
+Programming Guide; lanes, second-level cache and clock are of the white papers of Hopper, Ampere and Ada (96 MB, the
+whole chip's cache, where listings of the L40S also say 48). Those only steer the compiler, no estimate reads them.
 """
 
 from __future__ import annotations
@@ -68,18 +71,20 @@ TARGETS = {
         card={**_HOPPER, "cores": 132, "lanes": 128, "l2": 52_428_800, "clock": 1.98},
     ),
     "a100": Target(
-        "NVIDIA A100-SXM4-80GB", "cuda", 84_987_740_160, 2.039e12, 156e12, "NVIDIA A100 data sheet, 80 GB SXM",
+        "NVIDIA A100-SXM4-80GB", "cuda", 84_987_740_160, 2.039e12, 156e12, "NVIDIA A100 data sheet 1758950, 80 GB SXM",
         card={**_AMPERE, "cores": 108, "lanes": 64, "l2": 41_943_040, "clock": 1.41},
     ),
     "l40s": Target(
-        "NVIDIA L40S", "cuda", 48_305_799_168, 0.864e12, 183e12, "NVIDIA L40S data sheet",
+        "NVIDIA L40S", "cuda", 48_305_799_168, 0.864e12, 183e12, "NVIDIA L40S data sheet, TF32 without sparsity",
         card={**_ADA, "cores": 142, "lanes": 128, "l2": 100_663_296, "clock": 2.52},
     ),
     "tpu-v5e": Target(
-        "TPU v5e", "tpu", 16 * 2**30, 0.819e12, 197e12, "cloud.google.com/tpu/docs/v5e, one chip", topology="v5e:2x2"
+        "TPU v5e", "tpu", 16 * 2**30, 0.819e12, 197e12, "docs.cloud.google.com/tpu/docs/v5e, one chip",
+        topology="v5e:2x2",
     ),
     "tpu-v6e": Target(
-        "TPU v6e", "tpu", 32 * 2**30, 1.64e12, 918e12, "cloud.google.com/tpu/docs/v6e, one chip", topology="v6e:2x2"
+        "TPU v6e", "tpu", 32 * 2**30, 1.638e12, 918e12, "docs.cloud.google.com/tpu/docs/v6e, one chip",
+        topology="v6e:2x2",
     ),
 }  # fmt: skip
 
