@@ -70,13 +70,14 @@ def integrate(
         return velocity(z, jnp.broadcast_to(t, z.shape[:1])).astype(z.dtype)
 
     def body(z, inputs):
-        t, r, index = inputs
+        (t, dt), index = inputs
         if guide is not None:
             z = z + guide(z, jnp.broadcast_to(t, z.shape[:1]), index)
-        return runge_kutta_step(method, field, z, t, r - t), None
+        return runge_kutta_step(method, field, z, t, dt), None
 
     steps = times.shape[0] - 1 - int(last_euler)
-    z = scan_steps(body, z, (times[:steps], times[1 : steps + 1], jnp.arange(steps)), steps)
+    grid = jnp.stack([times[:steps], jnp.diff(times)[:steps]], axis=1)  # one array: read by one launch of a GPU
+    z = scan_steps(body, z, (grid, jnp.arange(steps)), steps)
     if last_euler:
         z = runge_kutta_step("euler", field, z, times[-2], times[-1] - times[-2])
     return z

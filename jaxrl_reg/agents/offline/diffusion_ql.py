@@ -138,12 +138,9 @@ def make(config: Config, spec: Spec) -> Agent:
             return loss, {"actor_loss": loss, "bc_loss": error.mean(), "q_policy": values[0].mean()}
 
         actor, actor_metrics = _common.descend(actor_loss, state.actor, optimiser(hyper.actor_learning_rate, hyper))
-        target_actor = _common.every(
-            config.average_every,
-            step,
-            lambda: polyak(actor.params, state.target_actor, hyper.tau),
-            state.target_actor,
-        )
+        # A step of size 0 in between, not a condition, for which a GPU would wait for the host.
+        rate = jnp.where(step % config.average_every == 0, hyper.tau, 0.0)
+        target_actor = polyak(actor.params, state.target_actor, rate)
         target_critic = polyak(critic.params, state.target_critic, hyper.tau)
         return State(actor, critic, target_actor, target_critic), {**metrics, **actor_metrics}
 

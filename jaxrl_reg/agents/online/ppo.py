@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from jaxrl_reg import losses, networks
@@ -95,6 +96,7 @@ def merge(old: Statistics, observation: Array) -> Statistics:
     return Statistics(old.mean + shift * count / total, spread / total, total)
 
 
+METRICS = ("actor_loss", "entropy", "clipped", "approximate_kl", "value_loss", "v")
 Penalty = Callable[[Any, Array, Any, Array], Array]
 
 
@@ -110,6 +112,7 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
     make_policy = categorical.coded if spec.discrete else gaussian.squashed
     policy = make_policy(spec, config.hidden, final_scale=0.01, **options)
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
+    reported = METRICS if penalty is None else (*METRICS, "penalty")
 
     def optimiser(learning_rate: Array | float, hyper: Hyper) -> optax.GradientTransformation:
         return optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam(learning_rate, eps=1e-5))
@@ -137,12 +140,16 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
             batch.reward, values, next_values, batch.discount, batch.last, hyper.discount, hyper.gae_lambda
         )
         log_prob = policy.log_prob(state.actor.params, observation, batch.action)
-        table = (observation, batch.action, log_prob, values, advantage, batch.observation)
-        table = jax.tree.map(lambda x: x.reshape(rows, *x.shape[2:]), table)
+        # One table, so that a minibatch is one gather; what a penalty does not look at is not in it.
+        columns = (observation, batch.action, log_prob[..., None], values[..., None], advantage[..., None])
+        columns = columns if penalty is None else (*columns, batch.observation)
+        ends = np.cumsum([x.shape[-1] for x in columns])
+        table = jnp.concatenate(columns, axis=-1).reshape(rows, -1)
 
         def minibatch(models, xs):
             index, key = xs
-            observation, action, old_log_prob, old_value, advantage, raw = jax.tree.map(lambda leaf: leaf[index], table)
+            observation, action, *numbers = jnp.split(table[index], ends[:-1], axis=-1)
+            old_log_prob, old_value, advantage = (x[:, 0] for x in numbers[:3])
             target = advantage + old_value
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
@@ -158,7 +165,7 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
                 metrics["approximate_kl"] = (change - log_ratio).mean()
                 loss = loss - hyper.entropy_coef * entropy
                 if penalty is not None:
-                    metrics["penalty"] = penalty(distribution, raw, hyper, step).mean()
+                    metrics["penalty"] = penalty(distribution, numbers[3], hyper, step).mean()
                     loss = loss + metrics["penalty"]
                 return loss, metrics
 
@@ -169,7 +176,8 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
 
             actor, metrics = _common.descend(actor_loss, models[0], optimiser(hyper.actor_learning_rate, hyper))
             critic, more = _common.descend(value_loss, models[1], optimiser(hyper.value_learning_rate, hyper))
-            return (actor, critic), {**metrics, **more}
+            found = {**metrics, **more}
+            return (actor, critic), jnp.stack([found[name] for name in reported])  # one array is one write
 
         def epoch(models, key):
             order_key, part_key = jax.random.split(key)
@@ -177,9 +185,9 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
             order = jnp.argsort(jax.random.bits(order_key, (rows,))).reshape(config.minibatches, -1)
             return jax.lax.scan(minibatch, models, (order, jax.random.split(part_key, config.minibatches)))
 
-        models, metrics = jax.lax.scan(epoch, (state.actor, state.value), jax.random.split(key, config.epochs))
+        models, found = jax.lax.scan(epoch, (state.actor, state.value), jax.random.split(key, config.epochs))
         seen = merge(state.statistics, batch.observation.reshape(rows, -1))
-        return State(*models, seen), jax.tree.map(jnp.mean, metrics)
+        return State(*models, seen), dict(zip(reported, found.mean(axis=(0, 1)), strict=True))
 
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         observation, params = standardise(state.statistics, observation), state.actor.params
