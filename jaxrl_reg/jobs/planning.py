@@ -57,6 +57,7 @@ def plan(config: JobConfig, target: str, *, evaluation: bool = True, say: Say = 
             data=data if agent.prepare is None or data is None else agent.prepare(data),
             chunk=config.chunk,
             evaluation=evaluation,
+            start=None if job.start is None else job.start(member),
         )
         for line in one.lines():
             say(f"  {line}")

@@ -159,11 +159,14 @@ def plan_for(
     data: PyTree = None,
     chunk: int | None = None,
     evaluation: bool = True,
+    start: PyTree = None,
 ) -> Forecast:
     """What ``sweep`` would take on one device of ``target``, without having one: members go side by side.
 
+    It holds for ``evolve`` too, whose members train as those of a sweep and are exchanged between segments.
+
     Args:
-      run, seeds, hypers, data: as for ``sweep``; of ``data`` the shapes are enough.
+      run, seeds, hypers, data, start: as for ``sweep``; of ``data`` and ``start`` the shapes are enough.
       target: a name in ``targets.TARGETS``.
       chunk: members side by side; as in a sweep all of them, halved until the compiled program fits.
       evaluation: compile the evaluation as well.
@@ -176,7 +179,8 @@ def plan_for(
     members = setting_count(hypers) * (seeds if isinstance(seeds, int) else len(seeds))
     hyper = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), hypers)
     key = jax.eval_shape(lambda: jax.random.key(0))
-    state = jax.eval_shape(run.init, key, hyper)
+    begun = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[2:], leaf.dtype), start)
+    state = jax.eval_shape(run.init, key, hyper, *(() if start is None else (begun,)))
     state_bytes, data_bytes = placing.tree_bytes(state), placing.tree_bytes(data)
     room = SAFE_FRACTION * one.memory - data_bytes
     chunk = min(members, members if chunk is None else chunk)
@@ -194,7 +198,7 @@ def plan_for(
             return once(states, keys, hypers, alive)
         return jax.vmap(once)(states, keys, hypers, alive)
 
-    begun, index, number = time.perf_counter(), jnp.int32(0), jax.ShapeDtypeStruct((), jnp.float32)
+    clock, index, number = time.perf_counter(), jnp.int32(0), jax.ShapeDtypeStruct((), jnp.float32)
     jaxpr = jax.make_jaxpr(run.train)(state, index, key, hyper, data)
     flops, known = needed_flops(jaxpr.jaxpr)
     each = flops / run.updates_per_segment if known else flops
@@ -208,7 +212,7 @@ def plan_for(
             )
         except Exception as error:  # whatever the compiler says
             counts = dict.fromkeys(("fit", "temporary_bytes", "launches", "branches", "copies", "unknown_loops"), 0)
-            seconds = time.perf_counter() - begun
+            seconds = time.perf_counter() - clock
             return Forecast(
                 **sizes, **counts, chunk=chunk, flops=each * chunk, used_flops=None, compile_seconds=seconds,
                 error=_first_line(error),
@@ -225,7 +229,7 @@ def plan_for(
     used = counted.flops / group if one.platform == "cuda" and counted.flops else None
     per_member = 2 * state_bytes + temporaries / chunk
     evaluates, problem = None, ""
-    seconds = time.perf_counter() - begun
+    seconds = time.perf_counter() - clock
     if evaluation and run.evaluate is not None:
         evaluates, problem = _evaluation(run, device, one, state, key, hyper, min(members, EVALUATION_CHUNK))
     return Forecast(

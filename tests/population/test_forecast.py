@@ -11,6 +11,7 @@ from jaxrl_reg import cli, jobs
 from jaxrl_reg.cli import planning
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.population import forecast, kernels, targets
+from jaxrl_reg.types import Run
 
 PROGRAM = """HloModule jit_train, is_scheduled=true
 
@@ -149,6 +150,22 @@ def compiled_here(monkeypatch):
     """The CPU of this machine stands for an accelerator: the path is the same, the counts are those of its program."""
     monkeypatch.setattr(targets, "device", lambda name: jax.devices("cpu")[0])
     monkeypatch.setitem(targets.TARGETS, "h100", targets.TARGETS["h100"]._replace(platform="cpu"))
+
+
+def test_a_run_that_goes_on_is_planned_from_the_shapes_of_its_states(monkeypatch, tmp_path, capsys):
+    compiled_here(monkeypatch)
+
+    def train(state, index, key, hyper, data):
+        return state * hyper["rate"], {"loss": state.sum()}
+
+    run = Run(lambda key, hyper, begun: begun, train, None, 1, 1)
+    start = jax.ShapeDtypeStruct((2, 3, 7), jnp.float32)
+    one = forecast.plan_for(run, "h100", seeds=3, hypers={"rate": jnp.ones(2)}, start=start)
+    assert (one.error, one.members, one.state_bytes) == ("", 6, 4 * 7)
+
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    assert cli.main(["plan", "--for", "h100", "--finetune", str(tmp_path), "--seeds", "3"]) == 2
+    assert "--seeds is as the offline run has it" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("agent", "kind"), [("td3_bc", "offline"), ("ppo", "online")])
