@@ -31,6 +31,16 @@ that the device starts; on a GPU about 2 to 5 microseconds each, so that one mem
 is a condition that the device takes up with the host. `fit`: members side by side in 80% of the memory. `done /
 needed`: operations of the matrix products in the compiled program over those that the algorithm needs, where the
 program's text tells.
+
+What pays, for an H100 and one member (two layers of 256, or the sizes an agent's paper has):
+
+- BREEZE measures the moments of the data before the loop of updates, not in it: no branch, 1 before. Its two linear
+  systems are solved two columns in a turn: 25 turns of 3 launches and no copy, where 50 turns had 4 and a copy each.
+  Beside those loops 731 launches are left, and 3 copies, which are counters of loops.
+- FQL's flow reads its times and steps from one array: 10 launches a step, 11 before, and 121 beside them. Its one copy
+  is the start of that loop's counter, 4 bytes; a loop within a loop cannot begin without.
+- DiffusionQL's average takes a step of size 0 in between, where it had a condition.
+- A minibatch of PPO is one gather and one write of metrics: 55 launches, no copy.
 """
 
 
@@ -110,6 +120,7 @@ def page(record: dict) -> str:
                 f"{megabytes(one['state_bytes'])} | {megabytes(one['temporary_bytes'])} | {one['fit']:,} | {waste} |"
             )
         if left:
-            lines += ["" if found else "Nothing measured yet.", "", f"Not measured yet: {', '.join(left)}."]
+            lines += [""] if found else []
+            lines.append(f"Not measured yet: {', '.join(left)}." if found else "Nothing measured yet.")
         lines.append("")
     return "\n".join(lines).rstrip("\n") + "\n"
