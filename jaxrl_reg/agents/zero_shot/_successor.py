@@ -115,8 +115,7 @@ def make(config: Config, spec: Spec) -> Agent:
 
     def update(state: State, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
         draw, hyper = drawing(state, hyper), _merged(config, hyper)
-        keys = jax.random.split(key, 9)
-        moments = state.moments
+        keys, moments = jax.random.split(key, 9), state.moments
         s, following = (moments.observation.normalize(x) for x in (batch.observation, batch.next_observation))
         a = moments.action.normalize(batch.action)
         z = sample_z(keys[0], s.shape[0], config.features)
