@@ -39,6 +39,7 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the 
     from jaxrl_reg.agents.offline import iql as iql
     from jaxrl_reg.agents.offline import odice as odice
     from jaxrl_reg.agents.offline import prdc as prdc
+    from jaxrl_reg.agents.offline import preference as preference
     from jaxrl_reg.agents.offline import rebrac as rebrac
     from jaxrl_reg.agents.offline import sac_n as sac_n
     from jaxrl_reg.agents.offline import sql as sql

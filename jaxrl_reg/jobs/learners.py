@@ -68,6 +68,11 @@ def learners(name: str, config: JobConfig, *, own: bool = True, spec: Spec | Non
     for schedule in SCHEDULES:
         if static.get(schedule):
             fixed[schedule] = config.length()
+    pairs = getattr(config, "pairs", None)
+    if own and pairs is not None:
+        if "pairs_file" not in static:
+            raise UserError(f"{name} does not learn from pairs, so leave out --pairs; --agent preference does")
+        fixed["pairs_file"] = pairs
     for key, value in config.settings.items() if own else ():
         if key in traced:
             start[key] = coerce(key, float, value)

@@ -178,6 +178,9 @@ class SweepConfig(JobConfig):
     action_high: tuple[float, ...] | None = option(None, "upper bound of the actions in the data")
     clip_actions: bool = option(False, "clip actions outside [-1, 1] instead of refusing them")
     max_episode_steps: int | None = option(None, "end longer episodes of the data there, by a time-out")
+    pairs: str | None = option(
+        None, "Parquet file that says which of two segments of the data is better (docs/preferences.md)", metavar="FILE"
+    )
     normalise: str = option(
         "auto", "standardise observations: on, off, or auto (as the agent's paper does)", metavar="ON|OFF|AUTO"
     )
@@ -201,6 +204,8 @@ class SweepConfig(JobConfig):
         changes = {"data_dir": os.path.abspath(os.path.expanduser(self.data_dir))}
         if self.dataset not in (*COLLECTED, *EXPLORED) and dataset.exists():
             changes["dataset"] = os.path.abspath(dataset)
+        if self.pairs is not None:
+            changes["pairs"] = os.path.abspath(os.path.expanduser(self.pairs))
         return as_collected(dataclasses.replace(super().settled(), **changes))
 
     def length(self) -> int:

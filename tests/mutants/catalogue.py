@@ -58,6 +58,14 @@ AGENTS = (
         "test_cal_ql",
     ),
     Mutant(
+        "the worse segment is learnt from",
+        f"{OFFLINE}/preference.py",
+        "(preferred * one_way + (1.0 - preferred) * other_way)",
+        "(preferred * other_way + (1.0 - preferred) * one_way)",
+        f"{GOLDEN}/offline/test_preference.py",
+        "better",
+    ),
+    Mutant(
         "the largest critic in the actor",
         f"{OFFLINE}/cql.py",
         "value = q.apply(state.critic.params, batch.observation, action).min(axis=0)",
