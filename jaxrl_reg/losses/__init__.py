@@ -6,6 +6,7 @@ hyperparameters can be vmapped. Wrong shapes raise ``ValueError`` and are never 
 least; results have the dtype of the array arguments. Gradients are stopped only where a docstring says DETACHED.
 """
 
+from jaxrl_reg.losses.aggregation import constant_mean, masked_mean, sequence_mean
 from jaxrl_reg.losses.anchored import kl_regularised_value, log_barrier_cloning_loss
 from jaxrl_reg.losses.conservative import (
     calibrated_value,
@@ -51,14 +52,22 @@ from jaxrl_reg.losses.dispersive import (
 from jaxrl_reg.losses.distillation import (
     binary_distillation_loss,
     feature_distillation_loss,
-    masked_mean,
     prediction_distillation_loss,
     self_evolution_target,
 )
-from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl, switched_kl
-from jaxrl_reg.losses.entropy import soft_actor_loss, temperature_loss
+from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl, sampled_kl, switched_kl
+from jaxrl_reg.losses.entropy import (
+    anchored_entropy_loss,
+    categorical_entropy,
+    masked_quantile,
+    nucleus_entropy,
+    peak_mask,
+    soft_actor_loss,
+    temperature_loss,
+)
 from jaxrl_reg.losses.ftrl import log_barrier_policy, magnitude_reduced
 from jaxrl_reg.losses.goal import goal_value_loss
+from jaxrl_reg.losses.groups import group_advantage, informative, leave_one_out_advantage, overlong_penalty, whitened
 from jaxrl_reg.losses.invariance import irm_penalty, vrex_penalty
 from jaxrl_reg.losses.judge import expected_score, self_judge_loss
 from jaxrl_reg.losses.policy import (
@@ -72,15 +81,16 @@ from jaxrl_reg.losses.policy import (
     sparse_weight,
     weighted_log_prob_loss,
 )
-from jaxrl_reg.losses.policy_gradient import clipped_value_loss, policy_gradient_loss, ppo_clip_loss
+from jaxrl_reg.losses.policy_gradient import (
+    cispo_loss,
+    clipped_value_loss,
+    gspo_loss,
+    policy_gradient_loss,
+    ppo_clip_loss,
+)
 from jaxrl_reg.losses.potential import hamilton_jacobi_loss, wave_loss
 from jaxrl_reg.losses.preference import bradley_terry_loss, reward_model_loss
-from jaxrl_reg.losses.pretraining import (
-    info_nce_loss,
-    nt_xent_loss,
-    prediction_loss,
-    temporal_classification_loss,
-)
+from jaxrl_reg.losses.pretraining import info_nce_loss, nt_xent_loss, prediction_loss, temporal_classification_loss
 from jaxrl_reg.losses.quantisation import vector_quantisation_loss
 from jaxrl_reg.losses.reference_free import cpo_loss, odds_ratio_loss, simpo_loss, slic_loss
 from jaxrl_reg.losses.representation import (
@@ -100,13 +110,7 @@ from jaxrl_reg.losses.self_play import (
     nash_md_advantage,
     sppo_loss,
 )
-from jaxrl_reg.losses.successor import (
-    fb_loss,
-    implicit_reward,
-    infer_z,
-    orthonormality_loss,
-    project_sphere,
-)
+from jaxrl_reg.losses.successor import fb_loss, implicit_reward, infer_z, orthonormality_loss, project_sphere
 from jaxrl_reg.losses.token_preference import contrastive_token_reward, rrpo_loss, tdpo_loss, treg_loss
 from jaxrl_reg.losses.tokens import sequence_logprobs
 from jaxrl_reg.losses.value import (
@@ -126,10 +130,22 @@ from jaxrl_reg.losses.value import (
     td_target,
 )
 from jaxrl_reg.losses.variational import vae_losses
+from jaxrl_reg.losses.verified import (
+    difficulty_weight,
+    lp_reg_loss,
+    one_sided_reinforce_loss,
+    oreal_loss,
+    outcome_score_loss,
+    overthinking_weight,
+    progress_reward,
+    regulating_temperature,
+    score_weights,
+)
 
 __all__ = [
     "adaptive_q_scale",
     "advantage_select",
+    "anchored_entropy_loss",
     "awr_weight",
     "beer_bound",
     "beer_loss",
@@ -138,11 +154,14 @@ __all__ = [
     "binary_distillation_loss",
     "bradley_terry_loss",
     "calibrated_value",
+    "categorical_entropy",
     "categorical_kl",
+    "cispo_loss",
     "clipped_double_q_target",
     "clipped_value_loss",
     "conservative_penalty",
     "consistency_rate",
+    "constant_mean",
     "contrastive_token_reward",
     "counterfactual_perturbation",
     "cpo_loss",
@@ -151,6 +170,7 @@ __all__ = [
     "cql_penalty",
     "cream_loss",
     "cross_entropy_loss",
+    "difficulty_weight",
     "diffusion_ql_loss",
     "dispersive_cosine_loss",
     "dispersive_covariance_loss",
@@ -176,12 +196,15 @@ __all__ = [
     "geometric_mixture",
     "goal_value_loss",
     "gradient_diversity_loss",
+    "group_advantage",
+    "gspo_loss",
     "gumbel_loss",
     "hamilton_jacobi_loss",
     "huber_loss",
     "implicit_reward",
     "infer_z",
     "info_nce_loss",
+    "informative",
     "inpo_loss",
     "ipo_loss",
     "irm_penalty",
@@ -189,17 +212,27 @@ __all__ = [
     "kto_loss",
     "kto_reference_point",
     "lambda_return",
+    "leave_one_out_advantage",
     "log_barrier_cloning_loss",
     "log_barrier_policy",
+    "lp_reg_loss",
     "magnitude_reduced",
     "masked_mean",
+    "masked_quantile",
     "mmd_loss",
     "n_step_return",
     "nash_md_advantage",
     "nt_xent_loss",
+    "nucleus_entropy",
     "odds_ratio_loss",
+    "one_sided_reinforce_loss",
     "one_step_distillation_loss",
+    "oreal_loss",
     "orthonormality_loss",
+    "outcome_score_loss",
+    "overlong_penalty",
+    "overthinking_weight",
+    "peak_mask",
     "pearson_conjugate",
     "pearson_weight",
     "personal_space_loss",
@@ -207,10 +240,12 @@ __all__ = [
     "ppo_clip_loss",
     "prediction_distillation_loss",
     "prediction_loss",
+    "progress_reward",
     "project_sphere",
     "rebrac_actor_loss",
     "rebrac_target",
     "regularised_actor_loss",
+    "regulating_temperature",
     "reverse_kl_conjugate",
     "reverse_kl_weight",
     "reward_generator_loss",
@@ -218,9 +253,12 @@ __all__ = [
     "robust_dpo_loss",
     "rpo_loss",
     "rrpo_loss",
+    "sampled_kl",
+    "score_weights",
     "self_evolution_target",
     "self_judge_loss",
     "sequence_logprobs",
+    "sequence_mean",
     "simpo_loss",
     "slic_loss",
     "soft_actor_loss",
@@ -245,4 +283,5 @@ __all__ = [
     "wave_loss",
     "weighted_denoising_loss",
     "weighted_log_prob_loss",
+    "whitened",
 ]

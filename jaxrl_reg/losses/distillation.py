@@ -39,25 +39,6 @@ def self_evolution_target(
     return action + weight * (jax.lax.stop_gradient(past_action) - action)
 
 
-@shapes(loss="... T", mask="... T")
-def masked_mean(loss: Array, mask: Array) -> Array:
-    """Mean of a loss over the real steps of padded windows, each real step counting the same.
-
-    Args:
-      loss: ``[..., T]``, per step; what it is on padding does not matter, NaN included.
-      mask: ``[..., T]``, 1 on real steps, 0 on padding; a bool array counts as 0 and 1.
-    Returns:
-      scalar, in units of the loss; its gradient with respect to padded entries is 0.
-    Raises:
-      ValueError: shapes differ.
-    Edges: 0 if nothing is real.
-    Source: the loss of Decision Transformer (Chen et al., 2021).
-    """
-    mask = jax.lax.stop_gradient(mask)
-    total = jnp.where(mask > 0, loss * mask, 0.0).sum()
-    return total / jnp.maximum(mask.sum(), 1.0)
-
-
 @shapes(logits="... K", teacher="... K", temperature="", mask="... K")
 def prediction_distillation_loss(
     logits: Array, teacher: Array, temperature: Array | float = 1.0, mask: Array | None = None

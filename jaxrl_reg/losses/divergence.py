@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.losses.checks import shapes
+from jaxrl_reg.losses.policy_gradient import log_ratio
 
 Array = jax.Array
 
@@ -76,6 +77,38 @@ def switched_kl(p_logits: Array, p_inner: Array, q_logits: Array, q_inner: Array
     """
     on = (jax.nn.softmax(p_logits, axis=-1) * switch).sum(-1)
     return categorical_kl(p_logits, q_logits) + on * categorical_kl(p_inner, q_inner)
+
+
+@shapes(log_prob="...", reference="...")
+def sampled_kl(log_prob: Array, reference: Array, estimator: str = "k3") -> Array:
+    """An estimate of ``KL(pi || ref)`` from the probability of ONE sample of ``pi``; both are differentiated.
+
+    With ``x = log pi - log ref``: ``k1 = x``, ``k2 = x^2 / 2``, ``k3 = exp(-x) - 1 + x``. Under samples of ``pi`` k1
+    and k3 have the divergence as their mean, k2 has not. Their GRADIENTS are another matter. In the loss,
+    differentiated where the sample stands: k1 has expectation 0, noise only; k2 has that of ``KL(pi || ref)``; k3 has
+    that of ``KL(ref || pi)``, which holds on to whatever the reference does. Detached and subtracted from the reward:
+    k1 gives ``KL(pi || ref)``; k2 something much smaller; k3 the difference of the two divergences' gradients, next to
+    nothing near the reference. So: k2 (or, as trl and verl have it, k3) in the loss, k1 in the reward.
+
+    Args:
+      log_prob: ``[...]``, of what ``pi`` sampled, nats.
+      reference: ``[...]``, of the same under the reference, nats.
+      estimator: k1, k2 or k3; static.
+    Returns:
+      ``[...]``, nats; k2 and k3 are >= 0.
+    Raises:
+      ValueError: another estimator, or shapes differ.
+    Edges: ``x`` is held within +-20, past which gradients are 0; it is 0 where both are minus infinity.
+    Source: Schulman, 2020, Approximating KL Divergence; verl's ``kl``, ``mse`` and ``low_var_kl``.
+    """
+    x = log_ratio(log_prob, reference)
+    if estimator == "k1":
+        return x
+    if estimator == "k2":
+        return 0.5 * jnp.square(x)
+    if estimator == "k3":
+        return jnp.expm1(-x) + x
+    raise ValueError(f"sampled_kl: estimator={estimator!r} must be k1, k2 or k3")
 
 
 def _finite_log_softmax(logits: Array, counts: Array) -> Array:

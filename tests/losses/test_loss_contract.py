@@ -122,11 +122,6 @@ def select(a, s):
     return np.where(better[:, None], a.generated_action, a.data_action), counts * s.mask
 
 
-def ppo(a, s):
-    ratio = np.exp(a.log_prob) / np.exp(s.old_log_prob)
-    return -np.minimum(ratio * s.advantage, np.minimum(np.maximum(ratio, 1 - a.clip), 1 + a.clip) * s.advantage)
-
-
 def clipped_value(a, s):
     held = np.minimum(np.maximum(a.value, s.old_value - a.clip), s.old_value + a.clip)
     return np.maximum((a.value - s.target) ** 2, (held - s.target) ** 2) / 2
@@ -159,7 +154,6 @@ CASES = {
     "lambda_return": per_trajectory(lambda_mixture),
     "n_step_return": per_trajectory(n_step),
     "policy_gradient_loss": lambda a, s: -s.advantage * a.log_prob,
-    "ppo_clip_loss": ppo,
     "rebrac_actor_loss": lambda a, s: a.coefficient * ((a.action - a.target) ** 2).sum(-1) - q_scale(s, 1.0) * a.q,
     "rebrac_target": lambda a, s: (
         a.reward

@@ -29,6 +29,7 @@ SOFT = f"{GOLDEN}/online/test_golden_online.py"
 PPO = f"{GOLDEN}/online/test_golden_ppo.py"
 PLANS = f"{GOLDEN}/imitation/test_golden_plans.py"
 SEQUENCES = f"{GOLDEN}/offline/test_sequence_agents.py"
+GOLDEN_TOKENS = "tests/losses/test_token_golden.py"
 CONTRACT = "tests/losses/test_loss_contract.py"
 PREFERENCES = "tests/losses/test_preference_losses.py"
 
@@ -424,6 +425,14 @@ SHARED = (
 
 OF_LOSSES = (
     Mutant(
+        "rows without tokens count",
+        "jaxrl_reg/losses/aggregation.py",
+        "rows = (count > 0).sum()",
+        "rows = (count >= 0).sum()",
+        GOLDEN_TOKENS,
+        "golden_numbers",
+    ),
+    Mutant(
         "the barrier is taken off the counts",
         "jaxrl_reg/losses/anchored.py",
         "-((counts + barrier) * log_policy)",
@@ -551,6 +560,14 @@ OF_LOSSES = (
         "goal_value_loss",
     ),
     Mutant(
+        "the baseline of a group counts its own reward",
+        "jaxrl_reg/losses/groups.py",
+        "* (reward.shape[-1] / (reward.shape[-1] - 1))",
+        "* 1.0",
+        GOLDEN_TOKENS,
+        "golden_numbers",
+    ),
+    Mutant(
         "variance of a population",
         "jaxrl_reg/losses/invariance.py",
         "/ (risk.shape[0] - 1)",
@@ -569,8 +586,8 @@ OF_LOSSES = (
     Mutant(
         "the optimist's surrogate",
         "jaxrl_reg/losses/policy_gradient.py",
-        "return -jnp.minimum(ratio * advantage,",
-        "return -jnp.maximum(ratio * advantage,",
+        "loss = -jnp.minimum(ratio * advantage,",
+        "loss = -jnp.maximum(ratio * advantage,",
         CONTRACT,
         "ppo_clip_loss",
     ),
@@ -661,6 +678,30 @@ OF_LOSSES = (
         "return (0.5 * off + on).sum()",
         CONTRACT,
         "fb_loss",
+    ),
+    Mutant(
+        "right completions of easy groups are let go",
+        "jaxrl_reg/losses/verified.py",
+        "1.0 - jnp.exp(-jnp.e * rate)",
+        "1.0 - jnp.exp(-jnp.e * (1.0 - rate))",
+        GOLDEN_TOKENS,
+        "golden_numbers",
+    ),
+    Mutant(
+        "the forward divergence in k3",
+        "jaxrl_reg/losses/divergence.py",
+        "return jnp.expm1(-x) + x",
+        "return jnp.expm1(x) - x",
+        GOLDEN_TOKENS,
+        "estimator",
+    ),
+    Mutant(
+        "one ratio for all tokens loses their gradient",
+        "jaxrl_reg/losses/policy_gradient.py",
+        "0.0, log_prob - still))",
+        "0.0, still - still))",
+        GOLDEN_TOKENS,
+        "golden_gradients",
     ),
     Mutant(
         "the mean over tokens is a sum",
