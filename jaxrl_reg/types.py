@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeVar, dataclass_transform
+from typing import Any, ClassVar, NamedTuple, TypeVar, dataclass_transform
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +54,20 @@ class Spec:
     action_dim: int
     max_episode_steps: int = 1000
     discrete: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSpec:
+    """Sizes of a world of tokens: ids in ``[0, vocabulary)``, columns of a prompt and of a completion.
+
+    A prompt is padded on the LEFT, a completion on the right and only after its first ``EOS``.
+    """
+
+    vocabulary: int
+    prompt: int
+    completion: int
+    PAD: ClassVar[int] = 0
+    EOS: ClassVar[int] = 1
 
 
 @pytree

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "transforms": set(),
     "generative": set(),
     "networks": BASE,
-    "policies": BASE | {"generative", "networks"},
+    "policies": BASE | {"losses", "generative", "networks"},
     "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
     "representation": BASE | {"losses", "networks", "data"},
     "data": BASE | {"io"},

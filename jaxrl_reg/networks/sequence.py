@@ -83,13 +83,23 @@ def _triplets(tokens: Array) -> Array:
     return tokens.reshape(*tokens.shape[:-2], -1, 3, tokens.shape[-1])
 
 
-class _AttentionBlock(nn.Module):
+class AttentionBlock(nn.Module):
+    """Attention and a wider layer, each after a normalisation and added to its input."""
+
     width: int
     heads: int
-    dropout: float
+    dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, deterministic: bool) -> Array:
+    def __call__(
+        self, x: Array, deterministic: bool = True, mask: Array | None = None, memory: PyTree = None, column: Array = 0
+    ):
+        """``[..., n, D] -> [..., n, D]``; ``mask`` ``[..., n, keys]``: which keys a query sees, None: those up to it.
+
+        With a ``memory`` of keys and values ``[..., S, heads, D / heads]`` those of ``x`` are written from ``column``
+        on, all ``S`` are attended to, and the result is ``(output, memory)``.
+        """
+
         def drop(x: Array) -> Array:
             return nn.Dropout(self.dropout)(x, deterministic=deterministic) if self.dropout > 0 else x
 
@@ -97,13 +107,17 @@ class _AttentionBlock(nn.Module):
         h = nn.Dense(3 * self.width, use_bias=False)(nn.LayerNorm(epsilon=1e-5)(x))
         h = h.reshape(*h.shape[:-1], 3, self.heads, -1)
         query, key, value = (h[..., i, :, :] for i in range(3))
+        if memory is not None:
+            held = zip(memory, (key, value), strict=True)
+            key, value = (jax.lax.dynamic_update_slice_in_dim(old, new, column, axis=-3) for old, new in held)
         scores = jnp.einsum("...qhd,...khd->...hqk", query, key) / jnp.sqrt(query.shape[-1])
-        causal = jnp.tril(jnp.ones(scores.shape[-2:], bool))
-        weights = drop(nn.softmax(jnp.where(causal, scores, -1e9), axis=-1))
+        seen = jnp.tril(jnp.ones(scores.shape[-2:], bool)) if mask is None else mask[..., None, :, :]
+        weights = drop(nn.softmax(jnp.where(seen, scores, -1e9), axis=-1))
         h = jnp.einsum("...hqk,...khd->...qhd", weights, value)
         x = x + drop(nn.Dense(self.width)(h.reshape(*x.shape)))
         h = nn.relu(nn.Dense(4 * self.width)(nn.LayerNorm(epsilon=1e-5)(x)))
-        return x + drop(nn.Dense(self.width)(h))
+        x = x + drop(nn.Dense(self.width)(h))
+        return x if memory is None else (x, (key, value))
 
 
 class _Transformer(nn.Module):
@@ -119,8 +133,8 @@ class _Transformer(nn.Module):
         x = _flat(_Tokens(self.width, self.steps, late=False)(time, (togo[..., None], observation, action)))
         if self.dropout > 0:
             x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
-        for _ in range(self.blocks):
-            x = _AttentionBlock(self.width, self.heads, self.dropout)(x, deterministic)
+        for i in range(self.blocks):  # the name is that of stored parameters
+            x = AttentionBlock(self.width, self.heads, self.dropout, name=f"_AttentionBlock_{i}")(x, deterministic)
         x = _triplets(nn.LayerNorm(epsilon=1e-5)(x))
         return nn.tanh(nn.Dense(self.action_dim)(x[..., 1, :]))
 
