@@ -353,7 +353,8 @@ class Subject:
     def stacked(self) -> tuple[Array, PyTree]:
         """Keys ``[M]`` and hyperparameters ``[M]`` of the members."""
         keys = jax.vmap(jax.random.key)(jnp.array([member.seed for member in self.members]))
-        return keys, jax.tree.map(lambda *leaves: jnp.stack(leaves), *[member.hyper for member in self.members])
+        hypers = jax.device_get([member.hyper for member in self.members])  # on the host: nothing is compiled for it
+        return keys, jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *hypers)
 
     @functools.cached_property
     def start_all(self) -> Callable[[Array, PyTree], PyTree]:
