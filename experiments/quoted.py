@@ -12,6 +12,9 @@ from jaxrl_reg.errors import UserError
 ROOT = pathlib.Path(__file__).parent.parent
 KEPT = ROOT / "docs" / "results"
 FILES = ("config.json", "summary.json", "table.csv", "curves.png")
+UNPREPROCESSED = (
+    "An older run, on observations and rewards as they are; jobs now preprocess them as the agent's paper does."
+)
 START, END = "<!-- results -->", "<!-- /results -->"
 
 
@@ -53,7 +56,7 @@ def command(config: dict) -> str:
         "segments",
         "eval_episodes",
     ):
-        if config[name] is not None:
+        if config.get(name) is not None:
             words.append(f"--{name.replace('_', '-')} {config[name]}")
     words.append(f"--hidden {','.join(map(str, config['hidden']))}")
     words += [f"--set {name}={value}" for name, value in config["settings"].items()]
@@ -112,6 +115,8 @@ def section(folder: pathlib.Path) -> list[str]:
         "",
         *lines,
         "",
+        # Older configs say nothing of preprocessing because there was none.
+        *([] if "normalise" in config else [UNPREPROCESSED, ""]),
         f"![learning curves](docs/results/{folder.name}/curves.png)",
         "",
     ]
