@@ -61,8 +61,8 @@ COMPARISONS: dict[str, dict[str, Any]] = {
             "value_learning_rate": 1e-3,
             "tau": 0.01,
         },
-        "note": "These are for small networks and few updates, chosen once with IQL on seeds 0 and 1, whose collection "
-        "is another; nothing else is tuned.",
+        "note": "These are for small networks and few updates. IQL was looked at with them once, on seeds 0 and 1 of "
+        "another collection; nothing is tuned.",
     },
     "full": {
         "envs": ("brax/hopper", "brax/halfcheetah"),

@@ -15,7 +15,8 @@ def test_every_agent_says_what_its_paper_does(name):
     assert isinstance(protocol, Protocol)
     assert protocol.normalise == (name in STANDARDISED)
     assert (protocol.reward_scale == "returns") == (name in BY_RETURNS)
-    if agents.load(name).KIND == "offline" and name not in ("dm1", "awac"):  # those name no budget for data alone
+    unbudgeted = ("dm1", "awac", "preference")  # those name no budget for control from data alone
+    if agents.load(name).KIND == "offline" and name not in unbudgeted:
         assert protocol.batch_size
         assert protocol.updates
 

@@ -85,7 +85,7 @@ def test_online_agents_are_compared_in_environments(compared, capsys):
 def test_two_online_agents_get_the_same_steps(tmp_path):
     config = jobs.OnlineConfig(env="pointnav", steps=192, num_envs=4, unroll=8, segments=3)
     tasks = {"pointnav": {"env": "pointnav"}}
-    planned = jobs.comparison._plan(config, ["ppo", OFF_POLICY], tasks, {}, tmp_path)
+    planned = jobs.comparison._plan(config, ["ppo", OFF_POLICY], tasks, {}, {}, tmp_path)
     sizes = [(one.agent, one.steps, one.num_envs, one.unroll) for _, one in planned]
     assert sizes == [("ppo", 192, 4, 8), (OFF_POLICY, 192, 16, 1)]
     assert [path.name for path, _ in planned] == ["ppo", "off_policy_toy"]
