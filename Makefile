@@ -14,7 +14,7 @@ STAMP := $(VENV)/.installed-$(VERSION)
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes);"
-	@echo "                  SEED_OFFSET=100: seeds 100 to 105 instead of 0 to 5, on the same data"
+	@echo "                  SEED_OFFSET=100: seeds 100 to 109 instead of 0 to 9, on the same data"
 	@echo "make test         install, then run the test suite"
 	@echo "make mutants      plant bugs in a copy, one by one, and see the tests catch them (half an hour; ONLY=sac)"
 	@echo "make test-floor   run a part of it on the lowest versions that are allowed, in an environment of its own"
@@ -44,7 +44,7 @@ $(STAMP): pyproject.toml $(CONSTRAINTS)
 SEED_OFFSET ?= 0
 demo: install
 	$(BIN)/jaxrl-reg sweep --env brax/hopper --agent td3_bc --grid bc_coef=0,0.3,1,10 --dataset medium --collect-steps 64000 \
-		--collect-seed 0 --hidden 64,64 --seeds 6 --seed-offset $(SEED_OFFSET) --updates 4000 --batch-size 128 --segments 4 \
+		--collect-seed 0 --hidden 64,64 --seeds 10 --seed-offset $(SEED_OFFSET) --updates 4000 --batch-size 128 --segments 4 \
 		--eval-episodes 5 --set actor_learning_rate=1e-3 --set critic_learning_rate=1e-3 --set tau=0.01 \
 		--data-dir runs/demo-data --out runs/demo-$(NOW)
 
