@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -9,6 +10,13 @@ import jax.numpy as jnp
 import optax
 
 PyTree = Any
+
+
+def _map(function: Callable[..., jax.Array], importance: PyTree | None, *trees: PyTree) -> PyTree:
+    """``function(importance, ...)`` leaf by leaf; without importance it is 1 everywhere."""
+    if importance is None:
+        return jax.tree.map(lambda *leaves: function(1.0, *leaves), *trees)
+    return jax.tree.map(function, importance, *trees)
 
 
 def anchored(
@@ -39,12 +47,11 @@ def anchored(
         if params is None:
             raise ValueError("anchored: call update(gradients, state, params)")
 
-        def pull(gradient, weight, target, *important):
-            strength = coefficient * important[0] if important else coefficient
+        def pull(important, gradient, weight, target):
+            strength = coefficient * important
             return (gradient + strength * (weight - target)).astype(gradient.dtype)
 
-        trees = (updates, params, anchor) if importance is None else (updates, params, anchor, importance)
-        return jax.tree.map(pull, *trees), state
+        return _map(pull, importance, updates, params, anchor), state
 
     return optax.GradientTransformation(init, update)
 
@@ -75,13 +82,12 @@ def pulled(
         if params is None:
             raise ValueError("pulled: call update(updates, state, params)")
 
-        def step(move, weight, target, *important):
-            strength = learning_rate * coefficient * (important[0] if important else 1.0)
+        def step(important, move, weight, target):
+            strength = learning_rate * coefficient * important
             # p' - p, written so that nothing changes where strength is 0
             return ((move + strength * (target - weight)) / (1.0 + strength)).astype(move.dtype)
 
-        trees = (updates, params, anchor) if importance is None else (updates, params, anchor, importance)
-        return jax.tree.map(step, *trees), state
+        return _map(step, importance, updates, params, anchor), state
 
     return optax.GradientTransformation(init, update)
 

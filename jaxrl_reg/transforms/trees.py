@@ -92,7 +92,7 @@ def interpolated(first: T, second: T, share: jax.Array | float) -> T:
       share: scalar, may be traced; 0 is the first exactly, 1 the second, outside [0, 1] extrapolates.
     Source: Wortsman et al., 2022, Robust Fine-Tuning of Zero-Shot Models, equation 1.
     """
-    return jax.tree.map(lambda a, b: ((1.0 - share) * a + share * b).astype(a.dtype), first, second)
+    return polyak(second, first, share)
 
 
 def largest_change(trees: Sequence[T], base: T) -> T:
