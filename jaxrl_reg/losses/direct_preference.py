@@ -6,19 +6,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.losses.checks import shapes
-from jaxrl_reg.losses.preference import bradley_terry_loss, held, log_ratio
+from jaxrl_reg.losses.preference import PAIR, bradley_terry_loss, held, log_ratio
 
 Array = jax.Array
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    beta="",
-    label_smoothing="",
-)
+@shapes(**PAIR, beta="", label_smoothing="")
 def dpo_loss(
     chosen_logps: Array,
     rejected_logps: Array,
@@ -53,14 +46,7 @@ def dpo_loss(
     return bradley_terry_loss(beta * chosen, beta * rejected, jnp.full_like(chosen, 1.0) - label_smoothing)
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    beta="",
-    label_smoothing="",
-)
+@shapes(**PAIR, beta="", label_smoothing="")
 def robust_dpo_loss(
     chosen_logps: Array,
     rejected_logps: Array,
@@ -94,7 +80,7 @@ def robust_dpo_loss(
     return ((1.0 - label_smoothing) * right - label_smoothing * wrong) / (1.0 - 2.0 * label_smoothing)
 
 
-@shapes(chosen_logps="...", rejected_logps="...", ref_chosen_logps="...", ref_rejected_logps="...", beta="")
+@shapes(**PAIR, beta="")
 def ipo_loss(
     chosen_logps: Array,
     rejected_logps: Array,
@@ -126,7 +112,7 @@ def ipo_loss(
     return jnp.square(lead - 1.0 / (2.0 * beta))
 
 
-@shapes(chosen_logps="...", rejected_logps="...", ref_chosen_logps="...", ref_rejected_logps="...", beta="")
+@shapes(**PAIR, beta="")
 def dpo_hinge_loss(
     chosen_logps: Array,
     rejected_logps: Array,
@@ -155,14 +141,7 @@ def dpo_hinge_loss(
     return jnp.maximum(0.0, 1.0 - beta * lead)
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    beta="",
-    penalty="",
-)
+@shapes(**PAIR, beta="", penalty="")
 def dpo_positive_loss(
     chosen_logps: Array,
     rejected_logps: Array,
@@ -195,15 +174,7 @@ def dpo_positive_loss(
     return jax.nn.softplus(-beta * lead)
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    baseline_logps="...",
-    beta="",
-    eta="",
-)
+@shapes(**PAIR, baseline_logps="...", beta="", eta="")
 def rpo_loss(
     chosen_logps: Array,
     rejected_logps: Array,
@@ -239,14 +210,7 @@ def rpo_loss(
     return pair - eta * beta * held(baseline_logps)
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    beta_chosen="",
-    beta_rejected="",
-)
+@shapes(**PAIR, beta_chosen="", beta_rejected="")
 def flex_dpo_loss(
     chosen_logps: Array,
     rejected_logps: Array,

@@ -17,6 +17,8 @@ from jaxrl_reg.losses.checks import shapes
 Array = jax.Array
 
 LARGEST_LOG_RATIO = 1e4  # nats; its square fits float32 many times over
+# Layout of a pair's log-probabilities, under the policy and under the reference.
+PAIR = dict.fromkeys(("chosen_logps", "rejected_logps", "ref_chosen_logps", "ref_rejected_logps"), "...")
 
 
 def difference(first: Array, second: Array) -> Array:

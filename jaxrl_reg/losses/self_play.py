@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.losses.checks import shapes
-from jaxrl_reg.losses.preference import bradley_terry_loss, log_ratio
+from jaxrl_reg.losses.preference import PAIR, bradley_terry_loss, log_ratio
 
 Array = jax.Array
 
@@ -36,16 +36,7 @@ def sppo_loss(logps: Array, ref_logps: Array, win_probability: Array, beta: Arra
     return jnp.square(log_ratio(logps, ref_logps) - target)
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    last_chosen_logps="...",
-    last_rejected_logps="...",
-    eta="",
-    tau="",
-)
+@shapes(**PAIR, last_chosen_logps="...", last_rejected_logps="...", eta="", tau="")
 def inpo_loss(
     chosen_logps: Array,
     rejected_logps: Array,
@@ -157,14 +148,7 @@ def consistency_rate(first: Array, second: Array) -> Array:
     return jax.lax.stop_gradient((order(first) * order(second)).mean(-1) + 1.0) / 2.0
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    consistency="...",
-    beta="",
-)
+@shapes(**PAIR, consistency="...", beta="")
 def cream_loss(
     chosen_logps: Array,
     rejected_logps: Array,

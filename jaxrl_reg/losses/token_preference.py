@@ -10,21 +10,12 @@ import jax.numpy as jnp
 
 from jaxrl_reg.losses.checks import shapes
 from jaxrl_reg.losses.direct_preference import dpo_loss
-from jaxrl_reg.losses.preference import held, log_ratio
+from jaxrl_reg.losses.preference import PAIR, held, log_ratio
 
 Array = jax.Array
 
 
-@shapes(
-    chosen_logps="...",
-    rejected_logps="...",
-    ref_chosen_logps="...",
-    ref_rejected_logps="...",
-    chosen_kl="...",
-    rejected_kl="...",
-    beta="",
-    alpha="",
-)
+@shapes(**PAIR, chosen_kl="...", rejected_kl="...", beta="", alpha="")
 def tdpo_loss(
     chosen_logps: Array,
     rejected_logps: Array,
