@@ -57,3 +57,8 @@ def nash(log_ref: Array, preference: Array, tau: Array | float, share: float = 0
         return inpo_step(log_policy, log_ref, preference, tau / share, tau), None
 
     return jax.lax.scan(body, log_ref, None, iterations)[0]
+
+
+def win_rate(log_policy: Array, log_other: Array, preference: Array) -> Array:
+    """The probability that a response of one policy beats one of the other, both ``[N]``; a scalar, 1/2 for itself."""
+    return jnp.exp(log_policy) @ preference @ jnp.exp(log_other)

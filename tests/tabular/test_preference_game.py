@@ -38,3 +38,9 @@ def test_camps_beat_each_other_and_only_nash_has_no_gap():
     assert min(camps[0, 1], camps[1, 2], camps[2, 0]) > 0.6
     assert gaps.min() > 1e-3
     assert abs(none) < 1e-5
+
+
+def test_a_policy_beats_itself_half_of_the_time_and_another_by_the_table():
+    one, other = jnp.log(jnp.array([0.0, 1.0, 0.0])), REF
+    np.testing.assert_allclose(game.win_rate(POLICY, POLICY, P), 0.5, atol=1e-6)
+    np.testing.assert_allclose(game.win_rate(one, other, P), 0.2 * 0.5 + 0.5 * 0.3 + 0.9 * 0.2, atol=1e-6)
