@@ -119,13 +119,13 @@ def test_a_new_record_is_on_seeds_never_used_and_keeps_the_old_one(tmp_path, ins
     install(toy(GOOD, seeds=4))
     assert command.main(["record", "toy"]) == 0
     first = stored(tmp_path)["record"]
-    assert first["seeds"] == [2000, 2001, 2002, 2003]
-    command.main(["run", "toy", "--seed-offset", "2150"])
+    assert first["seeds"] == [3000, 3001, 3002, 3003]
+    command.main(["run", "toy", "--seed-offset", "3150"])
     assert command.main(["record", "toy", "--before", "2020"]) == 0  # the record is younger
     assert stored(tmp_path)["record"] == first
     assert command.main(["record", "toy", "--before", "9999"]) == 0
     kept = stored(tmp_path)
-    assert kept["record"]["seeds"] == [2200, 2201, 2202, 2203]
+    assert kept["record"]["seeds"] == [3200, 3201, 3202, 3203]
     assert first in kept["history"]
     assert "2 of 2 held" in systems.table(tmp_path, tmp_path)
 

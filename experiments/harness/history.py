@@ -21,7 +21,7 @@ from jaxrl_reg.errors import UserError
 
 Run = dict[str, Any]  # claim, scale, seeds, values, said, differences, holds, seconds, date, versions, device
 PILOT = 10  # settings may be chosen on seeds below this; a run on them is never the record
-FRESH = 2_000  # where seeds for records begin
+FRESH = 3_000  # where seeds for records begin
 
 
 @dataclasses.dataclass
@@ -73,7 +73,7 @@ def used(files: Iterable[File]) -> set[int]:
 
 
 def fresh(name: str, count: int) -> range:
-    """``count`` seeds from the first hundred, not below 2,000, beyond all that were ever used."""
+    """``count`` seeds from the first hundred, not below 3,000, beyond all that were ever used."""
     latest = max(used([read(finding.results(name) / f"{name}.json")]))
     start = max(FRESH, -(-(latest + 1) // 100) * 100)
     return range(start, start + count)
