@@ -1,0 +1,1 @@
+"""Experiments on learning from preferences, most of them with exact answers."""
