@@ -99,7 +99,8 @@ def environment(
             metrics={**metrics, "nonfinite": 1.0 - finite.astype(jnp.float32)},
         )
 
-    return Env(first, advance, spec, name, render, draw)
+    # A run's programs use both several times, and physics take seconds to trace: once for all of them.
+    return Env(jax.jit(first, inline=True), jax.jit(advance, inline=True), spec, name, render, draw)
 
 
 def time_limit(env: Env, steps: int) -> Env:
@@ -332,7 +333,7 @@ def vectorize(env: Env, num_envs: int, reset_pool: bool = True) -> Env:
             inner=Vectorized(inner, starts, (slot + 1) % num_envs, key),
         )
 
-    return env._replace(reset=reset, step=step)
+    return env._replace(reset=jax.jit(reset, inline=True), step=jax.jit(step, inline=True))
 
 
 class Transformed(NamedTuple):

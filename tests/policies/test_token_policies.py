@@ -45,17 +45,20 @@ def drawn():
 
         _, later = jax.lax.scan(read, memory, SPEC.prompt + jnp.arange(SPEC.completion - 1))
         garbled = whole.at[..., 0].set(jnp.where(many[..., 0] == 0, 0, 3))
+        both = model.apply(params, jnp.stack([whole, garbled]))
+        last = jnp.concatenate([many, prompts[None]]), jnp.concatenate([sampled, greedy[None]])
+        logits = policy.apply(params, *last)
         return {
             "sampled": sampled,
             "log_prob": log_prob,
             "scored": policy.log_prob(params, many, sampled, temperature=1.5),
             "entropy": policy.entropy(params, many, sampled, temperature=1.5),
-            "logits": policy.apply(params, many, sampled),
+            "logits": logits[:-1],
             "cached": jnp.concatenate([first[..., None, :], jnp.moveaxis(later, 0, -2)], axis=-2),
-            "all": model.apply(params, whole),
-            "garbled": model.apply(params, garbled),
+            "all": both[0],
+            "garbled": both[1],
             "greedy": greedy,
-            "greedy_logits": policy.apply(params, prompts, greedy),
+            "greedy_logits": logits[-1],
             "first": policy.apply(policy.init(key), prompts, greedy),
         }
 

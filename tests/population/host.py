@@ -1,4 +1,7 @@
-"""One process of several: ``python -m tests.population.host PORT PROCESSES PROCESS DIR OUT {sweep,race,evolve}``."""
+"""One process of several: ``python -m tests.population.host PORT PROCESSES PROCESS DIR WHAT...``.
+
+WHAT is ``sweep``, ``race`` or ``evolve``, several one after the other; runs stand in ``DIR/WHAT``, results beside them.
+"""
 
 import sys
 import time
@@ -30,7 +33,7 @@ def evolve(**more):
     return population.sweep(make_run(segments=5), **settings(), generations=moving, **more)
 
 
-def main(port, processes, process, directory, out, what):
+def main(port, processes, process, directory, *kinds):
     if int(processes) > 1:
         population.hosts.join(f"127.0.0.1:{port}", int(processes), int(process), heartbeat_timeout_seconds=10)
 
@@ -38,16 +41,18 @@ def main(port, processes, process, directory, out, what):
         print(progress.segment, progress.plan.devices, flush=True)
         time.sleep(0.05)
 
-    how = {"directory": directory, "save_seconds": 0, "resume": True}
-    if what == "race":
-        result = race(**how)
-    elif what == "evolve":
-        result = evolve(**how)
-    else:
-        result = population.sweep(make_run(segments=12), **settings(), on_segment=tell, **how)
-    assert result.state["w"].shape == (result.hypers.noise.size, 3, 3)  # every process has all of the result
-    if population.hosts.first():
-        np.savez(out, w=result.state["w"], **{name.replace("/", "_"): one for name, one in result.metrics.items()})
+    for what in kinds:
+        how = {"directory": f"{directory}/{what}", "save_seconds": 0, "resume": True}
+        if what == "race":
+            result = race(**how)
+        elif what == "evolve":
+            result = evolve(**how)
+        else:
+            result = population.sweep(make_run(segments=12), **settings(), on_segment=tell, **how)
+        assert result.state["w"].shape == (result.hypers.noise.size, 3, 3)  # every process has all of the result
+        if population.hosts.first():
+            metrics = {name.replace("/", "_"): one for name, one in result.metrics.items()}
+            np.savez(f"{directory}/{what}.npz", w=result.state["w"], **metrics)
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
 from typing import Any
 
@@ -60,6 +61,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
                 raise
             raise unknown(f"setting of brax/{name}", wrong[0], known) from None
 
+    @functools.partial(jax.jit, inline=True)  # traced here for its shapes, and not again by the first program
     def reset(key):
         # Brax knows raw keys only.
         with quiet.python():
@@ -88,7 +90,7 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
         return drawing.bodies(env.sys.mj_model, position, quaternion, float(env.dt))
 
     with local.devices(), quiet.python():
-        observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
+        observation = jax.eval_shape(reset, jax.random.key(0)).observation
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"brax/{name}: the observation must be one vector")
     spec = Spec(observation.shape[0], env.action_size)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -69,6 +70,7 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
     with local.devices(), quiet.models():
         env = dm_control_suite.load(name, config_overrides={"impl": impl, **overrides})
 
+    @functools.partial(jax.jit, inline=True)  # traced here for its shapes, and not again by the first program
     def reset(key):
         return _outcome(env.reset(jax.random.key_data(key)))
 
@@ -91,7 +93,7 @@ def make(name: str, episode_length: int = 1000, impl: str = "jax", **overrides: 
         )
 
     with local.devices():
-        observation = jax.eval_shape(env.reset, jax.random.PRNGKey(0)).obs
+        observation = jax.eval_shape(reset, jax.random.key(0)).observation
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"playground/{name}: the observation must be one vector")
     spec = Spec(observation.shape[0], env.action_size)
