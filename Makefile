@@ -117,7 +117,7 @@ constraints: install
 			--python-version 3.$$v --no-header --no-annotate --no-emit-index-url --no-emit-find-links; } \
 		> constraints/py3$$v.txt; done
 	{ echo "# The lowest set that a part of the tests runs against (make test-floor), on Python 3.11 and 3.12. Made by: make constraints"; \
-		$(BIN)/uv pip compile -q pyproject.toml --extra all --resolution lowest-direct --python-version 3.12 \
+		$(BIN)/uv pip compile -q pyproject.toml --extra all --resolution lowest-direct --python-version 3.11 \
 		--no-header --no-annotate --no-emit-index-url --no-emit-find-links; } > constraints/floor.txt
 
 clean:

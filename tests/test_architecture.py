@@ -12,6 +12,7 @@ import sys
 import tomllib
 
 import pytest
+from packaging.requirements import Requirement
 
 from jaxrl_reg import errors
 
@@ -178,6 +179,18 @@ def test_every_package_that_is_imported_is_declared():
         )
         == []
     )
+
+
+@pytest.mark.parametrize("tested", ["floor", "py311", "py312"])
+def test_the_tested_sets_fit_what_the_package_asks_for(tested):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    lines = (ROOT / "constraints" / f"{tested}.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if "==" in line)
+    asked = itertools.chain(project["dependencies"], *project["optional-dependencies"].values())
+    needs = {line: Requirement(line) for line in asked}
+    fits = {line: need.specifier.contains(pins[need.name]) for line, need in needs.items() if need.name in pins}
+    assert set(project["dependencies"]) <= set(fits)
+    assert [line for line, fit in fits.items() if not fit] == []
 
 
 def test_every_optional_package_belongs_to_the_extra_that_its_error_names():
