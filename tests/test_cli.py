@@ -1,3 +1,4 @@
+import _imp
 import errno
 import json
 import os
@@ -5,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib.machinery import ExtensionFileLoader
 
 import pytest
 
@@ -347,11 +349,28 @@ def interruptible():
 
 
 def swallowed():
-    """Ctrl-C while an extension module is loaded: what comes out is another error."""
+    """Ctrl-C in a library that makes another error of it."""
     try:
         signal.raise_signal(signal.SIGINT)
     except KeyboardInterrupt:
         raise ImportError("initialisation of an extension failed") from None
+
+
+def in_an_extension():
+    """Ctrl-C while an extension module is loaded, which an exception may crash; it waits until that is done."""
+
+    def load(spec):
+        try:
+            signal.raise_signal(signal.SIGINT)
+        except KeyboardInterrupt:
+            print("crash")
+            raise
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_imp, "create_dynamic", load)
+        ExtensionFileLoader("numbers_in_c", "nowhere.so").create_module("spec")
+        time.sleep(5)
+    raise AssertionError("the interrupt is lost")
 
 
 def in_a_destructor():
@@ -364,7 +383,7 @@ def in_a_destructor():
     raise AssertionError("the interrupt is lost")
 
 
-@pytest.mark.parametrize("press", [swallowed, in_a_destructor])
+@pytest.mark.parametrize("press", [swallowed, in_a_destructor, in_an_extension])
 def test_ctrl_c_is_one_line_wherever_it_comes(press, capsys, monkeypatch):
     monkeypatch.setitem(cli.VERBS, "env", cli.VERBS["env"]._replace(call=lambda _: press()))
     status, out, err = command("env", capsys)

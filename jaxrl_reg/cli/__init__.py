@@ -15,6 +15,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
+from importlib.machinery import ExtensionFileLoader
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors
@@ -68,26 +70,42 @@ _presses: list[int] = []
 
 
 def interrupted() -> bool:
-    """Whether Ctrl-C was pressed in this command, whatever has become of the exception since: an extension module that
-    is interrupted while it is loaded, for one, raises ``ImportError``."""
+    """Whether Ctrl-C was pressed in this command, whatever has become of the exception since: a library may have made
+    another of it."""
     return bool(_presses)
+
+
+def _loading(frame: FrameType | None) -> bool:
+    """Whether an extension module is being loaded: in the middle of that, some crash on an exception, or print it."""
+    while frame is not None:
+        loads = frame.f_code.co_name in ("create_module", "exec_module")
+        if loads and isinstance(frame.f_locals.get("self"), ExtensionFileLoader):
+            return True
+        frame = frame.f_back
+    return False
 
 
 @contextlib.contextmanager
 def _listening() -> Iterator[None]:
-    """Remembers Ctrl-C, and repeats one that came where Python lets no exception pass (in a destructor, a callback)."""
+    """Remembers Ctrl-C, and repeats one that came where no exception can pass: in a destructor, in a callback, while an
+    extension module is loaded."""
 
-    def on_signal(number: int, frame: Any) -> None:
+    def on_signal(number: int, frame: FrameType | None) -> None:
         _presses.append(number)
+        if _loading(frame):
+            return again()
         raise KeyboardInterrupt
 
     def on_unraisable(what: Any) -> None:
         if what.exc_type is not KeyboardInterrupt:
             return hook(what)
-        again = threading.Timer(0.02, _thread.interrupt_main)  # here it would be lost once more
-        again.daemon = True
-        again.start()
-        timers.append(again)
+        again()
+
+    def again() -> None:
+        timer = threading.Timer(0.02, _thread.interrupt_main)  # here it would be lost once more
+        timer.daemon = True
+        timer.start()
+        timers.append(timer)
 
     timers: list[threading.Timer] = []
     _presses.clear()
