@@ -112,11 +112,11 @@ def distinct(data: Dataset, pairs: Pairs, length: int, name: str) -> Pairs:
     return Pairs(jnp.asarray(kept[0], jnp.int32), jnp.asarray(kept[1], jnp.int32), jnp.asarray(kept[2], jnp.float32))
 
 
-def read(path: str, data: Dataset, length: int) -> Pairs:
-    """The pairs in a Parquet file with the columns above, for segments of at most ``length`` steps.
+def load(path: str):
+    """The table in a Parquet file of pairs, a pandas ``DataFrame`` with the columns above.
 
     Raises:
-      UserError: a file that cannot be read, a column that is missing, and the first row that does not fit the data.
+      UserError: a file that cannot be read, a column that is missing or not of numbers, and a table without rows.
     """
     need("pandas", "pyarrow")
     import pandas
@@ -136,6 +136,16 @@ def read(path: str, data: Dataset, length: int) -> Pairs:
             raise UserError(f"{path}: column {column!r} does not hold numbers, but {table[column].dtype}")
     if len(table) == 0:
         raise UserError(f"{path} holds no pairs")
+    return table
+
+
+def read(path: str, data: Dataset, length: int) -> Pairs:
+    """The pairs in a Parquet file with the columns above, for segments of at most ``length`` steps.
+
+    Raises:
+      UserError: as ``load``, and for the first row that does not fit the data.
+    """
+    table = load(path)
     preference = table["preference"].to_numpy(np.float64, na_value=np.nan)
     _refuse(path, ~((preference >= 0) & (preference <= 1)), preference, "preference {} is not in [0, 1]")
     rows = [_rows(path, table, side, data) for side in ("first", "second")]

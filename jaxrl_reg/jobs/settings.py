@@ -215,6 +215,10 @@ class SweepConfig(JobConfig):
         from jaxrl_reg.jobs.preprocessing import check
 
         check(self.normalise, self.reward_scale)
+        if self.pairs is not None:  # before data are collected for them
+            from jaxrl_reg.data import preferences
+
+            preferences.load(self.pairs)
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise UserError(f"max_episode_steps={self.max_episode_steps} must be at least 1")
         if self.updates % self.segments:

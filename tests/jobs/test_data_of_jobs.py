@@ -188,6 +188,15 @@ def test_a_name_below_the_folder_of_data_sets_is_found(tmp_path):
     refused("mine/none", "data set mine/none does not exist", data_dir=str(tmp_path / "datasets"))
 
 
+def test_a_missing_file_of_pairs_is_told_before_data_are_collected_for_it(tmp_path):
+    config = jobs.SweepConfig(
+        env="pointnav", agent="preference", pairs=str(tmp_path / "pairs.parquet"), data_dir=str(tmp_path / "data")
+    )
+    with pytest.raises(UserError, match=r"pairs\.parquet does not exist"):
+        jobs.sweep(config, directory=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_random_data_train_no_expert(tmp_path):
     said = []
     asked = config("random", env="pendulum", collect_steps=6_400, data_dir=str(tmp_path))
