@@ -21,9 +21,9 @@ from jaxrl_reg import envs
 from jaxrl_reg.loops.explore import coverage, explore
 from jaxrl_reg.types import Array, Env, EnvState
 
-SIZES = {  # hidden widths, updates, episodes per task, steps of exploration
-    "small": ((64, 64), 6_000, 16, 19_200),
-    "full": ((512, 512), 1_000_000, 50, 2_000_000),
+SIZES = {  # hidden widths, updates, episodes per task, steps of exploration, batch size
+    "small": ((64, 64), 4_000, 16, 19_200, 128),
+    "full": ((512, 512), 1_000_000, 50, 2_000_000, 256),
 }
 
 
@@ -66,7 +66,7 @@ def veiled(env: Env) -> Env:
 
 def explored(scale: str, say: Callable[[str], None], behind_veil: bool = False) -> _tasks.World:
     """The maze and its exploration by RND, with labels for the four corners; RND itself sees positions."""
-    hidden, _, _, steps = SIZES[scale]
+    hidden, _, _, steps, _ = SIZES[scale]
     env = envs.make("pointmaze")
     exploration = explore("rnd", env, steps=steps, segments=1, hidden=hidden)
     state, _ = jax.jit(exploration.run)(jax.random.key(_tasks.SEED), exploration.hyper)
@@ -92,9 +92,9 @@ def success(
     ``settings`` are hyperparameters of every arm that has them. An agent that cannot be given tasks, such as behaviour
     cloning, is rolled out as it is.
     """
-    hidden, updates, episodes, _ = SIZES[scale]
+    hidden, updates, episodes, _, batch_size = SIZES[scale]
     world = explored(scale, say, behind_veil)
     found = _tasks.train(
-        arms, world, seeds, say, hidden=hidden, updates=updates, batch_size=256, episodes=episodes, **settings
+        arms, world, seeds, say, hidden=hidden, updates=updates, batch_size=batch_size, episodes=episodes, **settings
     )
     return {arm: each["return"][:, -1].tolist() for arm, each in found.items()}
