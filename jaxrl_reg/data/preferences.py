@@ -10,14 +10,16 @@ within one likewise), and ``preference`` how much the first is preferred, from 0
 
 from __future__ import annotations
 
+import dataclasses
 import warnings
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.data.samplers import window_starts
+from jaxrl_reg.data.samplers import Sampler, take_windows, uniform, window_starts
 from jaxrl_reg.errors import UserError, need
-from jaxrl_reg.types import Array, Dataset, pytree
+from jaxrl_reg.types import Array, Dataset, Key, Transition, pytree
 
 COLUMNS = ("first_episode", "first_step", "second_episode", "second_step", "preference")
 
@@ -110,6 +112,32 @@ def distinct(data: Dataset, pairs: Pairs, length: int, name: str) -> Pairs:
         )
     kept = [np.asarray(part)[~same] for part in (first, second, pairs.preference)]
     return Pairs(jnp.asarray(kept[0], jnp.int32), jnp.asarray(kept[1], jnp.int32), jnp.asarray(kept[2], jnp.float32))
+
+
+def batches(length: int, rows_per_pair: int = 0) -> Sampler:
+    """Pairs at random from ``(data, pairs)``: ``batch_size`` of them, each of two segments of ``length`` steps.
+
+    ``extras`` hold ``segment_observation [2, P, length, O]``, ``segment_action``, ``segment_mask [2, P, length]`` (0
+    beyond the end of an episode) and ``preference [P]``. The batch's own rows are uniform ones of the data, as many
+    as pairs; with ``rows_per_pair`` there are ``batch_size`` rows, and a pair for so many of them.
+    """
+
+    def sample(prepared: tuple[Dataset, Pairs], key: Key, batch_size: int) -> Transition:
+        data, pairs = prepared
+        row_key, pair_key = jax.random.split(key)
+        batch = uniform(data, row_key, batch_size)
+        count = max(1, batch_size // rows_per_pair) if rows_per_pair else batch_size
+        which = jax.random.randint(pair_key, (count,), 0, pairs.first.shape[0])
+        segments = take_windows(data, jnp.stack([pairs.first[which], pairs.second[which]]), length, "right")
+        extras = {
+            "segment_observation": segments.observation,
+            "segment_action": segments.action,
+            "segment_mask": segments.extras["mask"],
+            "preference": pairs.preference[which],
+        }
+        return dataclasses.replace(batch, extras={**batch.extras, **extras})
+
+    return sample
 
 
 def load(path: str):

@@ -181,6 +181,10 @@ class SweepConfig(JobConfig):
     pairs: str | None = option(
         None, "Parquet file that says which of two segments of the data is better (docs/preferences.md)", metavar="FILE"
     )
+    reward_from_pairs: str | None = option(
+        None, "Parquet file of such pairs, to learn a reward from that the agent is trained on", metavar="FILE"
+    )
+    pair_steps: int = option(16, "steps of a segment of --reward-from-pairs; shorter where its episode ends")
     normalise: str = option(
         "auto", "standardise observations: on, off, or auto (as the agent's paper does)", metavar="ON|OFF|AUTO"
     )
@@ -206,6 +210,8 @@ class SweepConfig(JobConfig):
             changes["dataset"] = os.path.abspath(dataset)
         if self.pairs is not None:
             changes["pairs"] = os.path.abspath(os.path.expanduser(self.pairs))
+        if self.reward_from_pairs is not None:
+            changes["reward_from_pairs"] = os.path.abspath(os.path.expanduser(self.reward_from_pairs))
         return as_collected(dataclasses.replace(super().settled(), **changes))
 
     def length(self) -> int:
@@ -215,10 +221,11 @@ class SweepConfig(JobConfig):
         from jaxrl_reg.jobs.preprocessing import check
 
         check(self.normalise, self.reward_scale)
-        if self.pairs is not None:  # before data are collected for them
-            from jaxrl_reg.data import preferences
+        for pairs in (self.pairs, self.reward_from_pairs):
+            if pairs is not None:  # before data are collected for them
+                from jaxrl_reg.data import preferences
 
-            preferences.load(self.pairs)
+                preferences.load(pairs)
         if self.max_episode_steps is not None and self.max_episode_steps < 1:
             raise UserError(f"max_episode_steps={self.max_episode_steps} must be at least 1")
         if self.updates % self.segments:

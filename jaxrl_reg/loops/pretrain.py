@@ -10,7 +10,7 @@ import optax
 
 from jaxrl_reg.data.samplers import Sampler, uniform
 from jaxrl_reg.loops.offline import INIT, TRAIN, per_segment
-from jaxrl_reg.representation import Labeller, Objective, StateActionVae
+from jaxrl_reg.representation import Labeller, Objective, RewardModel, StateActionVae
 from jaxrl_reg.types import Array, Dataset, Key, Metrics, PyTree, Run, pytree, setting
 
 
@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 
 def pretrain(
-    objective: Objective | Labeller | StateActionVae,
+    objective: Objective | Labeller | RewardModel | StateActionVae,
     *,
     batch_size: int = 256,
     updates: int,

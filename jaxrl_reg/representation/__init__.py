@@ -1,4 +1,4 @@
-"""Encoders learnt before the task: objectives over transitions or videos, labels for videos, and what features know."""
+"""Encoders learnt before the task: objectives, labels for videos, rewards from pairs, and what features know."""
 
 from jaxrl_reg.representation.bottlenecks import Bottleneck, gaussian, vector_quantised
 from jaxrl_reg.representation.labelling import Labeller, label, labeller
@@ -14,12 +14,14 @@ from jaxrl_reg.representation.objectives import (
     temporal_contrast,
 )
 from jaxrl_reg.representation.probes import classifier_probe, linear_probe
+from jaxrl_reg.representation.rewards import RewardModel, reward_model, with_reward
 from jaxrl_reg.representation.variational import StateActionVae, state_action_vae
 
 __all__ = [
     "Bottleneck",
     "Labeller",
     "Objective",
+    "RewardModel",
     "StateActionVae",
     "augmented_contrast",
     "autoencoding",
@@ -32,8 +34,10 @@ __all__ = [
     "label",
     "labeller",
     "linear_probe",
+    "reward_model",
     "state_action_vae",
     "temporal_classification",
     "temporal_contrast",
     "vector_quantised",
+    "with_reward",
 ]

@@ -19,12 +19,11 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses
 from jaxrl_reg.agents import _common
-from jaxrl_reg.data import preferences, take_windows, uniform
+from jaxrl_reg.data import preferences
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.policies import categorical, gaussian
 from jaxrl_reg.transforms import adam
@@ -44,7 +43,7 @@ LOSSES = (
     "cpo", "dpo", "dpo_hinge", "dpo_positive", "flex_dpo", "ipo", "odds_ratio", "robust_dpo", "rpo", "simpo", "slic"
 )  # fmt: skip
 FLIPPED = 0.1  # share of wrong labels that robust DPO undoes
-PAIRS_PER_ROW = 4  # rows of a batch for each pair in it
+ROWS_PER_PAIR = 4  # rows of a batch for each pair in it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,22 +109,12 @@ def make(config: Config, spec: Spec) -> Agent:
         judge = (config.segment, config.pairs, config.judge_temperature, config.judge_seed)
         return data, preferences.judged(data, *judge)
 
+    draw = preferences.batches(config.segment, ROWS_PER_PAIR)
+
     def sample(prepared: Any, key: Key, batch_size: int) -> Transition:
         if not isinstance(prepared, tuple):
             raise UserError("preference learns from pairs; give the run agent.prepare(data) instead of data")
-        data, pairs = prepared
-        row_key, pair_key = jax.random.split(key)
-        batch = uniform(data, row_key, batch_size)
-        which = jax.random.randint(pair_key, (max(1, batch_size // PAIRS_PER_ROW),), 0, pairs.first.shape[0])
-        starts = jnp.stack([pairs.first[which], pairs.second[which]])  # [2, P]
-        segments = take_windows(data, starts, config.segment, "right")
-        extras = {
-            "segment_observation": segments.observation,
-            "segment_action": segments.action,
-            "segment_mask": segments.extras["mask"],
-            "preference": pairs.preference[which],
-        }
-        return dataclasses.replace(batch, extras={**batch.extras, **extras})
+        return draw(prepared, key, batch_size)
 
     def init(key: Key, hyper: Hyper) -> State:
         params = policy.init(key)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs import hosted, preprocessing, tasks
+from jaxrl_reg.jobs import hosted, learnt_rewards, preprocessing, tasks
 from jaxrl_reg.jobs.collection import collect, data_lines, dataset_path, load_data, summarise
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import BASELINE, Learner, learner, learners, make_env
@@ -99,6 +99,7 @@ def run_of(
 def _open(config: SweepConfig) -> tuple[Env, Job]:
     """The environment, and the job without its data."""
     _refuse_on_policy(config)
+    learnt_rewards.refuse(config)
     students = learners(config.agent, config)
     rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
     env = make_env(config)
@@ -135,6 +136,7 @@ def _refuse_on_policy(config: SweepConfig) -> None:
 def _without_world(config: SweepConfig) -> Job:
     """Training on a file where there is no simulator: no scores, hence nothing to compare with and nothing to stop."""
     _refuse_on_policy(config)
+    learnt_rewards.refuse(config)
     if config.dataset in (*COLLECTED, *EXPLORED):
         raise UserError(f"--env {NO_ENV} trains on data of yours, which {config.dataset} is not: give --dataset FILE")
     for flag, asked in (("--early-stop", config.early_stop is not None), ("--evolve", config.evolve)):
@@ -145,7 +147,8 @@ def _without_world(config: SweepConfig) -> Job:
     for student in students:
         student.make(student.config, data.spec)  # wrong settings show here
     about = summarise(data, config, dataset_path(config), None)
-    said = preprocessing.without_rewards(config.agent, data, about["file"])
+    data, told = learnt_rewards.applied(data, config)
+    said = [*told, *preprocessing.without_rewards(config.agent, data, about["file"])]
     lines = [*data_lines(about), *said, *_unpublished(config)]
     job = _job(config, students, [], data.spec, None)
     job = job._replace(data=data, about=about, score=Score(metric=None), lines=lines, show=None)
@@ -155,6 +158,7 @@ def _without_world(config: SweepConfig) -> Job:
 def _on_the_host(config: SweepConfig) -> Job:
     """Training on a file, judged between segments in an environment that no compiled program can step."""
     _refuse_on_policy(config)
+    learnt_rewards.refuse(config)
     students = learners(config.agent, config)
     rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
     world = hosted.world_of(config)
@@ -169,7 +173,8 @@ def _on_the_host(config: SweepConfig) -> Job:
     about = summarise(data, config, dataset_path(config), world.spec.max_episode_steps)
     job = _job(config, students, rivals, world.spec, None)
     job = job._replace(data=data, about=about, run=run, actions=world.actions)
-    said = preprocessing.without_rewards(config.agent, data, about["file"])
+    data, told = learnt_rewards.applied(data, config)
+    said = [*told, *preprocessing.without_rewards(config.agent, data, about["file"])]
     lines = [*data_lines(about), *said, *_unpublished(config), hosted.line_of(world, config.eval_episodes)]
     return job._replace(score=hosted.score_of(world, score_of(about, job)), lines=lines)
 
@@ -182,7 +187,8 @@ def _with_data(config: SweepConfig, env: Env, job: Job) -> Job:
 def _read(config: SweepConfig, env: Env, job: Job) -> Job:
     data = load_data(config, env)
     about = summarise(data, config, dataset_path(config), env.spec.max_episode_steps)
-    said = preprocessing.without_rewards(config.agent, data, about["file"])
+    data, told = learnt_rewards.applied(data, config)
+    said = [*told, *preprocessing.without_rewards(config.agent, data, about["file"])]
     lines = [*data_lines(about), *said, *_unpublished(config)]
     job = job._replace(data=data, about=about, score=score_of(about, job), lines=lines, collect=None)
     return _judged_by_tasks(config, env, data, job) if _serves_tasks(job, env) else job
