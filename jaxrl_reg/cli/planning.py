@@ -17,6 +17,8 @@ examples:
   jaxrl-reg plan --for h100 --env brax/hopper --agent rebrac --grid actor_bc_coef=0.0,0.01,0.1,1.0 --seeds 16
   jaxrl-reg plan --for tpu-v5e --agent ppo --seeds 32
   jaxrl-reg plan --for l40s --agent iql --scale full --training-only
+  jaxrl-reg plan --for h100 --agent ppo --sample actor_learning_rate=log:1e-5:1e-2 --draws 16 --evolve
+  jaxrl-reg plan --for h100 --env brax/hopper --agent fb --dataset rnd
   jaxrl-reg plan --for h100 --finetune runs/offline --steps 40000
 
 Nothing is trained, collected or written, and no accelerator is needed: its compiler is enough, which comes with

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jaxrl_reg.data import Preprocessing
     from jaxrl_reg.jobs.learners import Learner
     from jaxrl_reg.jobs.progress import OnTick, Say
-    from jaxrl_reg.types import Agent, Env, Key, Policy, PyTree, Run, Spec
+    from jaxrl_reg.types import Agent, Dataset, Env, Key, Policy, PyTree, Run, Spec
 
 
 Keep = Callable[[Any, Any], "Policy"]  # state, hyper -> policy
@@ -66,7 +66,8 @@ class Job(NamedTuple):
     ``learners`` are the agent's settings in groups that share a program, ``rivals`` what is trained beside them on the
     same budget. ``run(learner, episodes)`` gives the agent and what ``population.sweep`` and ``population.race`` train
     with ``data`` as its argument, evaluated on so many episodes (None: as the config says). ``collect(say, on_tick)``
-    is there when data must be made first; it returns the job with its data. ``keep(learner)(state, hyper)`` is the
+    is there when data must be made first; it returns the job with its data, and ``given(data)`` the job as it would be
+    with these. ``keep(learner)(state, hyper)`` is the
     policy that a member leaves, and ``show(keep(learner), state, hyper, key)`` what the report shows of the best one:
     file name -> text. A run that goes on from another has ``start(learner)``, the states ``[H, S, ...]`` that its
     members begin from, and ``history()``, the rows of before. Actions are in the units that the data had before they
@@ -88,6 +89,7 @@ class Job(NamedTuple):
     show: Show | None = None
     infer: Inference | None = None  # of an agent that serves tasks
     collect: Callable[[Say, OnTick], Job] | None = None
+    given: Callable[[Dataset], Job] | None = None
     start: Callable[[Learner], PyTree] | None = None
     actions: Mapping[str, Sequence[float]] | None = None  # "low" and "high" of the environment's own units
     history: Callable[[], Iterable[dict[str, Any]]] | None = None

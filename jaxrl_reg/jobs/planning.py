@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from jaxrl_reg.errors import UserError
 from jaxrl_reg.jobs import kinds
 from jaxrl_reg.jobs.progress import Say, silent
 from jaxrl_reg.jobs.settings import JobConfig, resolve, seeds_of
@@ -40,11 +39,17 @@ def plan(config: JobConfig, target: str, *, evaluation: bool = True, say: Say = 
     targets.device(target)  # whatever is missing shows before data are read
     config = resolve(config.settled())
     job = kinds.of(config).make(config)
+    if job.given is not None:
+        noise = _stand_in(config, job)
+        say(f"the data set is not collected yet; {noise.size:,} rows of noise stand for it")
+        job = job.given(noise)
     data = job.data
-    if job.collect is not None:
-        data = _stand_in(config, job)
-        say(f"the data set is not collected yet; {data.size:,} rows of noise stand for it")
     say(forecast.constants(target))
+    if config.evolve:
+        say(
+            f"a population of {config.draws} for each of {config.seeds} seeds; who copies whom is decided between "
+            f"{config.segments} segments, which costs a gather of the states each time"
+        )
     planned = []
     for member in (*job.learners, *job.rivals):
         agent, run = job.run(member, None)
@@ -66,21 +71,27 @@ def plan(config: JobConfig, target: str, *, evaluation: bool = True, say: Say = 
 
 
 def _stand_in(config: JobConfig, job: Job) -> Dataset:
-    """Rows of noise in the shape of a data set that is not there, as many as would be collected (a million at most)."""
+    """Rows of noise in the shape of a data set that is not there, as many as would be collected (a million at most).
+
+    Where tasks can be put to the data, every row has the physics of one first state, so that their rewards are finite.
+    """
+    import jax
     import numpy as np
 
     from jaxrl_reg.data import from_arrays
 
-    assert job.world is not None
-    first, spec = job.learners[0], job.world.spec
-    if first.make(first.config, spec).zero_shot is not None:
-        raise UserError(
-            f"{config.agent} is judged by tasks of its data, which are not there; first: "
-            f"jaxrl-reg collect --env {config.env}"
-        )
+    world = job.world
+    assert world is not None
+    spec, extras = world.spec, {}
     rows = min(int(getattr(config, "collect_steps", 0) or 100_000), 1_000_000)
     random, steps = np.random.default_rng(0), np.arange(rows)
     observation = random.standard_normal((rows, spec.observation_dim), np.float32)
     action = random.uniform(-1.0, 1.0, (rows, spec.action_dim)).astype(np.float32)
     end = steps % spec.max_episode_steps == spec.max_episode_steps - 1
-    return from_arrays(observation, action, observation[:, 0], end, end & False, observation, name="stand-in")
+    tasks = world.tasks
+    if tasks is not None:
+        physics = np.asarray(jax.jit(lambda key: tasks.physics(world.reset(key)))(jax.random.key(0)))
+        extras["physics"] = np.tile(physics, (rows, *(1,) * physics.ndim))
+    return from_arrays(
+        observation, action, observation[:, 0], end, end & False, observation, name="stand-in", extras=extras
+    )

@@ -185,3 +185,37 @@ def test_programs_of_every_kind_of_run_are_planned(agent, kind, monkeypatch, tmp
     assert one.unit == "update", "an iteration of ppo is one update"
     assert any("noise" in line for line in said) == (kind == "offline")
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
+
+
+def test_a_population_that_moves_and_an_agent_that_serves_tasks_are_planned_from_the_command_line(
+    monkeypatch, tmp_path, capsys
+):
+    compiled_here(monkeypatch)
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    monkeypatch.chdir(tmp_path)
+    small = [
+        "--env",
+        "pointnav",
+        "--segments",
+        "2",
+        "--updates",
+        "4",
+        "--eval-episodes",
+        "2",
+        "--collect-steps",
+        "500",
+        "--hidden",
+        "8",
+    ]
+    plan = ["plan", "--for", "h100", *small]
+    moving = ["--agent", "bc", "--sample", "learning_rate=log:0.0001:0.01", "--draws", "3", "--seeds", "2", "--evolve"]
+    assert cli.main([*plan, *moving, "--training-only"]) == 0
+    told = capsys.readouterr().out
+    assert "6 members, 6 side by side" in told
+    assert "a population of 3 for each of 2 seeds" in told
+
+    assert cli.main([*plan, "--agent", "sf_laplacian", "--seeds", "1", "--dataset", "rnd"]) == 0
+    told = capsys.readouterr().out
+    assert "noise stand for it" in told
+    assert told.count("evaluation compiles too") == 2, "of the agent on all tasks, and of its rival"
+    assert not list(tmp_path.iterdir()), "a plan writes nothing"

@@ -40,7 +40,7 @@ def make(config: SweepConfig) -> Job:
     env, job = _open(config)
     source = dataset_path(config)
     if source is None or source.is_file():
-        return _with_data(config, env, job)
+        return _with_data(config, env, job, load_data(config, env))
     if not hosts.alone():
         raise UserError(
             f"{source} does not exist; make it with one process first: jaxrl-reg collect --env {config.env}"
@@ -48,9 +48,9 @@ def make(config: SweepConfig) -> Job:
 
     def collected(say: Say, on_tick: OnTick) -> Job:
         collect(config, say=say, on_tick=on_tick)
-        return _with_data(config, env, job)
+        return _with_data(config, env, job, load_data(config, env))
 
-    return job._replace(collect=collected)
+    return job._replace(collect=collected, given=lambda data: _with_data(config, env, job, data))
 
 
 def reopen(config: SweepConfig, facts: Mapping[str, Any]) -> Job:
@@ -62,7 +62,7 @@ def reopen(config: SweepConfig, facts: Mapping[str, Any]) -> Job:
         return preprocessing.applied(_on_the_host(config), done)
     env, job = _open(config)
     if _serves_tasks(job, env):
-        return preprocessing.applied(_read(config, env, job), done)
+        return preprocessing.applied(_given(config, env, job, load_data(config, env)), done)
     return preprocessing.applied(job._replace(score=score_of(facts["dataset"], job)), done)
 
 
@@ -179,18 +179,17 @@ def _on_the_host(config: SweepConfig) -> Job:
     return job._replace(score=hosted.score_of(world, score_of(about, job)), lines=lines)
 
 
-def _with_data(config: SweepConfig, env: Env, job: Job) -> Job:
+def _with_data(config: SweepConfig, env: Env, job: Job, data: Dataset) -> Job:
     """The job with its data set, what they are and what is done to them, and the score that they allow."""
-    return preprocessing.fitted(_read(config, env, job), config)
+    return preprocessing.fitted(_given(config, env, job, data), config)
 
 
-def _read(config: SweepConfig, env: Env, job: Job) -> Job:
-    data = load_data(config, env)
+def _given(config: SweepConfig, env: Env, job: Job, data: Dataset) -> Job:
     about = summarise(data, config, dataset_path(config), env.spec.max_episode_steps)
     data, told = learnt_rewards.applied(data, config)
     said = [*told, *preprocessing.without_rewards(config.agent, data, about["file"])]
     lines = [*data_lines(about), *said, *_unpublished(config)]
-    job = job._replace(data=data, about=about, score=score_of(about, job), lines=lines, collect=None)
+    job = job._replace(data=data, about=about, score=score_of(about, job), lines=lines, collect=None, given=None)
     return _judged_by_tasks(config, env, data, job) if _serves_tasks(job, env) else job
 
 
