@@ -42,7 +42,7 @@ def _widths(text: str) -> tuple[int, ...]:
     return tuple(whole(item) for item in text.split(",") if item)
 
 
-def _numbers(text: str) -> tuple[float, ...]:
+def numbers(text: str) -> tuple[float, ...]:
     try:
         return tuple(float(item) for item in text.split(","))
     except ValueError:
@@ -98,7 +98,7 @@ _TYPES: dict[str, Callable[[str], Any]] = {
     "int | None": whole,
     "tuple[int, ...]": _widths,
     "float | str": _number,
-    "tuple[float, ...] | None": _numbers,
+    "tuple[float, ...] | None": numbers,
     "tuple[str, ...] | None": names,
 }
 _METAVARS = {"int": "N", "int | None": "N", "tuple[int, ...]": "N,N", "tuple[float, ...] | None": "X,X"}

@@ -73,7 +73,7 @@ def _joined(argv: Sequence[str]) -> list[str]:
     """``--action-low -1,-2`` as one word: of what begins with a dash, the library takes single numbers only."""
     words: list[str] = []
     for word in argv:
-        if words and words[-1] in ("--action-low", "--action-high") and re.match(r"-[\d.]", word):
+        if words and words[-1] in ("--action-low", "--action-high", "--goal") and re.match(r"-[\d.]", word):
             words[-1] += f"={word}"
         else:
             words.append(word)

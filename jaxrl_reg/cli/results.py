@@ -8,7 +8,7 @@ import pathlib
 from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
 from jaxrl_reg.cli.display import Display, print_rows, print_table
-from jaxrl_reg.cli.options import Verb, whole
+from jaxrl_reg.cli.options import Verb, numbers, whole
 
 ZEROSHOT_EXAMPLES = """\
 examples:
@@ -25,6 +25,7 @@ EXPORT_EXAMPLES = """\
 examples:
   jaxrl-reg export runs/hopper --to hopper-policy
   jaxrl-reg export runs/hopper --to second --setting 2 --seed 0
+  jaxrl-reg export runs/maze --to corner --goal 20,20
 
 In Python, act = jaxrl_reg.load_policy("runs/hopper") acts with the same policy: act(observation) -> action."""
 
@@ -54,10 +55,14 @@ def _export_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--setting", type=whole, metavar="N", help="number of the setting [the best]")
     parser.add_argument("--seed", type=whole, metavar="N", help="seed of the member [the best of the setting]")
     parser.add_argument("--task", metavar="NAME", help="of an agent that serves tasks [its own reward]")
+    parser.add_argument(
+        "--goal", type=numbers, metavar="X,Y", help="for such an agent, the observation to reach instead"
+    )
 
 
 def _export(arguments: argparse.Namespace) -> None:
-    to = jobs.export(arguments.run, arguments.to, setting=arguments.setting, seed=arguments.seed, task=arguments.task)
+    chosen = {name: getattr(arguments, name) for name in ("setting", "seed", "task", "goal")}
+    to = jobs.export(arguments.run, arguments.to, **chosen)
     print(f"policy: {to}; try: python {to / 'act.py'}")
 
 

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.jobs import preprocessing, tasks
+from jaxrl_reg.jobs import hosted, preprocessing, tasks
 from jaxrl_reg.jobs.files import load_config, read_json
 from jaxrl_reg.jobs.learners import Learner, learners
 from jaxrl_reg.jobs.settings import JobConfig, seeds_of
@@ -264,7 +264,9 @@ def _inferred(path: pathlib.Path, member: Member, task: str | None) -> Any:
 
     known = tasks.remembered(path, member.folder)
     if not known:
-        raise UserError(f"{path} has no inferred tasks; infer some from its data with: jaxrl-reg zeroshot {path}")
+        own = member.about["env"].startswith(hosted.PREFIX)  # whose rewards label no states
+        others = "" if own else f", or infer tasks from its data with: jaxrl-reg zeroshot {path}"
+        raise UserError(f"{path} has no inferred tasks; give a goal, which is an observation{others}")
     task = next(iter(known)) if task is None else task
     if task not in known:
         raise unknown("inferred task", task, known)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.io.files import read_json, write_parquet
-from jaxrl_reg.jobs import kinds, preprocessing
+from jaxrl_reg.jobs import hosted, kinds, preprocessing
 from jaxrl_reg.jobs import tasks as tasking
 from jaxrl_reg.jobs.collection import load_data
 from jaxrl_reg.jobs.files import load_config
@@ -17,7 +17,7 @@ from jaxrl_reg.jobs.job import Job
 from jaxrl_reg.jobs.learners import Learner, learner, make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
 from jaxrl_reg.jobs.recording import metric_rows
-from jaxrl_reg.jobs.settings import JobConfig, seeds_of
+from jaxrl_reg.jobs.settings import NO_ENV, JobConfig, seeds_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -108,6 +108,10 @@ def zeroshot(
     for name, value in (("samples", samples), ("episodes", episodes)):
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
+    if config.env == NO_ENV:
+        raise UserError(f"{path} is a run without an environment; there is nothing to roll out")
+    if hosted.asked(config):
+        raise UserError(f"{config.env} has tasks of its own; more episodes of them: jaxrl-reg evaluate {path}")
     env, member = make_env(config), learner(config.agent, config)
     done = preprocessing.known(read_json(path / "summary.json", default={}))
     member = preprocessing.wrapped(member, done.get(member.name))

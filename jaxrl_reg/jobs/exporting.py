@@ -86,7 +86,8 @@ def export(
         raise UserError(f"{path} is not an empty folder; choose another one with --to")
     need("flatbuffers")
     program, memory = _program(policy_of(directory, member, task, goal), member.spec)
-    facts, serialised = _facts(member.about, member.spec, program, task), program.serialize()
+    asked = {"task": task, "goal": None if goal is None else np.asarray(goal, float).tolist()}
+    facts, serialised = {**_facts(member.about, member.spec, program), **asked}, program.serialize()
     try:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -124,7 +125,7 @@ def _program(policy: Policy, spec: Spec) -> tuple[Any, list[Any]]:
     return exporting.export(jax.jit(step), platforms=PLATFORMS)(*arguments), memory
 
 
-def _facts(about: Mapping[str, Any], spec: Spec, program: Any, task: str | None) -> dict[str, Any]:
+def _facts(about: Mapping[str, Any], spec: Spec, program: Any) -> dict[str, Any]:
     """What ``policy.json`` says."""
     import jax
 
@@ -135,7 +136,6 @@ def _facts(about: Mapping[str, Any], spec: Spec, program: Any, task: str | None)
         "observation_dim": spec.observation_dim,
         "action_dim": spec.action_dim,
         "discrete": spec.discrete,
-        "task": task,
         "platforms": list(program.platforms),
         "jax": jax.__version__,
         "calling_convention": program.calling_convention_version,

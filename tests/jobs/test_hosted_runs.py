@@ -1,12 +1,13 @@
 """Sweeps that are judged in Gymnasium's environments, from config to report."""
 
 import json
+import runpy
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from jaxrl_reg import jobs
+from jaxrl_reg import cli, jobs
 from jaxrl_reg.errors import UserError
 
 from ..envs import host_worlds
@@ -58,6 +59,21 @@ def test_more_episodes_of_a_finished_run_are_had_on_the_host(run):
     rows = pd.read_parquet(path / "metrics.parquet")
     assert len(rows) == before + 4
     assert set(rows.loc[rows["evaluation"] == 1, "episodes"]) == {3}
+
+
+def test_a_policy_that_takes_goals_leaves_a_run_whose_tasks_are_the_environments_own(run, tmp_path, monkeypatch):
+    path, to = run[0], tmp_path / "policy"
+    with pytest.raises(UserError, match=r"no inferred tasks; give a goal, which is an observation$"):
+        jobs.load_policy(path)
+    with pytest.raises(UserError, match="has tasks of its own; more episodes of them: jaxrl-reg evaluate"):
+        jobs.zeroshot(path)
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    assert cli.main(["export", str(path), "--to", str(to), "--goal", "-1,2"]) == 0
+    assert json.loads((to / "policy.json").read_text(encoding="utf-8"))["goal"] == [-1.0, 2.0]
+    seen = np.array([[0.5, -0.5]], np.float32)
+    wanted = jobs.load_policy(path, goal=[-1, 2])(seen)
+    np.testing.assert_allclose(runpy.run_path(str(to / "act.py"))["act"](seen)[0], wanted, rtol=1e-5)
+    assert np.abs(jobs.load_policy(path, goal=[2, -1])(seen) - wanted).max() > 1e-4
 
 
 def test_a_policy_acts_in_the_bounds_of_the_environment_whatever_those_of_the_data(tmp_path):
