@@ -8,7 +8,7 @@ import pathlib
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.errors import UserError, need, unknown
 from jaxrl_reg.io.files import write_bytes
 from jaxrl_reg.jobs.collected import (
     COLLECT_ENVS,
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 COLLECT_STREAM = 7
+WRITTEN_WITH = ("h5py", "orbax")  # missed only after the collection otherwise
 PLAY_ENVS = 64  # environments side by side when finished policies are played
 
 
@@ -69,6 +70,7 @@ def collect(config: SweepConfig, *, say: Say = silent, on_tick: OnTick = silent)
     path = dataset_path(config)
     if path is None or path.is_file():
         return path
+    need(*WRITTEN_WITH)
     if home(config).is_dir() and path.parent != home(config):
         say(f"{home(config)} was collected in another way (steps, widths or seed); these data go into {path.parent}")
     if config.dataset in (*EXPLORED, "random"):
@@ -100,6 +102,7 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     if path.is_file():
         say(f"{path} is already there; remove it to collect it again")
         return path
+    need(*WRITTEN_WITH, *(("matplotlib",) if env.tasks is not None else ()))
     say(f"exploring {config.env}, {behavior}: {steps:,} steps of {COLLECT_ENVS} environments, no rewards looked at")
     state, _, done = _online(exploration.run, exploration.hyper, behavior, config, path, say, on_tick)
     rows = exploration.dataset(state, f"{path.parent.name}-{behavior}")

@@ -87,7 +87,7 @@ def sweep(
       UserError: for a config that cannot be run, before anything is written.
       population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
     """
-    need("pandas")
+    need("pandas", "pyarrow", "orbax", *(() if lean else ("jinja2", "matplotlib")))  # some only once all is trained
     import pandas as pd
 
     from jaxrl_reg.population import hosts

@@ -3,6 +3,7 @@
 import dataclasses
 import importlib
 import json
+import sys
 
 import h5py
 import jax
@@ -194,6 +195,18 @@ def test_a_missing_file_of_pairs_is_told_before_data_are_collected_for_it(tmp_pa
     )
     with pytest.raises(UserError, match=r"pairs\.parquet does not exist"):
         jobs.sweep(config, directory=tmp_path / "run")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("package", ["h5py", "orbax", "jinja2", "matplotlib"])
+def test_a_package_that_is_needed_at_the_end_is_missed_at_the_beginning(package, tmp_path, monkeypatch):
+    asked = config("medium", data_dir=str(tmp_path / "data"))
+    monkeypatch.setitem(sys.modules, package, None)
+    with pytest.raises(UserError, match=f"needs the package {package}; pip install"):
+        jobs.sweep(asked, directory=tmp_path / "run")
+    if package in ("h5py", "orbax"):
+        with pytest.raises(UserError, match=f"needs the package {package}; pip install"):
+            jobs.collect(asked, say=lambda line: pytest.fail(line))
     assert list(tmp_path.iterdir()) == []
 
 

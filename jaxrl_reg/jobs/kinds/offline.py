@@ -6,9 +6,9 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from jaxrl_reg.errors import UserError
+from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.jobs import hosted, learnt_rewards, preprocessing, tasks
-from jaxrl_reg.jobs.collection import collect, data_lines, dataset_path, load_data, summarise
+from jaxrl_reg.jobs.collection import WRITTEN_WITH, collect, data_lines, dataset_path, load_data, summarise
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import BASELINE, Learner, learner, learners, make_env
 from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, NO_ENV, SCALES, SweepConfig
@@ -45,6 +45,8 @@ def make(config: SweepConfig) -> Job:
         raise UserError(
             f"{source} does not exist; make it with one process first: jaxrl-reg collect --env {config.env}"
         )
+
+    need(*WRITTEN_WITH)
 
     def collected(say: Say, on_tick: OnTick) -> Job:
         collect(config, say=say, on_tick=on_tick)
