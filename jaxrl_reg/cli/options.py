@@ -43,6 +43,7 @@ def _widths(text: str) -> tuple[int, ...]:
 
 
 def numbers(text: str) -> tuple[float, ...]:
+    """``0.5`` or ``-1,2e-3``."""
     try:
         return tuple(float(item) for item in text.split(","))
     except ValueError:
