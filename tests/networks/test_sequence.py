@@ -222,3 +222,12 @@ def test_bad_sizes_are_refused():
         sequence.decision_transformer(SPEC, ())
     with pytest.raises(UserError, match="heads=3 must divide the width 64"):
         sequence.decision_transformer(SPEC, (64,), heads=3)
+
+
+def test_both_halves_of_the_gradient_are_joined_before_the_product_with_it():
+    """Else an H100's compiler takes the joining into the product and, for members side by side, finds no tiles."""
+    mixer = state_space.MambaMixer(4, 2)
+    x = jnp.ones((1, 2, 4))
+    params = jax.eval_shape(mixer.init, jax.random.key(0), x)
+    gradient = jax.make_jaxpr(jax.grad(lambda params: mixer.apply(params, x).sum()))(params)
+    assert str(gradient).count("optimization_barrier") == 2, "of the output and of its gradient"
