@@ -58,10 +58,8 @@ class Spec:
 
 @dataclasses.dataclass(frozen=True)
 class TokenSpec:
-    """Sizes of a world of tokens: ids in ``[0, vocabulary)``, columns of a prompt and of a completion.
-
-    A prompt is padded on the LEFT, a completion on the right and only after its first ``EOS``.
-    """
+    """Sizes of a world of tokens: ids in ``[0, vocabulary)``, columns of a prompt, padded on the LEFT, and of a
+    completion, padded on the right and only after its first ``EOS``."""
 
     vocabulary: int
     prompt: int
@@ -89,6 +87,35 @@ class Transition:
     next_action: Array | None = None
     return_rank: Array | None = None
     extras: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+
+@pytree
+class Completions:
+    """What a token agent learns from: ``B`` prompts and ``G`` completions of each, int32, with what was paid for them.
+    ``mask`` is 1 up to and including the first ``EOS``; ``truncated`` is 1 for one that was cut off, without."""
+
+    prompt: Array  # [B, P]
+    completion: Array  # [B, G, T]
+    mask: Array  # [B, G, T]
+    reward: Array  # [B, G]
+    truncated: Array  # [B, G]
+    extras: dict[str, Array] = dataclasses.field(default_factory=dict)
+
+
+class TokenTask(NamedTuple):
+    """A world of tokens: questions, and an exact judge of the answers. Pure and for one of each; callers vmap.
+    ``draw(key) -> prompt [P]``; ``verify(prompt, completion [T]) -> reward``, 1 right, 0 wrong, also without ``EOS``;
+    ``solve(prompt, key) -> completion`` is right, by the key one of several; None: nobody can show how, and there is no
+    warm start. ``parts(prompt, completion) -> {name: reward}`` are what ``verify`` adds up, where there are several.
+    ``decode(ids) -> text``, on the host, writes one row for people."""
+
+    draw: Callable[[Key], Array]
+    verify: Callable[[Array, Array], Array]
+    solve: Callable[[Array, Key], Array] | None
+    spec: TokenSpec
+    name: str = ""
+    parts: Callable[[Array, Array], Metrics] | None = None
+    decode: Callable[[Any], str] = lambda ids: " ".join(str(int(token)) for token in ids if token)
 
 
 @pytree
@@ -267,10 +294,12 @@ class Agent(NamedTuple):
     ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
     the first step of one. ``zero_shot`` serves any reward after training without one. ``measure(state, batch, hyper,
     key) -> metrics`` is what would cost too much at every update: loops ask for it once per segment. ``kind`` says what
-    it learns from: ``offline`` a data set, ``off_policy`` a replay, ``on_policy`` its latest trajectory; its module's
-    ``KIND``. ``cycle``, for an agent that does not do the same at every step: ``P`` functions like ``update``, of which
-    ``cycle[step % P]`` does at ``step`` what ``update`` does (to rounding) without a condition; a loop may run all of
-    them in a row as one body. Empty: ``update`` for every step.
+    it learns from: ``offline`` a data set, ``off_policy`` a replay, ``on_policy`` its latest trajectory, ``tokens``
+    its latest completions; its module's ``KIND``. ``cycle``, for an agent that does not do the same at every step:
+    ``P`` functions like ``update``, of which ``cycle[step % P]`` does at ``step`` what ``update`` does (to rounding)
+    without a condition; a loop may run all of them in a row as one body. Empty: ``update`` for every step.
+    ``imitate``, of a token agent, is like ``update`` and learns the one completion of each prompt by heart, which its
+    reference then is; its ``act`` takes prompts ``[..., P]`` and gives completions ``[..., T]``.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -285,6 +314,7 @@ class Agent(NamedTuple):
     cycle: tuple[Callable[[PyTree, Transition, PyTree, Key, Array], tuple[PyTree, Metrics]], ...] = ()
     replay: Callable[[Any, Key, int, int], Transition] | None = None
     begin: Callable[[PyTree, PyTree, Array], PyTree] | None = None
+    imitate: Callable[[PyTree, Completions, PyTree, Key, Array], tuple[PyTree, Metrics]] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

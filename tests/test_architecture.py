@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "tabular": BASE | {"losses"},
     "io": BASE,
     "evaluation": BASE | {"io"},
-    "loops": BASE | {"agents", "data", "envs", "evaluation", "generative", "representation", "transforms"},
+    "loops": BASE | {"agents", "data", "envs", "evaluation", "generative", "losses", "representation", "transforms"},
     "population": BASE | {"io", "loops"},
 }
 # These stand above the rest and may import everything: what they offer is called by people.

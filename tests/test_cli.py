@@ -189,7 +189,7 @@ def test_the_examples_in_the_help_mean_what_they_say():
             students = jobs.learners(config.agent, config)
             assert set(students[0].swept) == ({"slot"} if config.evolve else {*config.grid, *config.sample})
             assert config.env in envs.names()
-            assert config.kind == "online" or jobs.dataset_path(config) is not None
+            assert config.kind != "offline" or jobs.dataset_path(config) is not None
 
 
 def test_list_shows_agents_environments_and_data_sets(capsys, tmp_path):

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg import foreign
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.types import Agent, Spec
+from jaxrl_reg.types import Agent, Spec, TokenSpec
 
 if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the two together
     from jaxrl_reg.agents.imitation import bc as bc
@@ -50,6 +50,13 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the 
     from jaxrl_reg.agents.online import rnd as rnd
     from jaxrl_reg.agents.online import sac as sac
     from jaxrl_reg.agents.online import td3 as td3
+    from jaxrl_reg.agents.tokens import cispo as cispo
+    from jaxrl_reg.agents.tokens import dapo as dapo
+    from jaxrl_reg.agents.tokens import dr_grpo as dr_grpo
+    from jaxrl_reg.agents.tokens import grpo as grpo
+    from jaxrl_reg.agents.tokens import gspo as gspo
+    from jaxrl_reg.agents.tokens import reinforce as reinforce
+    from jaxrl_reg.agents.tokens import rloo as rloo
     from jaxrl_reg.agents.zero_shot import breeze as breeze
     from jaxrl_reg.agents.zero_shot import fb as fb
     from jaxrl_reg.agents.zero_shot import hilp as hilp
@@ -149,7 +156,7 @@ def kinds(cls: type) -> dict[str, Any]:
     return {field.name: hints.get(field.name, type(field.default)) for field in fields}
 
 
-def make(name: str, spec: Spec, **config: Any) -> Agent:
+def make(name: str, spec: Spec | TokenSpec, **config: Any) -> Agent:
     """``load(name).make(Config(**config), spec)``. Raises ``UserError`` for a setting that the agent does not have."""
     module = load(name)
     known = [field.name for field in dataclasses.fields(module.Config)]

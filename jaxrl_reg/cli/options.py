@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 from jaxrl_reg import foreign, jobs
 from jaxrl_reg.errors import UserError
 
-TRAINED = ("offline", "online")  # kinds of runs that sweep and train start; kinds with a verb of their own are not here
+# Kinds of runs that sweep and train start; kinds with a verb of their own are not here.
+TRAINED = ("offline", "online", "tokens")
 SHARED = tuple(field.name for field in dataclasses.fields(jobs.JobConfig))
 SEARCHING = ("grid", "sample", "draws", "design", "design_seed", "early_stop", "evolve")
 
@@ -150,11 +151,12 @@ def add_config(
 
 def add_kinds(parser: argparse.ArgumentParser) -> None:
     """The options that only some kinds of runs have, a group for each kind."""
-    common = set.intersection(*(set(own_fields(kind)) for kind in TRAINED))
+    known: set[str] = set()  # an option that several kinds have stands in the group of the first
     for kind in TRAINED:
         module = jobs.kinds.load(kind)
         group = parser.add_argument_group(module.WORDS)
-        names = [name for name in own_fields(kind) if kind == TRAINED[0] or name not in common]
+        names = [name for name in own_fields(kind) if name not in known]
+        known |= set(names)
         add_config(group, names, module.PRESETS, kind=kind)
 
 

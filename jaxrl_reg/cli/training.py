@@ -33,10 +33,14 @@ examples:
   jaxrl-reg sweep --agent ppo --sample actor_learning_rate=log:1e-5:1e-2 --draws 16 --evolve
   jaxrl-reg sweep --agent rebrac --grid hidden=64x64,256x256 --grid n_critics=2,4 --sample actor_bc_coef=log:0.001:1
   jaxrl-reg sweep --env brax/hopper --agent ppo --steps 614400 --grid entropy_coef=0,0.01 --against sac
+  jaxrl-reg sweep --env tokens/reverse --agent grpo --seeds 8 --grid clip_high=0.2,0.28
 
 Every hyperparameter can be swept; several --grid make a product. log:LOW:HIGH:N and lin:LOW:HIGH:N give N values;
 --sample draws from log:LOW:HIGH, lin:LOW:HIGH or values V,V,... A setting of the agent (widths, number of critics)
 can be swept as well: every value of it is a program of its own, and the plan says so before anything runs.
+
+A token agent (grpo, dapo, rloo ...) answers the prompts of a task of tokens, which verifies its completions; it is
+warmed up on right answers first.
 
 An agent that learns in the environment (ppo, sac, td3) needs no data set: it is trained online. Name a --dataset to
 train an off-policy agent such as sac on data instead."""

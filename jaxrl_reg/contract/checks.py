@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.contract import subject as _subject
+from jaxrl_reg.contract import tokens
 from jaxrl_reg.contract.subject import BATCH, SEGMENTS, AgentError, Broken, Subject, lane, named, on_host
 from jaxrl_reg.types import Paper, PyTree
 
@@ -424,8 +425,12 @@ def learns(subject: Subject) -> None:
     """On four rows, again and again, a loss falls within 200 updates (on-policy 40) at ten times the learning rates.
 
     The loss is the first of the metrics ``critic_loss``, ``value_loss``, ``actor_loss``, or else the first with "loss"
-    in its name. Every row ends an episode, so a critic regresses on rewards and has a target that stands still.
+    in its name. Every row ends an episode, so a critic regresses on rewards and has a target that stands still. Of a
+    token agent it is the loss of ``imitate``, on four prompts.
     """
+    if subject.kind == "tokens":
+        _require_lessons(subject)
+        return
     faster = {
         name: 10.0 * float(getattr(subject.hyper, name))
         for name in subject.hyper_names
@@ -450,21 +455,41 @@ def learns(subject: Subject) -> None:
         )
 
 
+def _require_lessons(subject: Subject) -> None:
+    if subject.agent.imitate is None:
+        raise Broken("make gives no imitate, which the warm start of a token agent calls; see Agent.imitate")
+    name, values = tokens.lessons(subject)
+    if not values:
+        raise Broken('no metric of imitate has "loss" in its name; report what is minimised')
+    if not values[-1] < values[0]:
+        raise Broken(f"imitate: {name} does not fall on four prompts: {values[0]:.4g}, {values[-1]:.4g} at last")
+
+
 @_check("vmap")
 def actions(subject: Subject) -> None:
-    """Actions are float32 ``[..., A]`` within [-1, 1] for any observation, and the same for the same key."""
+    """Actions are float32 ``[..., A]`` within [-1, 1] for any observation, and the same for the same key.
+
+    Those of a token agent are completions: int32 ``[..., T]``, ids in range, nothing but padding after the end.
+    """
     state, _, hyper, key = subject.arguments("act", subject.traces["init"].out)
+    ids = subject.kind == "tokens"
+    size, dtype = (subject.spec.completion, jnp.int32) if ids else (subject.spec.action_dim, jnp.float32)
     for leading in ((), (2, 5)):
-        observation = jax.ShapeDtypeStruct((*leading, subject.spec.observation_dim), jnp.float32)
+        observation = subject.observed(leading)
         for explore in (False, True):
             out = jax.eval_shape(lambda *args, e=explore: subject.act(*args, e), state, observation, hyper, key)
-            expected = (*leading, subject.spec.action_dim)
-            if out.shape != expected or out.dtype != jnp.float32:
+            expected = (*leading, size)
+            if out.shape != expected or out.dtype != dtype:
                 raise Broken(
                     f"act, explore={explore}: observation {list(observation.shape)} gives {out.dtype}{list(out.shape)}"
-                    f", expected float32{list(expected)}"
+                    f", expected {jnp.dtype(dtype).name}{list(expected)}"
                 )
     for explore, values in zip((False, True), subject.actions, strict=True):
+        if ids:
+            fault = tokens.fault_of(values)
+            if fault is not None:
+                raise Broken(f"act, explore={explore}: {fault}")
+            continue
         worst = np.max(np.abs(values[:5]), axis=(0, 2))  # per observation, over the ordinary members
         for scale, part in zip(("ordinary", "zero", "huge"), worst.reshape(3, BATCH), strict=True):
             if not part.max() <= 1.0:  # NaN fails as well

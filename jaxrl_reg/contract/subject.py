@@ -22,18 +22,19 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxrl_reg import agents, loops
+from jaxrl_reg.contract import tokens
 from jaxrl_reg.data import from_arrays, uniform
 from jaxrl_reg.data.samplers import Sampler, take
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, Spec, Transition, as_float32, policy_of
 
-KINDS = ("offline", "off_policy", "on_policy")
+KINDS = ("offline", "off_policy", "on_policy", "tokens")
 SPEC = Spec(observation_dim=3, action_dim=2, max_episode_steps=8)
 HIDDEN, BATCH, ROWS = 8, 16, 64
 EPISODES = (6, 3)  # steps and number of the episodes in which a memory is watched
 TRAJECTORY = (16, 4)  # [T, E]: as many rows as the data
 SEGMENTS = 2
-UPDATES = {"offline": 20, "off_policy": 20, "on_policy": 4}  # per segment; on-policy, each is many steps
+UPDATES = {"offline": 20, "off_policy": 20, "on_policy": 4, "tokens": 4}  # per segment; on-policy, each is many steps
 
 # Three to five times less compile time for tiny networks; the programs are slower, but hardly run.
 QUICK = {
@@ -116,7 +117,7 @@ def replayed(data: Dataset, key: Key, batch_size: int) -> Transition:
     return dataclasses.replace(uniform(data, key, batch_size), next_action=None, return_rank=None)
 
 
-SAMPLERS = {"offline": uniform, "off_policy": replayed, "on_policy": trajectory}
+SAMPLERS = {"offline": uniform, "off_policy": replayed, "on_policy": trajectory, "tokens": tokens.sampled}
 
 
 def example_data(rows: int = ROWS) -> Dataset:
@@ -216,8 +217,11 @@ class Subject:
         if self.kind not in KINDS:
             raise UserError(f"{self.name}.KIND is {self.kind!r}; it must be one of {', '.join(KINDS)}")
         self.updates = UPDATES[self.kind]
-        self.rows = example_data() if data is None else data
-        self.spec = self.rows.spec
+        if self.kind == "tokens":
+            self.rows, self.spec = tokens.example_completions() if data is None else data, tokens.SPEC
+        else:
+            self.rows = example_data() if data is None else data
+            self.spec = self.rows.spec
         self.config = tiny(self.module.Config, config or {})
         self.agent: Agent = self.module.make(self.config, self.spec)
         self.data = self.given(self.rows)
@@ -233,6 +237,8 @@ class Subject:
 
     def paying(self, reward: float) -> PyTree:
         """The ordinary data with every reward equal."""
+        if self.kind == "tokens":
+            return self.given(tokens.constant(self.rows, reward))
         return self.given(with_constant_reward(self.rows, reward))
 
     # The run of ``loops.offline``, whatever the kind: only the batch differs.
@@ -258,8 +264,13 @@ class Subject:
         if name == "update":
             batch = jax.eval_shape(lambda data, key: self.sample(data, key, BATCH), self.data, key)
             return state, batch, hyper, key, jax.ShapeDtypeStruct((), jnp.int32)
-        observation = jax.ShapeDtypeStruct((BATCH, self.spec.observation_dim), jnp.float32)
-        return state, observation, hyper, key
+        return state, self.observed((BATCH,)), hyper, key
+
+    def observed(self, leading: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+        """What ``act`` sees, by its shape: observations ``[..., O]``, or prompts ``[..., P]``."""
+        if self.kind == "tokens":
+            return jax.ShapeDtypeStruct((*leading, self.spec.prompt), jnp.int32)
+        return jax.ShapeDtypeStruct((*leading, self.spec.observation_dim), jnp.float32)
 
     def functions(self) -> dict[str, tuple[str, Callable[..., Any]]]:
         """What is traced: label -> (name of the arguments, function)."""
@@ -384,7 +395,9 @@ class Subject:
 
     @functools.cached_property
     def observations(self) -> Array:
-        """Ordinary observations, then zeros, then huge ones: ``[3 BATCH, O]``."""
+        """Ordinary observations, then zeros, then huge ones: ``[3 BATCH, O]``; prompts likewise."""
+        if self.kind == "tokens":
+            return tokens.prompts(BATCH)
         normal = jax.random.normal(jax.random.key(1), (BATCH, self.spec.observation_dim))
         return jnp.concatenate([normal, jnp.zeros_like(normal), 1e6 * normal])
 

@@ -24,7 +24,7 @@ from jaxrl_reg.envs.core import (
     with_tasks,
 )
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.types import Env
+from jaxrl_reg.types import Env, TokenTask
 
 __all__ = [
     "Outcome",
@@ -45,8 +45,10 @@ __all__ = [
 _ADAPTERS = ("brax", "playground")
 
 
-def make(name: str, **settings: Any) -> Env:
+def make(name: str, **settings: Any) -> Env | TokenTask:
     """The environment ``name``, with actions in [-1, 1] and a time limit; one of :func:`names`, or a module's path.
+
+    Names in ``tokens/`` give a :class:`jaxrl_reg.types.TokenTask` instead: prompts and a judge of completions.
 
     ``settings`` are those of the ``make`` function behind the name: ``make("brax/hopper", backend="mjx",
     episode_length=500)``, ``make("pointmaze", task="reach_top_left")``. ``make("my_package.my_env", size=3)`` imports

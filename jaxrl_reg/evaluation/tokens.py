@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
+import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.types import Array
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.types import Array, Key, Metrics, TokenTask
 
 
 def pass_at_k(right: Array, k: int) -> Array:
@@ -42,3 +46,46 @@ def majority_at_k(answers: Array, right: Array) -> Array:
     alike = (answers[..., :, None, :] == answers[..., None, :, :]).all(-1)
     first = jnp.argmax(alike.sum(-1), axis=-1)
     return jnp.take_along_axis(right, first[..., None], axis=-1)[..., 0]
+
+
+def evaluator(
+    task: TokenTask, prompts: int = 256, samples: int = 1
+) -> Callable[[Callable[[Array, Key, bool], Array], Key], Metrics]:
+    """``loops.rlvr``'s ``evaluate``: fresh prompts, their greedy completions and ``samples`` sampled ones of each.
+
+    Args:
+      task: what is asked, and its judge.
+      prompts: how many.
+      samples: sampled completions of each.
+    Returns:
+      ``fn(complete, key)`` with ``complete(prompt [N, P], key, explore) -> completion [N, T]``, giving ``return``, the
+      mean reward of greedy completions, and ``length``, theirs in tokens; ``reward/NAME``, each part of a reward that
+      has several; ``sampled``, the mean reward of sampled ones; with ``samples > 1`` ``pass_at_k`` and
+      ``majority_at_k``, of k = ``samples`` // 2 and all samples, right being a reward of 1.
+    Raises:
+      UserError: if one of the numbers is below 1.
+    """
+    for name, number in (("prompts", prompts), ("samples", samples)):
+        if number < 1:
+            raise UserError(f"{name}={number} must be at least 1")
+
+    def run(complete: Callable[[Array, Key, bool], Array], key: Key) -> Metrics:
+        draw_key, greedy_key, sample_key = jax.random.split(key, 3)
+        prompt = jax.vmap(task.draw)(jax.random.split(draw_key, prompts))
+        greedy = complete(prompt, greedy_key, False)
+        ends = (greedy == task.spec.EOS).astype(jnp.int32)
+        found = {"return": jax.vmap(task.verify)(prompt, greedy).mean()}
+        found["length"] = (jnp.cumsum(ends, -1) - ends == 0).sum(-1).mean(dtype=jnp.float32)
+        if task.parts is not None:
+            parts = jax.vmap(task.parts)(prompt, greedy)
+            found |= {f"reward/{name}": value.mean() for name, value in parts.items()}
+        several = complete(jnp.repeat(prompt, samples, axis=0), sample_key, True).reshape(prompts, samples, -1)
+        reward = jax.vmap(jax.vmap(task.verify, (None, 0)))(prompt, several)
+        found["sampled"] = reward.mean()
+        if samples > 1:
+            right = (reward >= 1.0 - 1e-6).astype(jnp.float32)
+            found["pass_at_k"] = pass_at_k(right, samples // 2).mean()
+            found["majority_at_k"] = majority_at_k(several, right).mean()
+        return found
+
+    return run

@@ -27,10 +27,12 @@ from jaxrl_reg.jobs.files import default_directory, finished, load_config, relea
 from jaxrl_reg.jobs.job import Axis, Job, Score
 from jaxrl_reg.jobs.kinds import kind_of
 from jaxrl_reg.jobs.kinds.online import OnlineConfig
+from jaxrl_reg.jobs.kinds.tokens import TokensConfig
 from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env, parameters
 from jaxrl_reg.jobs.listing import runs
 from jaxrl_reg.jobs.planning import Planned, plan
 from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
+from jaxrl_reg.jobs.prompting import Answer
 from jaxrl_reg.jobs.settings import COLLECTED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
 from jaxrl_reg.jobs.training import Outcome, finetune, resume, sweep, train
 
@@ -40,6 +42,7 @@ __all__ = [
     "EXPLORED",
     "SCALES",
     "Act",
+    "Answer",
     "Axis",
     "Job",
     "JobConfig",
@@ -53,6 +56,7 @@ __all__ = [
     "Standing",
     "SweepConfig",
     "Tick",
+    "TokensConfig",
     "collect",
     "collected",
     "compare",

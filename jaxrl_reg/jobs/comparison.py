@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.io.files import plain
 from jaxrl_reg.jobs.files import finished, load_config
-from jaxrl_reg.jobs.kinds import OFFLINE, kind_of
+from jaxrl_reg.jobs.kinds import OFFLINE, TOKENS, kind_of, load
 from jaxrl_reg.jobs.kinds.online import rival_config
 from jaxrl_reg.jobs.learners import learner, make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, silent
@@ -75,7 +75,7 @@ def compare(
     if config.grid or config.sample:
         raise UserError("compare takes no grid: every agent runs with its defaults and --set")
     names = list(dict.fromkeys(agents)) or compared_agents()
-    preset = dict(COMPARISONS[config.scale])
+    preset = {"envs": (config.env,), "datasets": ()} if config.kind == TOKENS else dict(COMPARISONS[config.scale])
     tasks = tasks_of(config, tuple(envs) or preset["envs"], tuple(datasets) or preset["datasets"])
     common = preset["settings"] if config.kind == OFFLINE else {}
     note = preset["note"] if common else ""
@@ -148,8 +148,9 @@ def _plan(
             planned.append((path, one))
     if unused:
         raise UserError(f"no agent of the comparison has {', '.join(sorted(unused))}")
+    world = load(TOKENS).make_task if config.kind == TOKENS else make_env
     for env in dict.fromkeys(where["env"] for where in tasks.values()):
-        make_env(dataclasses.replace(config, env=env))
+        world(dataclasses.replace(config, env=env))
     return planned
 
 
@@ -157,6 +158,8 @@ def _of_agent(asked: Any, name: str, settings: Mapping[str, Any]) -> Any:
     """The config of one agent; online, its steps are those of the first agent and its sizes suit how it learns."""
     if asked.kind == OFFLINE:
         return resolve(dataclasses.replace(asked, agent=name, settings=settings).settled())
+    if asked.kind == TOKENS:
+        return resolve(dataclasses.replace(asked, agent=name, settings=settings))
     first = resolve(asked)
     same = first if name == first.agent else rival_config(first, name)
     return resolve(dataclasses.replace(same, settings=settings, against=None))

@@ -14,12 +14,13 @@ from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.jobs import hosted, preprocessing, tasks
 from jaxrl_reg.jobs.files import load_config, read_json
 from jaxrl_reg.jobs.learners import Learner, learners
+from jaxrl_reg.jobs.prompting import Answer
 from jaxrl_reg.jobs.settings import JobConfig, seeds_of
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from jaxrl_reg.types import Agent, Policy, PyTree, Spec
+    from jaxrl_reg.types import Agent, Policy, PyTree, Spec, TokenSpec
 
 
 class Member(NamedTuple):
@@ -28,7 +29,7 @@ class Member(NamedTuple):
     agent: Agent
     state: PyTree  # of the agent
     hyper: Any
-    spec: Spec
+    spec: Spec | TokenSpec
     folder: str  # of the checkpoints of its program
     row: tuple[int, int]  # setting and seed by their position there
     about: Mapping[str, Any]  # plain facts, for people
@@ -83,8 +84,8 @@ def load_policy(
     seed: int | None = None,
     task: str | None = None,
     goal: Any = None,
-) -> Act:
-    """The policy of one member of a run, from its newest checkpoint.
+) -> Act | Answer:
+    """The policy of one member of a run, from its newest checkpoint; of a token agent, what answers prompts.
 
     Args:
       directory: a run directory of any kind; neither its environment nor its data set is needed.
@@ -97,12 +98,18 @@ def load_policy(
     Raises:
       UserError: if there is no run or no checkpoint, or no such setting, seed or task.
     """
+    from jaxrl_reg.types import TokenSpec
+
     member = read_member(directory, setting, seed)
-    return Act(policy_of(directory, member, task, goal), member.spec, member.about)
+    policy = policy_of(directory, member, task, goal)
+    if isinstance(member.spec, TokenSpec):
+        return Answer(policy, member.spec, member.about)
+    return Act(policy, member.spec, member.about)
 
 
 def policy_of(directory: str | pathlib.Path, member: Member, task: str | None = None, goal: Any = None) -> Policy:
-    """How a member acts, from raw observations to actions in the environment's own units."""
+    """How a member acts, from raw observations to actions in the environment's own units, or from prompts to ids."""
+    from jaxrl_reg.types import TokenSpec
     from jaxrl_reg.types import policy_of as greedy_of
 
     if member.agent.zero_shot is not None:
@@ -111,6 +118,8 @@ def policy_of(directory: str | pathlib.Path, member: Member, task: str | None = 
         raise UserError(f"{member.about['agent']} learns one task; it takes neither a task nor a goal")
     else:
         policy = greedy_of(member.agent, member.state, member.hyper)
+    if isinstance(member.spec, TokenSpec):
+        return policy
     return in_own_units(policy, member.spec, member.about.get("actions"))
 
 
@@ -168,11 +177,13 @@ def in_own_units(policy: Policy, spec: Spec, actions: Mapping[str, Any] | None) 
     return policy._replace(step=step)
 
 
-def _spec(path: pathlib.Path, config: JobConfig, facts: Mapping[str, Any]) -> Spec:
+def _spec(path: pathlib.Path, config: JobConfig, facts: Mapping[str, Any]) -> Spec | TokenSpec:
     """The sizes that the run's agent was made for; a run of an earlier version does not have them by itself."""
     from jaxrl_reg.jobs.learners import make_env
-    from jaxrl_reg.types import Spec
+    from jaxrl_reg.types import Spec, TokenSpec
 
+    if "vocabulary" in facts.get("spec", {}):
+        return TokenSpec(**facts["spec"])
     if "spec" not in facts and config.env == "none":
         raise UserError(f"{path}/summary.json does not say the sizes of observations and actions; train the run again")
     return Spec(**facts["spec"]) if "spec" in facts else make_env(config).spec

@@ -52,7 +52,7 @@ def evaluate(
     for member in [*job.rivals, *job.learners]:
         folder = path / "checkpoints" / member.folder
         if folder.is_dir():
-            say(f"evaluating {member.label} on {episodes} episodes per member")
+            say(f"evaluating {member.label} on {episodes} {config.trials} per member")
             for row in _evaluate_checkpoint(member, job, config, folder, episodes, number):
                 sink.write(row[job.axis.column], row)
         elif member.name == config.agent:

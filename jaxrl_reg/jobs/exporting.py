@@ -82,6 +82,10 @@ def export(
     import numpy as np
 
     member, path = read_member(directory, setting, seed), pathlib.Path(to)
+    if hasattr(member.spec, "vocabulary"):
+        raise UserError(
+            f"{directory} holds a policy of tokens, which is not exported; load_policy answers prompts with it"
+        )
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"{path} is not an empty folder; choose another one with --to")
     need("flatbuffers")

@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from jaxrl_reg.data import Preprocessing
     from jaxrl_reg.jobs.learners import Learner
     from jaxrl_reg.jobs.progress import OnTick, Say
-    from jaxrl_reg.types import Agent, Dataset, Env, Key, Policy, PyTree, Run, Spec
+    from jaxrl_reg.types import Agent, Dataset, Env, Key, Policy, PyTree, Run, Spec, TokenSpec, TokenTask
 
 
 Keep = Callable[[Any, Any], "Policy"]  # state, hyper -> policy
@@ -81,7 +81,7 @@ class Job(NamedTuple):
     keep: Callable[[Learner], Keep]
     score: Score = Score()
     rivals: Sequence[Learner] = ()
-    world: Env | None = None  # what it acts in
+    world: Env | TokenTask | None = None  # what it acts in
     data: PyTree = None
     about: Mapping[str, Any] = {}  # what the data are; ``dataset`` of summary.json
     preprocessing: Mapping[str, Preprocessing] = {}  # of the data, by the name of the agent that is trained on them
@@ -93,18 +93,19 @@ class Job(NamedTuple):
     start: Callable[[Learner], PyTree] | None = None
     actions: Mapping[str, Sequence[float]] | None = None  # "low" and "high" of the environment's own units
     history: Callable[[], Iterable[dict[str, Any]]] | None = None
+    exhibit: str = "The best run, one episode"  # what the report calls what it shows
 
     def facts(self) -> dict[str, Any]:
         """What ``summary.json`` says of the kind, so that the report need not know it."""
         from jaxrl_reg.jobs.preprocessing import facts_of
 
-        facts: dict[str, Any] = {"axis": self.axis._asdict(), "score": self.score._asdict()}
+        facts: dict[str, Any] = {"axis": self.axis._asdict(), "score": self.score._asdict(), "exhibit": self.exhibit}
         if self.preprocessing:
             facts["preprocessing"] = facts_of(self.preprocessing)
         spec = self.world.spec if self.world is not None else getattr(self.data, "spec", None)
         if spec is not None:
             facts["spec"] = dataclasses.asdict(spec)
-            if not spec.discrete:
+            if hasattr(spec, "action_dim") and not spec.discrete:
                 facts["actions"] = dict(self.actions or self._bounds(spec))
         return {**facts, "dataset": dict(self.about)} if self.about else facts
 
@@ -113,7 +114,7 @@ class Job(NamedTuple):
         return {"low": list(low), "high": list(high)}
 
 
-def greedy(spec: Spec, part: Callable[[Any], Any] = lambda state: state) -> Callable[[Learner], Keep]:
+def greedy(spec: Spec | TokenSpec, part: Callable[[Any], Any] = lambda state: state) -> Callable[[Learner], Keep]:
     """``Job.keep`` of agents that act greedily, in the units of their environment; ``part(state)`` is the agent's part
     of a member's state."""
 

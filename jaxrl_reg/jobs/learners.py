@@ -11,7 +11,7 @@ from jaxrl_reg.jobs.settings import JobConfig
 from jaxrl_reg.jobs.values import coerce, column, word
 
 if TYPE_CHECKING:
-    from jaxrl_reg.types import Agent, Env, Spec
+    from jaxrl_reg.types import Agent, Env, Spec, TokenSpec
 
 
 BASELINE = "bc"
@@ -31,7 +31,7 @@ class Learner(NamedTuple):
     folder: str = ""  # of its checkpoints
 
 
-def learner(name: str, config: JobConfig, *, own: bool = True, spec: Spec | None = None) -> Learner:
+def learner(name: str, config: JobConfig, *, own: bool = True, spec: Spec | TokenSpec | None = None) -> Learner:
     """The agent ``name`` under ``config``; with ``own=False`` (a baseline) only the network size is taken from it.
 
     Raises:
@@ -43,7 +43,7 @@ def learner(name: str, config: JobConfig, *, own: bool = True, spec: Spec | None
     return found[0]
 
 
-def learners(name: str, config: JobConfig, *, own: bool = True, spec: Spec | None = None) -> list[Learner]:
+def learners(name: str, config: JobConfig, *, own: bool = True, spec: Spec | TokenSpec | None = None) -> list[Learner]:
     """The agent ``name`` with the settings of ``config``, in groups that share a program. What is not set is as the
     module's ``defaults(spec)`` has it for a world of this ``spec``, where there is such a function, else the ``Hyper``.
 
@@ -159,11 +159,17 @@ def make_env(config: JobConfig) -> Env:
     """The environment of a config.
 
     Raises:
-      UserError: for an unknown environment or backend.
+      UserError: for an unknown environment or backend, or a task of tokens.
     """
     from jaxrl_reg import envs
+    from jaxrl_reg.types import TokenTask
 
-    return envs.make(config.env, **({} if config.backend is None else {"backend": config.backend}))
+    env = envs.make(config.env, **({} if config.backend is None else {"backend": config.backend}))
+    if isinstance(env, TokenTask):
+        raise UserError(
+            f"{config.env} asks for whole completions, which {config.agent} does not give; take --agent grpo"
+        )
+    return env
 
 
 def parameters(agent: Agent, member: Learner) -> int:

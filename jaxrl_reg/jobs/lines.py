@@ -30,7 +30,7 @@ def of_members(member: Learner, job: Job, run: Run, config: JobConfig, count: in
     what = f"{config.seeds} seeds"
     if member.swept:
         what = f"{settings} settings of {', '.join(member.swept)} x {what}"
-    judged = f"{run.segments} evaluations of {config.eval_episodes} episodes"
+    judged = f"{run.segments} evaluations of {config.eval_episodes} {config.trials}"
     if run.evaluate is None and run.judge is None:
         judged = "nothing is rolled out"
     return (

@@ -92,6 +92,7 @@ class JobConfig:
     kind: ClassVar[str] = ""  # the module of ``jobs.kinds`` that this config belongs to
     counts: ClassVar[tuple[str, ...]] = ("seeds", "segments", "eval_episodes")  # must be at least 1
     budget: ClassVar[str] = "updates"  # the field that says how long training is
+    trials: ClassVar[str] = "episodes"  # what an evaluation counts
 
     env: str = option(
         "brax/hopper",

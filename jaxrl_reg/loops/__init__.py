@@ -7,6 +7,7 @@ from jaxrl_reg.loops.finetune import finetune
 from jaxrl_reg.loops.offline import offline
 from jaxrl_reg.loops.online import online
 from jaxrl_reg.loops.pretrain import pretrain
+from jaxrl_reg.loops.rlvr import rlvr
 from jaxrl_reg.loops.rollout import record, rollout
 
-__all__ = ["collect", "d4rl_style", "explore", "finetune", "offline", "online", "pretrain", "record", "rollout"]
+__all__ = ["collect", "d4rl_style", "explore", "finetune", "offline", "online", "pretrain", "record", "rlvr", "rollout"]

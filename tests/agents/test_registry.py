@@ -18,7 +18,7 @@ def test_every_file_is_an_agent():
     assert not any(name.startswith("_") for name in agents.names())
     for name in agents.names():
         module = agents.load(name)
-        assert module.KIND in ("offline", "off_policy", "on_policy")
+        assert module.KIND in ("offline", "off_policy", "on_policy", "tokens")
         assert all(module.PAPER[:4])
         for cls in (module.Config, module.Hyper):
             for field, _, help in agents.settings(cls):

@@ -15,7 +15,7 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.tabular import discounted
 
 # Those of MJX's Gymnasium tasks are compared with Gymnasium's: test_envs_mjx.
-OWN = [name for name in envs.names() if name.split("/")[0] not in ("brax", "playground", "mjx")]
+OWN = [name for name in envs.names() if name.split("/")[0] not in ("brax", "playground", "mjx", "tokens")]
 
 
 def batch_of(env):

@@ -29,6 +29,7 @@ SOFT = f"{GOLDEN}/online/test_golden_online.py"
 PPO = f"{GOLDEN}/online/test_golden_ppo.py"
 PLANS = f"{GOLDEN}/imitation/test_golden_plans.py"
 SEQUENCES = f"{GOLDEN}/offline/test_sequence_agents.py"
+FAMILY = f"{GOLDEN}/tokens/test_token_family.py"
 GOLDEN_TOKENS = "tests/losses/test_token_golden.py"
 CONTRACT = "tests/losses/test_loss_contract.py"
 PREFERENCES = "tests/losses/test_preference_losses.py"
@@ -396,6 +397,78 @@ AGENTS = (
         f"{GOLDEN}/zero_shot/test_task_agents.py",
         "reaching",
     ),
+    Mutant(
+        "its switches are lost",
+        "jaxrl_reg/agents/tokens/grpo.py",
+        "return _group.make(config, spec)",
+        "return _group.make(Config(), spec)",
+        FAMILY,
+        "grpo_passes",
+    ),
+    Mutant(
+        "a mean over completions, not over tokens",
+        "jaxrl_reg/agents/tokens/dapo.py",
+        'aggregation="token"',
+        'aggregation="sequence"',
+        FAMILY,
+        "named_agent",
+    ),
+    Mutant(
+        "the group's deviation is back",
+        "jaxrl_reg/agents/tokens/dr_grpo.py",
+        'advantage="centred"',
+        'advantage="group"',
+        FAMILY,
+        "named_agent",
+    ),
+    Mutant(
+        "a ratio per token",
+        "jaxrl_reg/agents/tokens/gspo.py",
+        'surrogate="gspo"',
+        'surrogate="ppo"',
+        FAMILY,
+        "named_agent",
+    ),
+    Mutant(
+        "tokens beyond the clip lose their gradient",
+        "jaxrl_reg/agents/tokens/cispo.py",
+        'surrogate="cispo"',
+        'surrogate="ppo"',
+        FAMILY,
+        "named_agent",
+    ),
+    Mutant(
+        "the divergence is in the loss, where it has no gradient",
+        "jaxrl_reg/agents/tokens/rloo.py",
+        'kl="reward"',
+        'kl="k1"',
+        FAMILY,
+        "named_agent",
+    ),
+    Mutant(
+        "every group has a baseline of its own",
+        "jaxrl_reg/agents/tokens/reinforce.py",
+        'advantage="batch"',
+        'advantage="centred"',
+        FAMILY,
+        "named_agent",
+    ),
+    Mutant(
+        "the lower clip on both sides",
+        "jaxrl_reg/agents/tokens/_group.py",
+        "losses.ppo_clip_loss(log_prob, old, each, hyper.clip_low, hyper.clip_high,",
+        "losses.ppo_clip_loss(log_prob, old, each, hyper.clip_low, hyper.clip_low,",
+        f"{GOLDEN}/tokens/test_token_agents.py",
+        "every_switch",
+    ),
+    Mutant(
+        "cut-off completions are learned from",
+        "jaxrl_reg/agents/tokens/_group.py",
+        "batch.mask * (1.0 - batch.truncated[..., None]) if",
+        "batch.mask if",
+        f"{GOLDEN}/tokens/test_token_agents.py",
+        "cut_off",
+    ),
 )
 
 SHARED = (
@@ -420,6 +493,14 @@ SHARED = (
         "actor_network.apply(state.target_actor, batch.next_observation)",
         "actor_network.apply(state.actor.params, batch.next_observation)",
         f"{GOLDEN}/offline/test_golden_td3_bc.py",
+    ),
+    Mutant(
+        "groups that teach nothing are kept first",
+        "jaxrl_reg/loops/rlvr.py",
+        "jnp.argsort(-informative(batch.reward), stable=True)",
+        "jnp.argsort(informative(batch.reward), stable=True)",
+        "tests/loops/test_rlvr.py",
+        "dynamic_sampling",
     ),
 )
 

@@ -135,6 +135,7 @@ def render(
         figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light},
         episode=episode if embedded else None,
         viewer=viewer,
+        exhibit=facts.get("exhibit", "The best run, one episode"),
         tasks=brief_tasks(task_table(tasks)) if tasks else [],
         facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
         members=everyone,

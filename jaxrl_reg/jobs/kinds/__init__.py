@@ -16,6 +16,7 @@ from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.jobs.settings import JobConfig
 
 OFFLINE = "offline"  # of run directories that do not say their kind
+TOKENS = "tokens"
 
 
 def names() -> list[str]:
@@ -52,8 +53,10 @@ def kind_of(agent: str, *, dataset: bool = False) -> str:
     from jaxrl_reg import agents
 
     learns = agents.load(agent).KIND
-    if learns == "on_policy" and dataset:
+    if learns in ("on_policy", TOKENS) and dataset:
         raise UserError(f"agent {agent!r} learns from its own fresh experience and cannot be trained on a data set")
+    if learns == TOKENS:
+        return TOKENS
     return "online" if learns == "on_policy" or (learns == "off_policy" and not dataset) else OFFLINE
 
 

@@ -1,0 +1,1 @@
+"""Agents whose actions are whole completions of prompts, trained on verified rewards."""

@@ -1,0 +1,240 @@
+"""Tasks of tokens with many right answers, or with room to reason first: split, steps, procedures, styles."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxrl_reg.envs._sequences import EOS, FIRST, PAD, SEP, at_least, decoder
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.types import Array, Key, Metrics, TokenSpec, TokenTask
+
+ANSWER = FIRST  # of the tasks that reason first: only what follows it is judged
+OTHER, THINK, DIRECT = 0, 1, 2  # what ``style_of`` says
+TAGS = ("none", "think", "direct")
+HINTS = ("blank", "true", "mixed")
+
+
+def split(modulus: int = 7, times: int = 2) -> TokenTask:
+    """A number q; right are any ``times`` pairs (a, b), each with a + b = q modulo ``modulus``.
+
+    There are ``modulus ** times`` right answers, each as easy: the task for entropy and diversity.
+    """
+    at_least("split", modulus=(modulus, 2), times=(times, 1))
+    length = 2 * times + 1
+
+    def draw(key: Key) -> Array:
+        return jnp.stack([FIRST + jax.random.randint(key, (), 0, modulus), jnp.int32(SEP)]).astype(jnp.int32)
+
+    def verify(prompt: Array, completion: Array) -> Array:
+        numbers = completion[:-1] - FIRST
+        sums = (numbers[0::2] + numbers[1::2]) % modulus
+        right = jnp.all(sums == prompt[0] - FIRST) & jnp.all(numbers >= 0) & (completion[-1] == EOS)
+        return right.astype(jnp.float32)
+
+    def solve(prompt: Array, key: Key) -> Array:
+        first = jax.random.randint(key, (times,), 0, modulus)
+        second = (prompt[0] - FIRST - first) % modulus
+        pairs = jnp.stack([first, second], axis=1).reshape(-1)
+        return jnp.append(FIRST + pairs, EOS).astype(jnp.int32)
+
+    spec = TokenSpec(FIRST + modulus, 2, length)
+    return TokenTask(draw, verify, solve, spec, "tokens/split", decode=decoder(list(map(str, range(modulus)))))
+
+
+def answered(completion: Array, right: Array) -> Array:
+    """1 where the completion has one ANSWER before its end, and ``right`` and EOS follow it."""
+    ends = completion == EOS
+    before = jnp.cumsum(ends) == 0
+    marked = (completion == ANSWER) & before
+    at = jnp.argmax(marked)
+    last = completion.shape[0] - 1
+    value, end = completion[jnp.minimum(at + 1, last)], completion[jnp.minimum(at + 2, last)]
+    good = (marked.sum() == 1) & (at + 2 <= last) & (value == right) & (end == EOS)
+    return good.astype(jnp.float32)
+
+
+def _summed(numbers: Array, count: Array, modulus: int, length: int) -> Array:
+    """Running sums of the first ``count`` numbers, ANSWER, their sum, EOS: ``[length]``; symbols follow ANSWER."""
+    sums = jnp.cumsum(numbers) % modulus
+    at = jnp.arange(length)
+    body = jnp.take(jnp.append(sums, 0), jnp.minimum(at, numbers.shape[0]))
+    row = jnp.where(at < count, ANSWER + 1 + body, PAD)
+    return _closed(row, count, ANSWER + 1 + sums[-1])
+
+
+def _closed(row: Array, at: Array, value: Array) -> Array:
+    """``row`` with ANSWER, ``value``, EOS from column ``at`` on."""
+    columns = jnp.arange(row.shape[0])
+    row = jnp.where(columns == at, ANSWER, row)
+    row = jnp.where(columns == at + 1, value, row)
+    return jnp.where(columns == at + 2, EOS, row).astype(jnp.int32)
+
+
+def _numbers(prompt: Array) -> tuple[Array, Array]:
+    """Of ``[digits, SEP]``: the digits in place, 0 on padding so that running sums are right, and their count."""
+    real = prompt[:-1] != PAD
+    return jnp.where(real, prompt[:-1] - ANSWER - 1, 0), real.sum()
+
+
+def steps(modulus: int = 10, shortest: int = 3, longest: int = 6) -> TokenTask:
+    """Numbers below ``modulus``; anything may be written, then ANSWER and their sum modulo that.
+
+    ``solve`` writes the running sums first. The direct answer needs none of them, and is far harder to learn.
+    """
+    at_least("steps", modulus=(modulus, 2), shortest=(shortest, 1), longest=(longest, shortest))
+    spec = TokenSpec(ANSWER + 1 + modulus, longest + 1, longest + 3)
+
+    def draw(key: Key) -> Array:
+        length_key, number_key = jax.random.split(key)
+        count = jax.random.randint(length_key, (), shortest, longest + 1)
+        numbers = ANSWER + 1 + jax.random.randint(number_key, (longest,), 0, modulus)
+        return jnp.append(jnp.where(jnp.arange(longest) >= longest - count, numbers, PAD), SEP).astype(jnp.int32)
+
+    def verify(prompt: Array, completion: Array) -> Array:
+        return answered(completion, ANSWER + 1 + _numbers(prompt)[0].sum() % modulus)
+
+    def solve(prompt: Array, key: Key) -> Array:
+        numbers, count = _numbers(prompt)
+        return _summed(jnp.roll(numbers, count), count, modulus, spec.completion)  # the first number to column 0
+
+    words = ["=", *map(str, range(modulus))]
+    return TokenTask(draw, verify, solve, spec, "tokens/steps", decode=decoder(words))
+
+
+def procedure_effects(operations: int = 6, primitives: int = 3, modulus: int = 5, seed: int = 0) -> np.ndarray:
+    """What each primitive step of each operation of ``procedures`` adds: ``[operations, primitives]``, on the host.
+
+    The net effect of an operation is the sum of its row modulo ``modulus``.
+    """
+    return np.random.default_rng(seed).integers(0, modulus, (operations, primitives))
+
+
+def procedures(
+    operations: int = 6,
+    primitives: int = 3,
+    per_problem: int = 3,
+    modulus: int = 5,
+    seed: int = 0,
+    hints: str = "mixed",
+) -> TokenTask:
+    """A number, then ``per_problem`` operations, each with a hint of its net effect or a blank; what comes out?
+
+    An operation is ``primitives`` steps, each of which adds a number modulo ``modulus`` (``procedure_effects``). Where
+    all hints are given they count, right or wrong, so blank them to judge against the operations themselves. ``solve``
+    writes every intermediate value where hints are blank, and one for each operation where they are given. ``hints``
+    says what ``draw`` gives: ``blank``, ``true``, or ``mixed``, half of the prompts blank and half with random hints,
+    which can only be followed by reading them.
+
+    Source of the task: Didolkar et al., 2025, Metacognitive Reuse (arXiv 2509.13237), its core without language.
+    """
+    sizes = {"operations": (operations, 1), "primitives": (primitives, 1), "per_problem": (per_problem, 1)}
+    at_least("procedures", **sizes, modulus=(modulus, 2))
+    if hints not in HINTS:
+        raise UserError(f"tokens/procedures: hints={hints} must be one of {', '.join(HINTS)}")
+    table = jnp.asarray(procedure_effects(operations, primitives, modulus, seed), jnp.int32)
+    blank, number, operation = ANSWER + 1, ANSWER + 2, ANSWER + 2 + modulus
+    spec = TokenSpec(operation + operations, 2 * per_problem + 2, primitives * per_problem + 3)
+
+    def draw(key: Key) -> Array:
+        start_key, operation_key, hint_key, which_key = jax.random.split(key, 4)
+        start = number + jax.random.randint(start_key, (1,), 0, modulus)
+        chosen = jax.random.randint(operation_key, (per_problem,), 0, operations)
+        given = number + jax.random.randint(hint_key, (per_problem,), 0, modulus)
+        if hints == "true":
+            given = number + table.sum(-1)[chosen] % modulus
+        empty = hints == "blank" or (hints == "mixed") & jax.random.bernoulli(which_key)
+        pairs = jnp.stack([operation + chosen, jnp.where(empty, blank, given)], axis=1).reshape(-1)
+        return jnp.concatenate([start, pairs, jnp.array([SEP])]).astype(jnp.int32)
+
+    def read(prompt: Array) -> tuple[Array, Array, Array]:
+        """The number to start from, what each primitive step adds ``[K, primitives]``, and whether hints are given."""
+        chosen, given = prompt[1:-1:2] - operation, prompt[2:-1:2]
+        follow = jnp.all(given != blank)
+        hinted = jnp.zeros_like(table[chosen]).at[:, -1].set(given - number)
+        return prompt[0] - number, jnp.where(follow, hinted, table[chosen]), follow
+
+    def verify(prompt: Array, completion: Array) -> Array:
+        start, added, _ = read(prompt)
+        return answered(completion, number + (start + added.sum()) % modulus)
+
+    def solve(prompt: Array, key: Key) -> Array:
+        start, added, follow = read(prompt)
+        values = (start + jnp.cumsum(added.reshape(-1))) % modulus
+        short = values[primitives - 1 :: primitives]
+        row = jnp.pad(jnp.where(follow, jnp.pad(short, (0, values.size - per_problem)), values), (0, 3))
+        at = jnp.where(follow, per_problem, values.size)
+        row = jnp.where(jnp.arange(row.size) < at, number + row, PAD)
+        return _closed(row, at, number + values[-1])
+
+    words = ["=", "_", *map(str, range(modulus)), *(chr(ord("a") + i % 26) for i in range(operations))]
+    return TokenTask(draw, verify, solve, spec, "tokens/procedures", decode=decoder(words))
+
+
+def style_of(prompt: Array, completion: Array) -> Array:
+    """How a completion of ``styles`` answers: THINK, as many numbers as the question has and then ANSWER; DIRECT,
+    ANSWER at once; else OTHER, int32. Both end with one more symbol and EOS; whether it is right has no say."""
+    count = prompt.shape[0] - 2
+    columns = jnp.arange(completion.shape[0])
+    symbol = (completion > ANSWER) & (columns < count)
+
+    def closed(at: int) -> Array:
+        return (completion[at] == ANSWER) & (completion[at + 1] > ANSWER) & (completion[at + 2] == EOS)
+
+    think = jnp.all(symbol[:count]) & closed(count)
+    return jnp.where(think, THINK, jnp.where(closed(0), DIRECT, OTHER)).astype(jnp.int32)
+
+
+def styles(
+    modulus: int = 5, longest: int = 4, tag: str = "think", format: float = 0.5, agree: float = 0.8
+) -> TokenTask:
+    """``steps`` of one length under a tag: ``format`` of the reward is for answering in the tag's style, the rest for
+    being right; both are ``parts``.
+
+    ``tag`` is none, think, direct, or ``mixed``: any of the three, for a warm start. ``solve`` answers in the tag's
+    style with probability ``agree`` and in the other otherwise; without a tag each half of the time, and without a tag
+    any style has the right format. A direct answer is the right sum, which a small model cannot learn to give at once.
+
+    Source of the task: Taveekitworachai et al., 2025, Prior Prompt Engineering for Reinforcement Fine-Tuning (arXiv
+    2505.14157), its core without language.
+    """
+    at_least("styles", modulus=(modulus, 2), longest=(longest, 1))
+    if tag not in (*TAGS, "mixed"):
+        raise UserError(f"tokens/styles: tag={tag} must be one of {', '.join((*TAGS, 'mixed'))}")
+    for name, share in (("format", format), ("agree", agree)):
+        if not 0.0 <= share <= 1.0:
+            raise UserError(f"tokens/styles: {name}={share} must be from 0 to 1")
+    think = ANSWER + 1 + modulus  # ids of the tags: think, direct; none is padding
+    spec = TokenSpec(think + 2, longest + 2, longest + 3)
+
+    def draw(key: Key) -> Array:
+        tag_key, number_key = jax.random.split(key)
+        drawn = jax.random.randint(tag_key, (), 0, 3) if tag == "mixed" else jnp.int32(TAGS.index(tag))
+        numbers = ANSWER + 1 + jax.random.randint(number_key, (longest,), 0, modulus)
+        head = jnp.where(drawn == 0, PAD, think + drawn - 1)
+        return jnp.concatenate([head[None], numbers, jnp.array([SEP])]).astype(jnp.int32)
+
+    def asked(prompt: Array) -> Array:
+        return jnp.where(prompt[0] == PAD, OTHER, prompt[0] - think + THINK)  # OTHER: no style is asked for
+
+    def parts(prompt: Array, completion: Array) -> Metrics:
+        right = answered(completion, ANSWER + 1 + _numbers(prompt[1:])[0].sum() % modulus)
+        style, wanted = style_of(prompt, completion), asked(prompt)
+        fits = jnp.where(wanted == OTHER, style != OTHER, style == wanted)
+        return {"format": format * fits.astype(jnp.float32), "right": (1.0 - format) * right}
+
+    def verify(prompt: Array, completion: Array) -> Array:
+        paid = parts(prompt, completion)
+        return paid["format"] + paid["right"]
+
+    def solve(prompt: Array, key: Key) -> Array:
+        numbers, count = _numbers(prompt[1:])
+        long = _summed(numbers, count, modulus, spec.completion)
+        short = _closed(jnp.zeros(spec.completion, jnp.int32), jnp.int32(0), ANSWER + 1 + numbers.sum() % modulus)
+        wanted = asked(prompt)
+        chance = jnp.where(wanted == OTHER, 0.5, jnp.where(wanted == THINK, agree, 1.0 - agree))
+        return jnp.where(jax.random.bernoulli(key, chance), long, short)
+
+    words = ["=", *map(str, range(modulus)), "[think]", "[direct]"]
+    return TokenTask(draw, verify, solve, spec, "tokens/styles", parts=parts, decode=decoder(words))
