@@ -31,11 +31,17 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 # looking through all of them for garbage.
 gc.set_threshold(1_000_000, 50, 100)
 
+import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
 
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci")
+
+if not hasattr(jax, "enable_x64"):  # where the lowest release has it
+    from jax.experimental import enable_x64
+
+    jax.enable_x64 = enable_x64
 
 
 @pytest.fixture

@@ -73,23 +73,33 @@ def rows(directory, phase="online"):
     return frame.sort_values(["member", "update", "evaluation"]).reset_index(drop=True)
 
 
-def test_the_first_evaluation_before_any_update_is_the_last_one_of_before(offline):
-    config = jobs.resolve(finetune.continuing(offline, steps=24, num_envs=2, segments=3))
-    job = finetune.make(config)
+def evaluated_first(directory, seeds):
+    """Returns of the online phase before its first update, a row for every setting."""
+    job = finetune.make(jobs.resolve(finetune.continuing(directory, steps=24, num_envs=2, segments=3)))
     (member,) = job.learners
     _, run = job.run(member, None)
-    states = job.start(member)
 
     def first(state, seed, hyper):
         key = jax.random.key(seed)
         return run.evaluate(run.init(key, hyper, state), jnp.int32(-1), key, hyper)["eval/return"]
 
     over_seeds = jax.vmap(first, in_axes=(0, 0, None))
-    found = jax.jit(jax.vmap(over_seeds, in_axes=(0, None, 0)))(states, jnp.array([5, 6]), member.hypers)
+    return jax.jit(jax.vmap(over_seeds, in_axes=(0, None, 0)))(job.start(member), jnp.array(seeds), member.hypers)
+
+
+def test_the_first_evaluation_before_any_update_is_the_last_one_of_before(offline):
     before = rows(offline)
     wanted = before[before["update"] == 8]["eval/return"].to_numpy().reshape(2, 2)
     assert np.unique(wanted).size == 4
-    np.testing.assert_allclose(found, wanted, rtol=1e-5)
+    np.testing.assert_allclose(evaluated_first(offline, [5, 6]), wanted, rtol=1e-5)
+
+
+@pytest.mark.parametrize("agent", ["iql", "cal_ql"])
+def test_so_it_is_for_policies_that_are_drawn_from_and_for_agents_of_other_papers(offline, tmp_path, agent):
+    config = dataclasses.replace(jobs.load_config(offline), agent=agent, grid={}, seeds=1, updates=2, segments=1)
+    jobs.sweep(config, directory=tmp_path / "run", lean=True)
+    (wanted,) = rows(tmp_path / "run").query("agent != 'bc'")["eval/return"]
+    np.testing.assert_allclose(evaluated_first(tmp_path / "run", [5]), [[wanted]], rtol=1e-5)
 
 
 def test_both_phases_stand_in_one_table_and_one_report(offline, online):
