@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import time
 from collections.abc import Callable, Sequence
@@ -60,6 +61,161 @@ def outline(
     )
 
 
+@dataclasses.dataclass
+class _Population:
+    """What a sweep holds between segments; it changes in place, and nothing of it is traced.
+
+    ``M`` members are padded to a multiple of the devices, ``P``, by members over again.
+    """
+
+    run: Run
+    numbers: np.ndarray  # seeds
+    hypers: PyTree  # [H]
+    members: PyTree  # keys and hyperparameters [P]
+    begun: tuple[PyTree, ...]  # what members begin from [P], or nothing
+    data: PyTree
+    devices: list[placing.Device]
+    programs: Programs
+    generations: Generations | None
+    directory: str | pathlib.Path | None
+    identity: dict[str, Any]
+    states: PyTree = None  # [P]
+    history: dict[str, list[np.ndarray]] = dataclasses.field(default_factory=dict)  # metric -> [M] per segment
+    alive: np.ndarray = dataclasses.field(default_factory=lambda: np.ones(0))  # [M]
+    segment: int = 0  # how many are finished
+    evolved: int = 0  # the segment that members have copied each other for
+
+    @property
+    def count(self) -> int:
+        return setting_count(self.hypers) * self.numbers.size
+
+    @property
+    def padding(self) -> np.ndarray:
+        """The member in each of the ``P`` places."""
+        return np.arange(self.members[0].shape[0]) % self.count
+
+    def begin(self, read: bool) -> None:
+        """The state of the newest checkpoint where there is one to ``read``, else that of the beginning."""
+        self.states, self.history, self.segment, self.evolved = None, {}, 0, 0
+        if read and self.directory is not None:
+            self._restore()
+        if self.states is None:
+            self.states = self.programs.init((*self.members, *self.begun), None)
+        if self.segment:  # a checkpoint from before members could fail
+            self.history.setdefault(ALIVE, [np.ones(self.count, np.float32)] * self.segment)
+        self.states = placing.place(self.states, self.devices)
+        self.alive = self.history[ALIVE][-1] if self.history else np.ones(self.count, np.float32)
+
+    def _restore(self) -> None:
+        from jaxrl_reg.io import checkpoint
+
+        assert self.directory is not None
+        directory, states = self.directory, jax.eval_shape(self.programs.init, self.members, None)
+
+        def like(info: dict[str, Any]) -> PyTree:
+            refuse_another(directory, self.identity, info)
+            cut = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((self.count, *leaf.shape[1:]), leaf.dtype), states)
+            return cut, [jax.ShapeDtypeStruct((info["segment"], self.count), jnp.float32) for _ in info["metrics"]]
+
+        if (found := checkpoint.restore(directory, like)) is not None:
+            self.segment, (kept, values), info = found
+            self.history = {name: list(value) for name, value in zip(info["metrics"], values, strict=True)}
+            self.states = jax.tree.map(lambda leaf: leaf[self.padding], kept)
+
+    def save(self) -> None:
+        """A checkpoint of the finished segments, where there is a directory for it."""
+        from jaxrl_reg.io import checkpoint
+
+        if self.directory is not None:
+            names = sorted(self.history)
+            fetched = self.states if hosts.alone() else hosts.fetch(self.states)
+            kept = jax.tree.map(lambda leaf: leaf[: self.count], fetched)
+            tree = (kept, [np.stack(self.history[name]) for name in names])
+            if hosts.first():
+                info = {**self.identity, "metrics": names, "segment": self.segment}
+                checkpoint.save(self.directory, self.segment, tree, info)
+
+    def evolve(self) -> None:
+        """Copies and moved hyperparameters before a segment, from the metrics of the one before."""
+        if self.generations is None or self.segment <= self.evolved:
+            return
+        self.evolved = self.segment
+        again, before = self.padding, {name: values[-1] for name, values in self.history.items()}
+        own = layout(self.numbers, self.hypers, np.arange(self.count))[1]
+        parents, following = self.generations.following(self.segment, self.numbers, own, before)
+        if hosts.alone():
+            copied = _take(self.states, parents[again])
+        else:  # who is copied may be with another process: all pass through the hosts, as for a checkpoint
+            copied = jax.tree.map(lambda leaf: leaf[parents[again]], hosts.fetch(self.states))
+        self.states = placing.place(copied, self.devices)
+        moved = jax.tree.map(lambda leaf: jnp.asarray(leaf)[again], following)
+        self.members = self.members[0], placing.place(moved, self.devices)
+        self.alive = self.alive[parents]
+
+    def train(self) -> dict[str, np.ndarray]:
+        """One segment of every member and its evaluation; gives the metrics ``[M]``."""
+        index = placing.replicate(jnp.int32(self.segment), self.devices)
+        lives = placing.place(self.alive[self.padding], self.devices)
+        states, metrics = self.programs.train(self.states, lives, *self.members, index, self.data)
+        if self.programs.evaluate is not None:
+            metrics = {**metrics, **self.programs.evaluate((states, *self.members), index)}
+        told = {name: np.array(value)[: self.count] for name, value in hosts.fetch(metrics).items()}
+        if self.run.judge is not None:
+            told |= judged(self.run.judge, (states, *self.members), self.segment, self.count)
+        self.states = states
+        return told
+
+    def finish(self, metrics: dict[str, np.ndarray], on_note: Callable[[str], None]) -> None:
+        """What the segment told goes into the history; who went NaN is noted, and its numbers with it."""
+        self.segment += 1
+        for member in np.flatnonzero((metrics[ALIVE] == 0) & (self.alive > 0)):
+            on_note(went_nan(member, self.segment, self.numbers, self.hypers))
+        self.alive = metrics[ALIVE]
+        if self.generations is not None:
+            used = self.generations.used(hosts.fetch(self.members[1]))
+            metrics |= {name: value[: self.count] for name, value in used.items()}
+        for name, value in metrics.items():
+            if name != ALIVE and not name.startswith(PREFIX) and np.issubdtype(value.dtype, np.floating):
+                value[self.alive == 0] = np.nan
+            self.history.setdefault(name, []).append(value)
+
+    def shrink(self, error: jax.errors.JaxRuntimeError, again: bool) -> str:
+        """Programs for fewer members at once after memory ran out; raises any other ``error``. Gives a line to note.
+
+        Where the failed call had been given the states, training goes on from the newest checkpoint if ``again`` says
+        that it is of this run, else from the beginning.
+        """
+        number = self.segment + 1
+        smaller, smaller_evaluation = smaller_chunks(self.programs, error, self.count, number)
+        self.programs = compile_programs(
+            self.run, self.members, self.data, smaller, self.devices, self.count, smaller_evaluation
+        )
+        if any(leaf.is_deleted() for leaf in jax.tree.leaves(self.states)):
+            self.begin(again)
+        return going_on(self.programs, self.segment + 1)
+
+    def result(self) -> Result:
+        """All of it by setting and seed, on the host."""
+        settings = setting_count(self.hypers)
+
+        def by_setting(leaf: Any) -> Any:
+            return leaf[: self.count].reshape(settings, self.numbers.size, *leaf.shape[1:])
+
+        return Result(
+            metrics={name: by_setting(np.stack(values, axis=1)) for name, values in self.history.items()},
+            state=jax.tree.map(by_setting, hosts.fetch(self.states)),
+            hypers=self.hypers,
+            seeds=self.numbers,
+            plan=self.programs.plan,
+            updates_per_segment=self.run.updates_per_segment,
+        )
+
+
+@jax.jit
+def _take(tree: PyTree, index: np.ndarray) -> PyTree:
+    return jax.tree.map(lambda leaf: leaf[index], tree)
+
+
 def sweep(
     run: Run,
     *,
@@ -110,155 +266,55 @@ def sweep(
         checkpoint (the one before is intact), or a checkpoint of another sweep.
       Interrupted: after Ctrl-C or SIGTERM, once the running segment has ended and is saved.
     """
-    numbers = seed_numbers(seeds)
-    hypers = as_float32(hypers)
+    numbers, hypers = seed_numbers(seeds), as_float32(hypers)
     settings = setting_count(hypers)
     count = settings * numbers.size
     chunk, placed_on = placing.choose(count, placement, chunk, list(devices or jax.devices()))
-
-    identity = identity_of(run, numbers, hypers)
     if generations is not None:
         generations.check(hypers)
-    padded = placing.padded(count, len(placed_on), 1)
-    members = placing.place(layout(numbers, hypers, np.arange(padded) % count), placed_on)  # padding repeats the first
+    again = np.arange(placing.padded(count, len(placed_on), 1)) % count  # padding repeats the first
+    members = placing.place(layout(numbers, hypers, again), placed_on)
     data = placing.replicate(data, placed_on)
     begun = () if start is None else (members_of(start, hypers, numbers),)
-    begun = placing.place(jax.tree.map(lambda leaf: leaf[np.arange(padded) % count], begun), placed_on)
-
+    begun = placing.place(jax.tree.map(lambda leaf: leaf[again], begun), placed_on)
     programs = compile_programs(run, members, data, chunk, placed_on, count)
+    identity = identity_of(run, numbers, hypers)
+    held = _Population(
+        run, numbers, hypers, members, begun, data, placed_on, programs, generations, directory, identity
+    )
     if on_plan is not None:
         on_plan(programs.plan)
 
-    def begin(read: bool) -> tuple[PyTree, dict[str, list[np.ndarray]], int]:
-        """States on the devices, history and finished segments: of the newest checkpoint, or of the beginning."""
-        states, history, first = None, {}, 0
-        if read and directory is not None:
-            states, history, first = _restore(directory, identity, programs, members, count)
-        if states is None:
-            states = programs.init((*members, *begun), None)
-        if first:  # a checkpoint from before members could fail
-            history.setdefault(ALIVE, [np.ones(count, np.float32)] * first)
-        return placing.place(states, placed_on), history, first
-
-    def save(segment: int) -> None:
-        from jaxrl_reg.io import checkpoint
-
-        if directory is not None:
-            names, fetched = sorted(history), states if hosts.alone() else hosts.fetch(states)
-            tree = (jax.tree.map(lambda leaf: leaf[:count], fetched), [np.stack(history[name]) for name in names])
-            if hosts.first():
-                checkpoint.save(directory, segment, tree, {**identity, "metrics": names, "segment": segment})
-
-    def evolve(segment: int) -> None:
-        """Copies and moved hyperparameters before a segment, from the metrics of the one before."""
-        nonlocal states, members, alive
-        assert generations is not None
-        before = {name: values[-1] for name, values in history.items()}
-        parents, following = generations.following(
-            segment, numbers, layout(numbers, hypers, np.arange(count))[1], before
-        )
-        again = np.arange(padded) % count
-        if hosts.alone():
-            states = placing.place(take(states, parents[again]), placed_on)
-        else:  # who is copied may be with another process: all pass through the hosts, as for a checkpoint
-            copied = jax.tree.map(lambda leaf: leaf[parents[again]], hosts.fetch(states))
-            states = placing.place(copied, placed_on)
-        members = members[0], placing.place(jax.tree.map(lambda leaf: jnp.asarray(leaf)[again], following), placed_on)
-        alive = alive[parents]
-
-    def one_segment(segment: int) -> tuple[PyTree, dict[str, np.ndarray]]:
-        index = placing.replicate(jnp.int32(segment), placed_on)
-        lives = placing.place(alive[np.arange(padded) % count], placed_on)
-        after, metrics = programs.train(states, lives, *members, index, data)
-        if programs.evaluate is not None:
-            metrics = {**metrics, **programs.evaluate((after, *members), index)}
-        told = {name: np.array(value)[:count] for name, value in hosts.fetch(metrics).items()}
-        if run.judge is not None:
-            told |= judged(run.judge, (after, members[0], members[1]), segment, count)
-        return after, told
-
-    take = jax.jit(lambda tree, index: jax.tree.map(lambda leaf: leaf[index], tree))
-    states, history, first = begin(resume)
-    alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
+    held.begin(resume)
+    first, ran = held.segment, 0  # segments that were there, and that were done in this call
     saved = started = time.monotonic()
-    ran, segment = 0, first  # segments done in this call, and finished ones
-    evolved = 0  # the segment that members have copied each other for
     with stop_flag() as stop:
-        while segment < run.segments:
+        while held.segment < run.segments:
             since = time.monotonic()
-            if generations is not None and segment > evolved:
-                evolve(segment)
-                evolved = segment
+            held.evolve()
             try:
-                states, metrics = one_segment(segment)
+                metrics = held.train()
             except jax.errors.JaxRuntimeError as error:
-                smaller, smaller_evaluation = smaller_chunks(programs, error, count, segment + 1)
-                programs = compile_programs(run, members, data, smaller, placed_on, count, smaller_evaluation)
-                if any(leaf.is_deleted() for leaf in jax.tree.leaves(states)):  # donated to the call that failed
-                    states, history, segment = begin(segment > first or resume)
-                    evolved = 0
-                    alive = history[ALIVE][-1] if history else np.ones(count, np.float32)
-                on_note(going_on(programs, segment + 1))
+                on_note(held.shrink(error, held.segment > first or resume))
                 continue
-            for member in np.flatnonzero((metrics[ALIVE] == 0) & (alive > 0)):
-                on_note(went_nan(member, segment + 1, numbers, hypers))
-            alive = metrics[ALIVE]
-            if generations is not None:
-                metrics |= {name: value[:count] for name, value in generations.used(hosts.fetch(members[1])).items()}
-            for name, value in metrics.items():
-                if name != ALIVE and not name.startswith(PREFIX) and np.issubdtype(value.dtype, np.floating):
-                    value[alive == 0] = np.nan
-                history.setdefault(name, []).append(value)
-            ran, segment, now = ran + 1, segment + 1, time.monotonic()
+            held.finish(metrics, on_note)
+            ran, now = ran + 1, time.monotonic()
             due, stopping = agreed(now - saved >= save_seconds, stop.is_set())
-            if segment == run.segments or stopping or due:
-                save(segment)
+            if held.segment == run.segments or stopping or due:
+                held.save()
                 saved = time.monotonic()
             if on_segment is not None:
                 on_segment(
                     Progress(
-                        segment=segment,
+                        segment=held.segment,
                         segments=run.segments,
-                        updates=segment * run.updates_per_segment,
+                        updates=held.segment * run.updates_per_segment,
                         updates_per_second=count * run.updates_per_segment / max(now - since, 1e-9),
-                        eta_seconds=(now - started) / ran * (run.segments - segment),
+                        eta_seconds=(now - started) / ran * (run.segments - held.segment),
                         metrics={name: value.reshape(settings, -1) for name, value in metrics.items()},
-                        plan=programs.plan,
+                        plan=held.programs.plan,
                     )
                 )
             if stopping:
-                raise Interrupted(f"stopped after segment {segment} of {run.segments}")
-
-    def by_setting(leaf: Any) -> Any:
-        return leaf[:count].reshape(settings, numbers.size, *leaf.shape[1:])
-
-    return Result(
-        metrics={name: by_setting(np.stack(values, axis=1)) for name, values in history.items()},
-        state=jax.tree.map(by_setting, hosts.fetch(states)),
-        hypers=hypers,
-        seeds=numbers,
-        plan=programs.plan,
-        updates_per_segment=run.updates_per_segment,
-    )
-
-
-def _restore(
-    directory: str | pathlib.Path, identity: dict[str, Any], programs: Programs, members: PyTree, count: int
-) -> tuple[PyTree, dict[str, list[np.ndarray]], int]:
-    """States (padded for today's devices), history and finished segments; ``(None, {}, 0)`` without a checkpoint."""
-    from jaxrl_reg.io import checkpoint
-
-    states = jax.eval_shape(programs.init, members, None)
-
-    def like(info: dict[str, Any]) -> PyTree:
-        refuse_another(directory, identity, info)
-        cut = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape[1:]), leaf.dtype), states)
-        return cut, [jax.ShapeDtypeStruct((info["segment"], count), jnp.float32) for _ in info["metrics"]]
-
-    found = checkpoint.restore(directory, like)
-    if found is None:
-        return None, {}, 0
-    segment, (states, values), info = found
-    again = np.arange(members[0].shape[0]) % count
-    history = {name: list(value) for name, value in zip(info["metrics"], values, strict=True)}
-    return jax.tree.map(lambda leaf: leaf[again], states), history, segment
+                raise Interrupted(f"stopped after segment {held.segment} of {run.segments}")
+    return held.result()
