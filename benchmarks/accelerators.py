@@ -55,15 +55,20 @@ def environment() -> pathlib.Path:
     return python
 
 
-def measure(path: pathlib.Path, python: pathlib.Path | None = None) -> None:
-    """Compile what the record at ``path`` does not have yet; record and page are written after every program."""
+def compiled() -> list[str]:
+    """The agents on the page: all but those of tokens, which differ from one another by static switches."""
     from jaxrl_reg import agents
 
+    return [name for name in agents.names() if agents.family(name) != "tokens"]
+
+
+def measure(path: pathlib.Path, python: pathlib.Path | None = None) -> None:
+    """Compile what the record at ``path`` does not have yet; record and page are written after every program."""
     record = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     python = python or environment()
     for target in TARGETS:
         for members in MEMBERS:
-            for agent in agents.names():
+            for agent in compiled():
                 name = f"{target} {members} {agent}"
                 if name in record:
                     continue
@@ -89,13 +94,12 @@ def measure(path: pathlib.Path, python: pathlib.Path | None = None) -> None:
 
 def page(record: dict) -> str:
     """The page of a record."""
-    from jaxrl_reg import agents
     from jaxrl_reg.population import megabytes
     from jaxrl_reg.population.targets import TARGETS as KNOWN
 
     fails = sorted({one["target"] + ": " + name.split()[2] for name, one in record.items() if one["error"]})
     missing = {
-        (target, members): [agent for agent in agents.names() if f"{target} {members} {agent}" not in record]
+        (target, members): [agent for agent in compiled() if f"{target} {members} {agent}" not in record]
         for target in TARGETS
         for members in MEMBERS
     }
@@ -103,7 +107,7 @@ def page(record: dict) -> str:
     lines = [INTRO, f"Of {len(record)} programs compiled so far, {words}.", ""]
     for (target, members), left in missing.items():
         lines += [f"## {KNOWN[target].title}, {members} member{'s' if members > 1 else ''}", ""]
-        found = [agent for agent in agents.names() if agent not in left]
+        found = [agent for agent in compiled() if agent not in left]
         if found:
             lines += [
                 "| agent | launches | branches | copies | state | temporaries | fit | done / needed |",

@@ -263,7 +263,8 @@ def _train(member: Learner, job: Job, session: _Session, *, own: bool = False) -
             return population.sweep(run, on_segment=callbacks.get("on_segment"), generations=moving, **options)
         rule = population.stopping.named(early_stop)
         score = job.score.metric
-        if score is None or run.judge is None or score not in run.judge.metrics:  # scores are made of returns
+        told = () if run.judge is None else run.judge.metrics
+        if score in (None, "eval/score") and score not in told:  # scores are made of returns
             score = "eval/return"
         return population.race(run, rule, score=score, on_round=callbacks.get("on_round"), **options)
 

@@ -140,7 +140,8 @@ def make(config: TokensConfig) -> Job:
         budget=lambda member: (
             f"{config.updates:,} updates of {config.prompts} prompts x {config.group} completions{first}"
         ),
-        score=Score(name="verified reward", baseline=WARM_START if rivals else None, baseline_words="The warm start"),
+        # Of completions that are drawn: the greedy ones may all be right after the warm start already.
+        score=Score("eval/sampled", "verified reward", WARM_START if rivals else None, "The warm start"),
         keep=greedy(task.spec),
         show=samples_of(task, f"{config.agent} on {config.env}"),
         exhibit="The best run: prompts and what it answers",
