@@ -22,8 +22,9 @@ from jaxrl_reg.loops.pretrain import Hyper
 from jaxrl_reg.types import as_float32
 
 CLAIM = Claim(
-    statement="With 2,000 judgements of segments a reward that is learnt first, and then IQL, reach the goal more often "
-    "than the policy learnt from the same pairs at once, and than cloning; with labels of a tossed coin they do not",
+    statement="With 2,000 judgements of segments a reward that is learnt first, and then IQL, reach the goal more "
+    "often than the policy learnt from the same pairs at once, and than cloning; with labels of a tossed coin they do "
+    "not",
     paper="https://arxiv.org/abs/1706.03741",
     method="reward from pairs, then IQL",
     baselines=("preference", "cloning"),
@@ -36,7 +37,7 @@ CLAIM = Claim(
 EPISODES, PAIRS, HIDDEN, UPDATES, BATCH, TEST = 400, 2000, (32, 32), 2000, 128, 64
 COIN = 1e9  # temperature of a judge who tosses a coin
 IQL = Arm("iql", {"expectile": 0.9, "inverse_temperature": 10.0})
-RATES = {name: 1e-3 for name in ("learning_rate", "actor_learning_rate", "critic_learning_rate", "value_learning_rate")}
+RATES = dict.fromkeys(("learning_rate", "actor_learning_rate", "critic_learning_rate", "value_learning_rate"), 0.001)
 STATIC = (("segment", SEGMENT), ("pairs", PAIRS), ("clone", UPDATES // 4))
 ARMS = {
     "cloning": Arm("bc"),

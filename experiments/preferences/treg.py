@@ -26,8 +26,8 @@ from jaxrl_reg.tabular import finite_horizon, sequences
 
 CLAIM = Claim(
     statement="Token rewards from one model's readings under a good and a bad prompt, beside DPO on 100 pairs (T-REG, "
-    "alpha 0.25), bring a higher true reward on fresh instructions than DPO, than DPO with the likelihood of the chosen "
-    "and than the token rewards alone",
+    "alpha 0.25), bring a higher true reward on fresh instructions than DPO, than DPO with the likelihood of the "
+    "chosen and than the token rewards alone",
     paper="https://arxiv.org/abs/2412.02685",
     method="T-REG",
     baselines=("DPO", "DPO with SFT"),
