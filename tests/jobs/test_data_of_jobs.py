@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import cli, data, jobs
+from jaxrl_reg.data import preferences
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.io.files import read_json
-from jaxrl_reg.jobs import deployment, kinds, preprocessing
+from jaxrl_reg.jobs import deployment, kinds, learnt_rewards, preprocessing
 from tests.pointnav_data import make_pointnav
 
 SIZES = {"seeds": 2, "updates": 20, "segments": 2, "batch_size": 8, "eval_episodes": 2, "hidden": (8,)}
@@ -208,6 +209,21 @@ def test_a_package_that_is_needed_at_the_end_is_missed_at_the_beginning(package,
         with pytest.raises(UserError, match=f"needs the package {package}; pip install"):
             jobs.collect(asked, say=lambda line: pytest.fail(line))
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_reward_learnt_from_pairs_stands_in_for_the_datas(file, tmp_path, monkeypatch):
+    monkeypatch.setattr(learnt_rewards, "UPDATES", 300)
+    path, pairs = file(), tmp_path / "pairs.parquet"
+    rows = made(path, agent="iql", reward_scale="none").data
+    preferences.table_of(preferences.judged(rows, 8, 400, temperature=0.05), rows).to_parquet(pairs)
+    options = {"agent": "iql", "reward_scale": "none", "reward_from_pairs": str(pairs), "pair_steps": 8}
+    job = made(path, **options)
+    assert any(line.startswith("rewards learnt from 400 pairs") for line in job.lines)
+    assert np.corrcoef(job.data.reward, rows.reward)[0, 1] > 0.5
+    assert np.abs(job.data.reward - rows.reward).max() > 0.1
+    np.testing.assert_array_equal(made(path, **options).data.reward, job.data.reward)
+    refused(path, "bc learns without rewards", **{**options, "agent": "bc"})
+    refused(path, "give them as --pairs", **{**options, "agent": "preference"})
 
 
 def test_random_data_train_no_expert(tmp_path):
