@@ -222,8 +222,8 @@ class SweepConfig(JobConfig):
         from jaxrl_reg.jobs.preprocessing import check
 
         check(self.normalise, self.reward_scale)
-        for pairs in (self.pairs, self.reward_from_pairs):
-            if pairs is not None:  # before data are collected for them
+        for pairs in (self.pairs, self.reward_from_pairs, self.settings.get("pairs_file")):
+            if pairs:  # before data are collected for them
                 from jaxrl_reg.data import preferences
 
                 preferences.load(pairs)

@@ -190,10 +190,12 @@ def test_a_name_below_the_folder_of_data_sets_is_found(tmp_path):
     refused("mine/none", "data set mine/none does not exist", data_dir=str(tmp_path / "datasets"))
 
 
-def test_a_missing_file_of_pairs_is_told_before_data_are_collected_for_it(tmp_path):
-    config = jobs.SweepConfig(
-        env="pointnav", agent="preference", pairs=str(tmp_path / "pairs.parquet"), data_dir=str(tmp_path / "data")
-    )
+@pytest.mark.parametrize("by", ["pairs", "reward_from_pairs", "settings"])
+def test_a_missing_file_of_pairs_is_told_before_data_are_collected_for_it(tmp_path, by):
+    missing = str(tmp_path / "pairs.parquet")
+    given = {by: {"pairs_file": missing} if by == "settings" else missing}
+    agent = "iql" if by == "reward_from_pairs" else "preference"
+    config = jobs.SweepConfig(env="pointnav", agent=agent, data_dir=str(tmp_path / "data"), **given)
     with pytest.raises(UserError, match=r"pairs\.parquet does not exist"):
         jobs.sweep(config, directory=tmp_path / "run")
     assert list(tmp_path.iterdir()) == []
