@@ -33,9 +33,8 @@ def applied(data: Dataset, config: SweepConfig) -> tuple[Dataset, list[str]]:
     without. The same data and pairs give the same reward.
 
     Raises:
-      UserError: as ``refuse`` and ``data.preferences.read``.
+      UserError: as ``data.preferences.read``.
     """
-    refuse(config)
     if config.reward_from_pairs is None:
         return data, []
     import jax

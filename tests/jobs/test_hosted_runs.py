@@ -9,6 +9,7 @@ import pytest
 
 from jaxrl_reg import cli, jobs
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.jobs import learnt_rewards
 
 from ..envs import host_worlds
 
@@ -82,6 +83,19 @@ def test_a_policy_acts_in_the_bounds_of_the_environment_whatever_those_of_the_da
     np.savez(path, **walked, terminals=np.arange(20) % 5 == 4)
     asked = config(path, env="gymnasium/jaxrl_reg_test/Line-v0", agent="bc", action_low=(-9.0,), action_high=(9.0,))
     assert jobs.kinds.of(asked).make(jobs.resolve(asked)).facts()["actions"] == {"low": [-0.5], "high": [1.5]}
+
+
+@pytest.mark.parametrize("env", [GOALS, "none"])
+def test_a_reward_learnt_from_pairs_is_what_is_trained_on(env, file, tmp_path, monkeypatch):
+    """Of data that have no rewards of their own."""
+    monkeypatch.setattr(learnt_rewards, "UPDATES", 20)
+    columns = {name: [0, 1, 2, 3] for name in ("first_episode", "first_step")}
+    columns |= {"second_episode": [4, 5, 6, 7], "second_step": [1, 0, 3, 2], "preference": [1.0, 0.0, 1.0, 0.5]}
+    pd.DataFrame(columns).to_parquet(tmp_path / "pairs.parquet")
+    asked = config(file, env=env, agent="iql", reward_from_pairs=str(tmp_path / "pairs.parquet"), pair_steps=3)
+    job = jobs.kinds.of(asked).make(jobs.resolve(asked))
+    assert any(line.startswith("rewards learnt from 4 pairs") for line in job.lines)
+    assert np.std(job.data.reward) > 0.1
 
 
 def test_what_cannot_be_trained_for_such_a_world_is_one_line(file):

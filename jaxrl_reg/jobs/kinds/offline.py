@@ -100,8 +100,7 @@ def run_of(
 
 def _open(config: SweepConfig) -> tuple[Env, Job]:
     """The environment, and the job without its data."""
-    _refuse_on_policy(config)
-    learnt_rewards.refuse(config)
+    _refuse(config)
     students = learners(config.agent, config)
     rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
     env = make_env(config)
@@ -126,19 +125,26 @@ def _job(
     )
 
 
-def _refuse_on_policy(config: SweepConfig) -> None:
+def _refuse(config: SweepConfig) -> None:
     from jaxrl_reg import agents
 
     if agents.load(config.agent).KIND == "on_policy":
         raise UserError(
             f"agent {config.agent!r} learns from its own fresh experience and cannot be trained on a data set"
         )
+    learnt_rewards.refuse(config)
+
+
+def _rewarded(config: SweepConfig, data: Dataset, about: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
+    """The data with the reward that is trained on, and what the run says of them and of its settings."""
+    data, told = learnt_rewards.applied(data, config)
+    said = preprocessing.without_rewards(config.agent, data, about["file"])
+    return data, [*data_lines(about), *told, *said, *_unpublished(config)]
 
 
 def _without_world(config: SweepConfig) -> Job:
     """Training on a file where there is no simulator: no scores, hence nothing to compare with and nothing to stop."""
-    _refuse_on_policy(config)
-    learnt_rewards.refuse(config)
+    _refuse(config)
     if config.dataset in (*COLLECTED, *EXPLORED):
         raise UserError(f"--env {NO_ENV} trains on data of yours, which {config.dataset} is not: give --dataset FILE")
     for flag, asked in (("--early-stop", config.early_stop is not None), ("--evolve", config.evolve)):
@@ -149,9 +155,7 @@ def _without_world(config: SweepConfig) -> Job:
     for student in students:
         student.make(student.config, data.spec)  # wrong settings show here
     about = summarise(data, config, dataset_path(config), None)
-    data, told = learnt_rewards.applied(data, config)
-    said = [*told, *preprocessing.without_rewards(config.agent, data, about["file"])]
-    lines = [*data_lines(about), *said, *_unpublished(config)]
+    data, lines = _rewarded(config, data, about)
     job = _job(config, students, [], data.spec, None)
     job = job._replace(data=data, about=about, score=Score(metric=None), lines=lines, show=None)
     return preprocessing.fitted(job, config)
@@ -159,8 +163,7 @@ def _without_world(config: SweepConfig) -> Job:
 
 def _on_the_host(config: SweepConfig) -> Job:
     """Training on a file, judged between segments in an environment that no compiled program can step."""
-    _refuse_on_policy(config)
-    learnt_rewards.refuse(config)
+    _refuse(config)
     students = learners(config.agent, config)
     rivals = [] if config.agent == BASELINE else [learner(BASELINE, config, own=False)]
     world = hosted.world_of(config)
@@ -173,11 +176,10 @@ def _on_the_host(config: SweepConfig) -> Job:
         return hosted.judged(agent, run, world, data, config.eval_episodes if episodes is None else episodes)
 
     about = summarise(data, config, dataset_path(config), world.spec.max_episode_steps)
+    data, lines = _rewarded(config, data, about)
     job = _job(config, students, rivals, world.spec, None)
     job = job._replace(data=data, about=about, run=run, actions=world.actions)
-    data, told = learnt_rewards.applied(data, config)
-    said = [*told, *preprocessing.without_rewards(config.agent, data, about["file"])]
-    lines = [*data_lines(about), *said, *_unpublished(config), hosted.line_of(world, config.eval_episodes)]
+    lines = [*lines, hosted.line_of(world, config.eval_episodes)]
     return job._replace(score=hosted.score_of(world, score_of(about, job)), lines=lines)
 
 
@@ -188,9 +190,7 @@ def _with_data(config: SweepConfig, env: Env, job: Job, data: Dataset) -> Job:
 
 def _given(config: SweepConfig, env: Env, job: Job, data: Dataset) -> Job:
     about = summarise(data, config, dataset_path(config), env.spec.max_episode_steps)
-    data, told = learnt_rewards.applied(data, config)
-    said = [*told, *preprocessing.without_rewards(config.agent, data, about["file"])]
-    lines = [*data_lines(about), *said, *_unpublished(config)]
+    data, lines = _rewarded(config, data, about)
     job = job._replace(data=data, about=about, score=score_of(about, job), lines=lines, collect=None, given=None)
     return _judged_by_tasks(config, env, data, job) if _serves_tasks(job, env) else job
 
