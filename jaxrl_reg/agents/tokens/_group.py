@@ -15,9 +15,10 @@ from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.losses.entropy import categorical_entropy
 from jaxrl_reg.policies import tokens
 from jaxrl_reg.transforms import adam
-from jaxrl_reg.types import Agent, Array, Completions, Key, Metrics, PyTree, TokenSpec
+from jaxrl_reg.types import Agent, Array, Completions, Key, Metrics, Protocol, PyTree, TokenSpec
 
 KIND = "tokens"
+PROTOCOL = Protocol(note="Learns from completions that a task verifies.")
 
 
 class State(NamedTuple):
@@ -161,9 +162,9 @@ def total(config: Config, scored: Scored, reference: Array, hyper: Any, longest:
     metrics["entropy"] = losses.masked_mean(categorical_entropy(logits), mask)
     value = value - hyper.entropy_coef * metrics["entropy"]
     change = jnp.clip(log_prob - old, -20.0, 20.0)
-    metrics["approximate_kl"] = losses.masked_mean(jnp.expm1(change) - change, mask)
+    ratio = jnp.expm1(change)  # minus 1
+    metrics["approximate_kl"] = losses.masked_mean(ratio - change, mask)
     if hasattr(hyper, "clip_low"):
-        ratio = jnp.expm1(change)
         outside = (ratio < -hyper.clip_low) | (ratio > hyper.clip_high)
         metrics["clipped"] = losses.masked_mean(outside.astype(jnp.float32), mask)
     return value, metrics

@@ -25,6 +25,13 @@ class Sizes:
 
 
 @dataclasses.dataclass(frozen=True)
+class SizesOnPolicy(Sizes):
+    """Of the variants that do not clip."""
+
+    epochs: int = setting(default=1, help="passes over each batch; past the first they are off the policy")
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(Sizes):
     """Everything that tells one member of the family from another."""
 

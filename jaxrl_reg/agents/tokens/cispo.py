@@ -8,11 +8,9 @@ Metrics: those of ``grpo`` without ``kl``.
 
 from __future__ import annotations
 
-import dataclasses
-
 from jaxrl_reg.agents.tokens import _group, _switches
 from jaxrl_reg.agents.tokens._group import State
-from jaxrl_reg.types import Agent, Paper, Protocol, TokenSpec, pytree
+from jaxrl_reg.types import Agent, Paper, TokenSpec
 
 __all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
@@ -24,17 +22,9 @@ PAPER = Paper(
     deviations="A small transformer trained from scratch in place of a language model.",
 )
 KIND = _group.KIND
-PROTOCOL = Protocol(note="Learns from completions that a task verifies.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(_switches.Sizes):
-    pass
-
-
-@pytree
-class Hyper(_switches.ClippedHyper):
-    pass
+PROTOCOL = _group.PROTOCOL
+Config = _switches.Sizes
+Hyper = _switches.ClippedHyper
 
 
 def make(config: Config, spec: TokenSpec) -> Agent:

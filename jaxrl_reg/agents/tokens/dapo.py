@@ -14,7 +14,7 @@ import dataclasses
 
 from jaxrl_reg.agents.tokens import _group, _switches
 from jaxrl_reg.agents.tokens._group import State
-from jaxrl_reg.types import Agent, Paper, Protocol, TokenSpec, pytree, setting
+from jaxrl_reg.types import Agent, Paper, TokenSpec, pytree, setting
 
 __all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
@@ -27,7 +27,7 @@ PAPER = Paper(
     "penalty of length by default, since the tasks here end at their longest answer.",
 )
 KIND = _group.KIND
-PROTOCOL = Protocol(note="Learns from completions that a task verifies.")
+PROTOCOL = _group.PROTOCOL
 OVERSAMPLE = 2
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from jaxrl_reg.agents.tokens import _group, _switches
 from jaxrl_reg.agents.tokens._group import State
 from jaxrl_reg.agents.tokens._switches import Config
-from jaxrl_reg.types import Agent, Paper, Protocol, TokenSpec, pytree, setting
+from jaxrl_reg.types import Agent, Paper, TokenSpec, pytree, setting
 
 __all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
@@ -28,7 +28,7 @@ PAPER = Paper(
     "reference has weight 0 by default, as in trl; gradient clipping and Adam with b2 = 0.99.",
 )
 KIND = _group.KIND
-PROTOCOL = Protocol(note="Learns from completions that a task verifies.")
+PROTOCOL = _group.PROTOCOL
 
 
 @pytree

@@ -8,11 +8,9 @@ Metrics: those of ``grpo`` without ``clipped`` and ``kl``.
 
 from __future__ import annotations
 
-import dataclasses
-
 from jaxrl_reg.agents.tokens import _group, _switches
 from jaxrl_reg.agents.tokens._group import State
-from jaxrl_reg.types import Agent, Paper, Protocol, TokenSpec, pytree, setting
+from jaxrl_reg.types import Agent, Paper, TokenSpec
 
 __all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
@@ -25,17 +23,9 @@ PAPER = Paper(
     "advantages by one over its size.",
 )
 KIND = _group.KIND
-PROTOCOL = Protocol(note="Learns from completions that a task verifies.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(_switches.Sizes):
-    epochs: int = setting(default=1, help="passes over each batch; past the first they are off the policy")
-
-
-@pytree
-class Hyper(_switches.Hyper):
-    pass
+PROTOCOL = _group.PROTOCOL
+Config = _switches.SizesOnPolicy
+Hyper = _switches.Hyper
 
 
 def make(config: Config, spec: TokenSpec) -> Agent:

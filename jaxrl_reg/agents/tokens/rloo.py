@@ -8,11 +8,9 @@ Metrics: those of ``grpo`` without ``clipped``.
 
 from __future__ import annotations
 
-import dataclasses
-
 from jaxrl_reg.agents.tokens import _group, _switches
 from jaxrl_reg.agents.tokens._group import State
-from jaxrl_reg.types import Agent, Paper, Protocol, TokenSpec, pytree, setting
+from jaxrl_reg.types import Agent, Paper, TokenSpec, pytree, setting
 
 __all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
@@ -25,12 +23,8 @@ PAPER = Paper(
     "divided by a constant.",
 )
 KIND = _group.KIND
-PROTOCOL = Protocol(note="Learns from completions that a task verifies.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Config(_switches.Sizes):
-    epochs: int = setting(default=1, help="passes over each batch; past the first they are off the policy")
+PROTOCOL = _group.PROTOCOL
+Config = _switches.SizesOnPolicy
 
 
 @pytree
