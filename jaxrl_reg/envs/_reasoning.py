@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs._sequences import EOS, FIRST, PAD, SEP, at_least, decoder
+from jaxrl_reg.envs._sequences import EOS, FIRST, PAD, SEP, at_least, decoder, digits, drawn_row
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Key, Metrics, TokenSpec, TokenTask
 
@@ -72,12 +72,6 @@ def _closed(row: Array, at: Array, value: Array) -> Array:
     return jnp.where(columns == at + 2, EOS, row).astype(jnp.int32)
 
 
-def _numbers(prompt: Array) -> tuple[Array, Array]:
-    """Of ``[digits, SEP]``: the digits in place, 0 on padding so that running sums are right, and their count."""
-    real = prompt[:-1] != PAD
-    return jnp.where(real, prompt[:-1] - ANSWER - 1, 0), real.sum()
-
-
 def steps(modulus: int = 10, shortest: int = 3, longest: int = 6) -> TokenTask:
     """Numbers below ``modulus``; anything may be written, then ANSWER and their sum modulo that.
 
@@ -87,17 +81,13 @@ def steps(modulus: int = 10, shortest: int = 3, longest: int = 6) -> TokenTask:
     spec = TokenSpec(ANSWER + 1 + modulus, longest + 1, longest + 3)
 
     def draw(key: Key) -> Array:
-        length_key, number_key = jax.random.split(key)
-        count = jax.random.randint(length_key, (), shortest, longest + 1)
-        numbers = ANSWER + 1 + jax.random.randint(number_key, (longest,), 0, modulus)
-        return jnp.append(jnp.where(jnp.arange(longest) >= longest - count, numbers, PAD), SEP).astype(jnp.int32)
+        return drawn_row(key, modulus, shortest, longest, ANSWER + 1)
 
     def verify(prompt: Array, completion: Array) -> Array:
-        return answered(completion, ANSWER + 1 + _numbers(prompt)[0].sum() % modulus)
+        return answered(completion, ANSWER + 1 + digits(prompt, ANSWER + 1)[0].sum() % modulus)
 
     def solve(prompt: Array, key: Key) -> Array:
-        numbers, count = _numbers(prompt)
-        return _summed(jnp.roll(numbers, count), count, modulus, spec.completion)  # the first number to column 0
+        return _summed(*digits(prompt, ANSWER + 1), modulus, spec.completion)
 
     words = ["=", *map(str, range(modulus))]
     return TokenTask(draw, verify, solve, spec, "tokens/steps", decode=decoder(words))
@@ -219,7 +209,7 @@ def styles(
         return jnp.where(prompt[0] == PAD, OTHER, prompt[0] - think + THINK)  # OTHER: no style is asked for
 
     def parts(prompt: Array, completion: Array) -> Metrics:
-        right = answered(completion, ANSWER + 1 + _numbers(prompt[1:])[0].sum() % modulus)
+        right = answered(completion, ANSWER + 1 + digits(prompt[1:], ANSWER + 1)[0].sum() % modulus)
         style, wanted = style_of(prompt, completion), asked(prompt)
         fits = jnp.where(wanted == OTHER, style != OTHER, style == wanted)
         return {"format": format * fits.astype(jnp.float32), "right": (1.0 - format) * right}
@@ -229,7 +219,7 @@ def styles(
         return paid["format"] + paid["right"]
 
     def solve(prompt: Array, key: Key) -> Array:
-        numbers, count = _numbers(prompt[1:])
+        numbers, count = digits(prompt[1:], ANSWER + 1)
         long = _summed(numbers, count, modulus, spec.completion)
         short = _closed(jnp.zeros(spec.completion, jnp.int32), jnp.int32(0), ANSWER + 1 + numbers.sum() % modulus)
         wanted = asked(prompt)

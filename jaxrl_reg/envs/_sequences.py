@@ -41,11 +41,11 @@ def with_one_answer(draw: Callable[[Key], Array], answer: Answer, spec: TokenSpe
     return TokenTask(draw, verify, solve, spec, f"tokens/{name}", decode=decoder(symbols))
 
 
-def drawn_row(key: Key, base: int, shortest: int, longest: int) -> Array:
-    """A prompt ``[longest + 1]``: ``shortest`` to ``longest`` symbols of ``base``, as likely each, then SEP."""
+def drawn_row(key: Key, base: int, shortest: int, longest: int, first: int = FIRST) -> Array:
+    """A prompt ``[longest + 1]``: ``shortest`` to ``longest`` symbols of ``base``, ids from ``first`` on, then SEP."""
     length_key, symbol_key = jax.random.split(key)
     count = jax.random.randint(length_key, (), shortest, longest + 1)
-    symbols = FIRST + jax.random.randint(symbol_key, (longest,), 0, base)
+    symbols = first + jax.random.randint(symbol_key, (longest,), 0, base)
     return jnp.append(jnp.where(jnp.arange(longest) >= longest - count, symbols, PAD), SEP).astype(jnp.int32)
 
 
@@ -56,7 +56,7 @@ def ended(symbols: Array, count: Array) -> Array:
     return jnp.where(at < count, row, jnp.where(at == count, EOS, PAD)).astype(jnp.int32)
 
 
-def digits(prompt: Array) -> tuple[Array, Array]:
+def digits(prompt: Array, first: int = FIRST) -> tuple[Array, Array]:
     """Of a prompt of ``drawn_row``: its symbols from the first real one on as numbers ``[P - 1]``, and their count.
 
     What stands past the count is 0, so that sums and running sums over it are those of the symbols.
@@ -64,7 +64,7 @@ def digits(prompt: Array) -> tuple[Array, Array]:
     body = prompt[:-1]
     count = (body != PAD).sum()
     at = jnp.arange(body.shape[0])
-    found = jnp.take(body, jnp.clip(at + body.shape[0] - count, 0, body.shape[0] - 1)) - FIRST
+    found = jnp.take(body, jnp.clip(at + body.shape[0] - count, 0, body.shape[0] - 1)) - first
     return jnp.where(at < count, found, 0), count
 
 
