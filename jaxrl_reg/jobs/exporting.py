@@ -81,8 +81,10 @@ def export(
     import jax
     import numpy as np
 
+    from jaxrl_reg.types import TokenSpec
+
     member, path = read_member(directory, setting, seed), pathlib.Path(to)
-    if hasattr(member.spec, "vocabulary"):
+    if isinstance(member.spec, TokenSpec):
         raise UserError(
             f"{directory} holds a policy of tokens, which is not exported; load_policy answers prompts with it"
         )

@@ -41,6 +41,11 @@ class Score(NamedTuple):
     baseline_words: str = ""
     references: tuple[float, float] | None = None
 
+    @property
+    def reported(self) -> str:
+        """The metric that a run itself reports: a normalised score is made of its returns afterwards."""
+        return "eval/return" if self.metric in (None, "eval/score") else self.metric
+
     def columns(self, metrics: Mapping[str, Any]) -> dict[str, Any]:
         """The metrics with ``eval/score`` beside ``eval/return`` where there are references."""
         from jaxrl_reg.data import normalised

@@ -262,11 +262,7 @@ def _train(member: Learner, job: Job, session: _Session, *, own: bool = False) -
             moving = _generations(config) if own else None
             return population.sweep(run, on_segment=callbacks.get("on_segment"), generations=moving, **options)
         rule = population.stopping.named(early_stop)
-        score = job.score.metric
-        told = () if run.judge is None else run.judge.metrics
-        if score in (None, "eval/score") and score not in told:  # scores are made of returns
-            score = "eval/return"
-        return population.race(run, rule, score=score, on_round=callbacks.get("on_round"), **options)
+        return population.race(run, rule, score=job.score.reported, on_round=callbacks.get("on_round"), **options)
 
     say(lines.of_members(member, job, run, session.config, parameters(agent, member)))
     if not population.hosts.first():
@@ -351,9 +347,7 @@ def _exhibit(job: Job, session: _Session, results: Sequence[Result]) -> None:
 
     if job.show is None or job.score.metric is None:
         return
-    scored = [result.metrics for result in results]
-    metric = job.score.metric if job.score.metric in scored[0] else "eval/return"
-    group, setting, seed = best_member(results, metric)
+    group, setting, seed = best_member(results, job.score.reported)
     result, keep = results[group], job.keep(job.learners[group])
     key = jax.random.key(session.config.seed_offset)
     for name, text in job.show(keep, result.member(setting, seed), result.hyper(setting), key).items():
