@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.contract import subject as _subject
-from jaxrl_reg.contract import tokens
+from jaxrl_reg.contract import tokens, transitions
 from jaxrl_reg.contract.subject import BATCH, SEGMENTS, AgentError, Broken, Subject, lane, named, on_host
 from jaxrl_reg.types import Paper, PyTree
 
@@ -437,7 +437,7 @@ def learns(subject: Subject) -> None:
         if "learning_rate" in name or name == "lr"
     }
     hyper = dataclasses.replace(subject.hyper, **{name: jnp.float32(value) for name, value in faster.items()})
-    data = subject.given(_subject.four_rows(subject.rows))
+    data = subject.given(transitions.four_rows(subject.rows))
     state, values, name = subject.start(subject.key, hyper), [], ""
     for index in range(LEARNING_SEGMENTS):
         state, metrics = subject.train(state, jnp.int32(index), subject.key, hyper, data)

@@ -22,17 +22,14 @@ import numpy as np
 from jax.core import Tracer
 
 from jaxrl_reg import agents, loops
-from jaxrl_reg.contract import tokens
-from jaxrl_reg.data import from_arrays, uniform
-from jaxrl_reg.data.samplers import Sampler, take
+from jaxrl_reg.contract import tokens, transitions
+from jaxrl_reg.data.samplers import Sampler
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, Spec, Transition, as_float32, policy_of
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Metrics, PyTree, as_float32, policy_of
 
 KINDS = ("offline", "off_policy", "on_policy", "tokens")
-SPEC = Spec(observation_dim=3, action_dim=2, max_episode_steps=8)
-HIDDEN, BATCH, ROWS = 8, 16, 64
+HIDDEN, BATCH = 8, 16
 EPISODES = (6, 3)  # steps and number of the episodes in which a memory is watched
-TRAJECTORY = (16, 4)  # [T, E]: as many rows as the data
 SEGMENTS = 2
 UPDATES = {"offline": 20, "off_policy": 20, "on_policy": 4, "tokens": 4}  # per segment; on-policy, each is many steps
 
@@ -104,59 +101,6 @@ def trace(function: Callable[..., Any], *args: Any) -> Trace:
     )
 
 
-def trajectory(data: Dataset, key: Key, batch_size: int) -> Transition:
-    """What an on-policy agent gets: consecutive rows ``[T, E]``, starting anywhere."""
-    steps, streams = TRAJECTORY
-    first = jax.random.randint(key, (), 0, data.size)
-    rows = (first + jnp.arange(steps * streams).reshape(streams, steps).T) % data.size
-    return dataclasses.replace(take(data, rows), next_action=None, return_rank=None)
-
-
-def replayed(data: Dataset, key: Key, batch_size: int) -> Transition:
-    """What a replay buffer gives: no next action, no rank."""
-    return dataclasses.replace(uniform(data, key, batch_size), next_action=None, return_rank=None)
-
-
-SAMPLERS = {"offline": uniform, "off_policy": replayed, "on_policy": trajectory, "tokens": tokens.sampled}
-
-
-def example_data(rows: int = ROWS) -> Dataset:
-    """Random episodes of 8 steps, every other one terminated; a few actions lie exactly on the bounds."""
-    rng = np.random.default_rng(0)
-    observation = rng.normal(size=(rows, SPEC.observation_dim))
-    action = rng.uniform(-1.0, 1.0, size=(rows, SPEC.action_dim))
-    action[:: rows // 8] = np.sign(action[:: rows // 8])
-    at_end = np.arange(rows) % SPEC.max_episode_steps == SPEC.max_episode_steps - 1
-    terminated = at_end & (np.arange(rows) // SPEC.max_episode_steps % 2 == 0)
-    return from_arrays(
-        observation,
-        action,
-        1.0 + observation[:, 0] - action[:, 1],
-        terminated,
-        at_end & ~terminated,
-        observation + 0.1 * rng.normal(size=observation.shape),
-        name="contract",
-    )
-
-
-def with_constant_reward(data: Dataset, reward: float) -> Dataset:
-    """The same rows, every reward equal, every episode as good as the next."""
-    return dataclasses.replace(
-        data, reward=jnp.full_like(data.reward, reward), return_rank=jnp.ones_like(data.return_rank)
-    )
-
-
-def four_rows(data: Dataset) -> Dataset:
-    """Four rows over and over, each a terminated episode: a critic's target is then the reward, and stands still."""
-    repeated = np.arange(data.size) % 4
-    rows = jnp.arange(data.size, dtype=jnp.int32)
-    data = jax.tree.map(lambda leaf: leaf[repeated] if np.ndim(leaf) else leaf, data)
-    ones = jnp.ones_like(data.reward)
-    return dataclasses.replace(
-        data, discount=0 * ones, last=ones, return_rank=ones, episode=rows, step=0 * rows, start=rows, end=rows + 1
-    )
-
-
 def tiny(config_class: type, overrides: dict[str, Any]) -> Any:
     """The default ``Config`` with every width of a hidden layer set to 8, and what has one to its own ``small``.
 
@@ -217,15 +161,13 @@ class Subject:
         if self.kind not in KINDS:
             raise UserError(f"{self.name}.KIND is {self.kind!r}; it must be one of {', '.join(KINDS)}")
         self.updates = UPDATES[self.kind]
-        if self.kind == "tokens":
-            self.rows, self.spec = tokens.example_completions() if data is None else data, tokens.SPEC
-        else:
-            self.rows = example_data() if data is None else data
-            self.spec = self.rows.spec
+        self.world: Any = tokens if self.kind == "tokens" else transitions
+        self.rows = self.world.example() if data is None else data
+        self.spec = self.world.spec_of(self.rows)
         self.config = tiny(self.module.Config, config or {})
         self.agent: Agent = self.module.make(self.config, self.spec)
         self.data = self.given(self.rows)
-        self.sample = sample or self.agent.sample or SAMPLERS[self.kind]
+        self.sample = sample or self.agent.sample or self.world.SAMPLERS[self.kind]
         self.act: Callable[..., Array] = self.agent.act
         self.hyper = as_float32(self.module.Hyper())
         self.key = jax.random.key(0)
@@ -237,9 +179,7 @@ class Subject:
 
     def paying(self, reward: float) -> PyTree:
         """The ordinary data with every reward equal."""
-        if self.kind == "tokens":
-            return self.given(tokens.constant(self.rows, reward))
-        return self.given(with_constant_reward(self.rows, reward))
+        return self.given(self.world.constant(self.rows, reward))
 
     # The run of ``loops.offline``, whatever the kind: only the batch differs.
 
@@ -268,9 +208,7 @@ class Subject:
 
     def observed(self, leading: tuple[int, ...]) -> jax.ShapeDtypeStruct:
         """What ``act`` sees, by its shape: observations ``[..., O]``, or prompts ``[..., P]``."""
-        if self.kind == "tokens":
-            return jax.ShapeDtypeStruct((*leading, self.spec.prompt), jnp.int32)
-        return jax.ShapeDtypeStruct((*leading, self.spec.observation_dim), jnp.float32)
+        return self.world.observed(self.spec, leading)
 
     def functions(self) -> dict[str, tuple[str, Callable[..., Any]]]:
         """What is traced: label -> (name of the arguments, function)."""
@@ -396,10 +334,7 @@ class Subject:
     @functools.cached_property
     def observations(self) -> Array:
         """Ordinary observations, then zeros, then huge ones: ``[3 BATCH, O]``; prompts likewise."""
-        if self.kind == "tokens":
-            return tokens.prompts(BATCH)
-        normal = jax.random.normal(jax.random.key(1), (BATCH, self.spec.observation_dim))
-        return jnp.concatenate([normal, jnp.zeros_like(normal), 1e6 * normal])
+        return self.world.observations(self.spec, BATCH)
 
     @functools.cached_property
     def act_all(self) -> Callable[..., tuple[Array, Array]]:

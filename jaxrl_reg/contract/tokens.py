@@ -19,7 +19,7 @@ PROMPTS, GROUP = 4, 4
 LESSONS = 40  # supervised steps in which a loss must fall
 
 
-def example_completions() -> Completions:
+def example() -> Completions:
     """Random prompts, padded on the left, and random completions: some end, one is cut off, all of one group pay."""
     rng = np.random.default_rng(0)
     prompt = rng.integers(2, SPEC.vocabulary, (PROMPTS, SPEC.prompt))
@@ -44,15 +44,28 @@ def sampled(data: Completions, key: Key, batch_size: int) -> Completions:
     return jax.tree.map(lambda leaf: leaf[order], data)
 
 
+SAMPLERS = {"tokens": sampled}
+
+
+def spec_of(data: Completions) -> TokenSpec:
+    """The sizes that an agent for these completions is made for."""
+    return SPEC
+
+
+def observed(spec: TokenSpec, leading: tuple[int, ...]) -> jax.ShapeDtypeStruct:
+    """What ``act`` sees, by its shape: ``[..., P]``."""
+    return jax.ShapeDtypeStruct((*leading, spec.prompt), jnp.int32)
+
+
 def constant(data: Completions, reward: float) -> Completions:
     """The same completions, every one paid the same."""
     return dataclasses.replace(data, reward=jnp.full_like(data.reward, reward))
 
 
-def prompts(count: int) -> Array:
+def observations(spec: TokenSpec, count: int) -> Array:
     """Ordinary prompts, then nothing but padding, then the largest id everywhere: ``[3 count, P]``."""
-    normal = jax.random.randint(jax.random.key(1), (count, SPEC.prompt), 2, SPEC.vocabulary)
-    return jnp.concatenate([normal, jnp.zeros_like(normal), jnp.full_like(normal, SPEC.vocabulary - 1)])
+    normal = jax.random.randint(jax.random.key(1), (count, spec.prompt), 2, spec.vocabulary)
+    return jnp.concatenate([normal, jnp.zeros_like(normal), jnp.full_like(normal, spec.vocabulary - 1)])
 
 
 def fault_of(completion: np.ndarray) -> str | None:

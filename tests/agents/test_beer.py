@@ -7,7 +7,7 @@ import pytest
 
 from jaxrl_reg import agents, contract, loops
 from jaxrl_reg.agents import _beer, sac
-from jaxrl_reg.contract import subject
+from jaxrl_reg.contract import transitions
 from tests.agents import reference as ref
 from tests.loops.toy import corridor
 
@@ -172,10 +172,10 @@ def test_an_agent_with_the_penalty_passes_the_contract(name):
 
 
 def test_features_are_measured_once_per_segment_and_training_does_not_notice():
-    data, states, histories = subject.example_data(), [], []
+    data, states, histories = transitions.example(), [], []
     for measured in (False, True):
         module = agents.load("td3_bc")
-        agent = module.make(module.Config(hidden=(8,), measure_features=measured), subject.SPEC)
+        agent = module.make(module.Config(hidden=(8,), measure_features=measured), transitions.SPEC)
         run = loops.offline(agent, batch_size=16, updates=6, segments=2)
         state, history = jax.jit(run)(jax.random.key(0), module.Hyper(), data)
         states.append(state)

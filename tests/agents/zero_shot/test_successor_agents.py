@@ -12,7 +12,7 @@ import pytest
 from jaxrl_reg import data
 from jaxrl_reg.agents import _common, fb, vc_fb
 from jaxrl_reg.agents.zero_shot import _forward_backward, _successor
-from jaxrl_reg.contract.subject import example_data
+from jaxrl_reg.contract.transitions import example
 from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.loops import offline
 from jaxrl_reg.transforms import adam
@@ -218,7 +218,7 @@ def test_rewards_and_ends_are_not_looked_at():
     agent, hyper, world = (
         vc_fb.make(vc_fb.Config(hidden=(8,), features=D), SPEC),
         as_float32(vc_fb.Hyper()),
-        example_data(),
+        example(),
     )
     batch = uniform(world, jax.random.key(1), 8)
 
