@@ -98,7 +98,5 @@ def run(seeds, scale, say):
             results[f"{arm}, {mixture}"] = chosen[place].tolist()
             chosen_at = f"chosen {chosen[place].mean():.3f} (at its highest {highest[place].mean():.3f})"
             others = f"log of the rejected {rejected[place].mean():.1f}, unseen {unseen[place].mean():.3f}"
-            chosen_at = f"chosen {chosen[place].mean():.3f} (at its highest {highest[place].mean():.3f})"
-            others = f"log of the rejected {rejected[place].mean():.1f}, unseen {unseen[place].mean():.3f}"
             say(f"{arm}, {mixture}: {chosen_at}, {others}")
     return results
