@@ -62,9 +62,9 @@ def rlvr(
 ) -> Run:
     """A run that first imitates right answers, then learns from its own: one compiled program.
 
-    One update draws ``prompts`` prompts, samples ``group`` completions of each, verifies them and hands all to one
-    ``agent.update``. The warm start is part of ``Run.init``; every member of a population has its own, by its key, and
-    the same whatever learning rate is swept.
+    One update draws ``prompts`` prompts, samples ``group`` completions of each by one ``agent.act`` of ``[B, G, P]``,
+    verifies them and hands all to one ``agent.update``. The warm start is part of ``Run.init``; every member of a
+    population has its own, by its key, and the same whatever learning rate is swept.
 
     Args:
       agent: of kind ``tokens``, such as ``grpo``.
@@ -119,8 +119,8 @@ def rlvr(
     def sampled(state: PyTree, hyper: PyTree, key: Key) -> tuple[Completions, Metrics]:
         draw_key, act_key = jax.random.split(key)
         prompt = jax.vmap(task.draw)(jax.random.split(draw_key, prompts * oversample))
-        completion = agent.act(state, jnp.repeat(prompt, group, axis=0), hyper, act_key, True)
-        batch, parts = judged(task, prompt, completion.reshape(prompts * oversample, group, -1))
+        completion = agent.act(state, jnp.repeat(prompt[:, None], group, axis=1), hyper, act_key, True)
+        batch, parts = judged(task, prompt, completion)
         metrics = {
             "return": batch.reward.mean(),
             "length": batch.mask.sum(-1).mean(),

@@ -20,7 +20,9 @@ def answering(answer, learn=lambda state, batch: (state, {})):
     """An agent that completes a prompt with ``answer(prompt, key)`` and learns nothing."""
 
     def act(state, prompt, hyper, key, explore):
-        return jax.vmap(answer)(prompt, jax.random.split(key, prompt.shape[0]))
+        flat = prompt.reshape(-1, prompt.shape[-1])
+        found = jax.vmap(answer)(flat, jax.random.split(key, flat.shape[0]))
+        return found.reshape(*prompt.shape[:-1], found.shape[-1])
 
     def update(state, batch, hyper, key, step):
         return learn(state, batch)

@@ -455,7 +455,7 @@ AGENTS = (
     ),
     Mutant(
         "the lower clip on both sides",
-        "jaxrl_reg/agents/tokens/_group.py",
+        "jaxrl_reg/agents/tokens/_terms.py",
         "losses.ppo_clip_loss(log_prob, old, each, hyper.clip_low, hyper.clip_high,",
         "losses.ppo_clip_loss(log_prob, old, each, hyper.clip_low, hyper.clip_low,",
         f"{GOLDEN}/tokens/test_token_agents.py",

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import agents
-from jaxrl_reg.agents.tokens import _group, _switches
+from jaxrl_reg.agents.tokens import _switches, _terms
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.policies import tokens
 from jaxrl_reg.types import Completions, TokenSpec, as_float32
 
 SPEC = TokenSpec(6, 3, 4)
@@ -68,9 +69,9 @@ CASES = [
 
 def test_every_switch_is_the_loss_that_it_names():
     def found(log_prob, logits):
-        scored = _group.Scored(log_prob, logits, jnp.array(OLD), jnp.array(ADVANTAGE), jnp.array(MASK))
+        scored = _terms.Scored(log_prob, logits, jnp.array(OLD), jnp.array(ADVANTAGE), jnp.array(MASK))
         configs = [_switches.Config(**case) for case in CASES]
-        return [_group.total(one, scored, jnp.array(REFERENCE), Settings(), SPEC.completion) for one in configs]
+        return [_terms.total(one, scored, jnp.array(REFERENCE), Settings(), SPEC.completion) for one in configs]
 
     p = np.exp(LOGITS - np.log(np.exp(LOGITS).sum(-1, keepdims=True)))
     entropy = mean("token", -(p * np.log(p)).sum(-1))
@@ -111,9 +112,9 @@ REWARD = np.array([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
 def test_rewards_and_advantages():
     batch = batch_of(REWARD)
     old, reference = LOG_PROB * MASK, REFERENCE * MASK
-    shaped = _group.shaped(_switches.Config(overlong_buffer=2), batch, SPEC)
+    shaped = _terms.shaped(_switches.Config(overlong_buffer=2), batch, SPEC)
     np.testing.assert_allclose(shaped, REWARD + np.array([[0, -1, -0.5], [-1, 0, 0]]))
-    off = _group.kl_in_reward(_switches.Config(kl="reward"), jnp.array(old), jnp.array(reference), Settings())
+    off = _terms.kl_in_reward(_switches.Config(kl="reward"), jnp.array(old), jnp.array(reference), Settings())
     np.testing.assert_allclose(off, KL * (old - reference).sum(-1), rtol=1e-5)
     centred = REWARD - REWARD.mean(-1, keepdims=True)
     wanted = {
@@ -123,7 +124,7 @@ def test_rewards_and_advantages():
         "batch": REWARD - REWARD.mean(),
     }
     for name, value in wanted.items():
-        found = _group.advantages(_switches.Config(advantage=name), jnp.array(REWARD, jnp.float32))
+        found = _terms.advantages(_switches.Config(advantage=name), jnp.array(REWARD, jnp.float32))
         np.testing.assert_allclose(found, value, rtol=1e-5, atol=1e-6, err_msg=name)
 
 
@@ -132,7 +133,7 @@ def test_what_pays_becomes_likelier_and_what_is_cut_off_is_left_out():
     agent = module.make(module.Config(hidden=(8,), heads=2, minibatches=2), SPEC)
     hyper = as_float32(module.Hyper(learning_rate=0.01))
     batch = batch_of(REWARD)
-    policy = agents.load("dapo")._group.tokens.make(SPEC, (8,), 2)
+    policy = tokens.make(SPEC, (8,), 2)
 
     @jax.jit
     def learnt(key, batch):
