@@ -67,6 +67,11 @@ class TokenSpec:
     PAD: ClassVar[int] = 0
     EOS: ClassVar[int] = 1
 
+    @property
+    def second(self) -> TokenSpec:
+        """Of a second turn, whose prompt is the first one, what was completed, and a cue."""
+        return TokenSpec(self.vocabulary, self.prompt + self.completion + 1, self.completion)
+
 
 @pytree
 class Transition:
@@ -92,14 +97,15 @@ class Transition:
 @pytree
 class Completions:
     """What a token agent learns from: ``B`` prompts and ``G`` completions of each, int32, with what was paid for them.
-    ``mask`` is 1 up to and including the first ``EOS``; ``truncated`` is 1 for one that was cut off, without."""
+    ``mask`` is 1 up to and including the first ``EOS``; ``truncated`` is 1 for one that was cut off, without.
+    ``extras["second"]``, for agents of two turns, are ``Completions`` of the second, with a prompt for each."""
 
     prompt: Array  # [B, P]
     completion: Array  # [B, G, T]
     mask: Array  # [B, G, T]
     reward: Array  # [B, G]
     truncated: Array  # [B, G]
-    extras: dict[str, Array] = dataclasses.field(default_factory=dict)
+    extras: dict[str, Any] = dataclasses.field(default_factory=dict)
 
 
 class TokenTask(NamedTuple):
@@ -107,7 +113,8 @@ class TokenTask(NamedTuple):
     ``draw(key) -> prompt [P]``; ``verify(prompt, completion [T]) -> reward``, 1 right, 0 wrong, also without ``EOS``;
     ``solve(prompt, key) -> completion`` is right, by the key one of several; None: nobody can show how, and there is no
     warm start. ``parts(prompt, completion) -> {name: reward}`` are what ``verify`` adds up, where there are several.
-    ``decode(ids) -> text``, on the host, writes one row for people."""
+    ``decode(ids) -> text``, on the host, writes one row for people. ``follow(prompt, completion) -> prompt`` of
+    ``spec.second`` asks again after an answer, for agents of two turns; the judge sees the first prompt."""
 
     draw: Callable[[Key], Array]
     verify: Callable[[Array, Array], Array]
@@ -116,6 +123,7 @@ class TokenTask(NamedTuple):
     name: str = ""
     parts: Callable[[Array, Array], Metrics] | None = None
     decode: Callable[[Any], str] = lambda ids: " ".join(str(int(token)) for token in ids if token)
+    follow: Callable[[Array, Array], Array] | None = None
 
 
 @pytree
@@ -299,7 +307,8 @@ class Agent(NamedTuple):
     ``P`` functions like ``update``, of which ``cycle[step % P]`` does at ``step`` what ``update`` does (to rounding)
     without a condition; a loop may run all of them in a row as one body. Empty: ``update`` for every step.
     ``imitate``, of a token agent, is like ``update`` and learns the one completion of each prompt by heart, which its
-    reference then is; its ``act`` takes prompts ``[..., P]`` and gives completions ``[..., T]``.
+    reference then is; its ``act`` takes prompts ``[..., P]`` and gives completions ``[..., T]``. One with ``turns`` 2
+    answers every prompt twice: its ``act`` takes those of the second turn as well and tells them by their width.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -315,6 +324,7 @@ class Agent(NamedTuple):
     replay: Callable[[Any, Key, int, int], Transition] | None = None
     begin: Callable[[PyTree, PyTree, Array], PyTree] | None = None
     imitate: Callable[[PyTree, Completions, PyTree, Key, Array], tuple[PyTree, Metrics]] | None = None
+    turns: int = 1
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

@@ -20,7 +20,8 @@ LESSONS = 40  # supervised steps in which a loss must fall
 
 
 def example() -> Completions:
-    """Random prompts, padded on the left, and random completions: some end, one is cut off, all of one group pay."""
+    """Random prompts, padded on the left, and random completions: some end, one is cut off, all of one group pay. The
+    second turn, for agents that have one, shows them and is answered by those of the others."""
     rng = np.random.default_rng(0)
     prompt = rng.integers(2, SPEC.vocabulary, (PROMPTS, SPEC.prompt))
     prompt[np.arange(SPEC.prompt) < np.arange(PROMPTS)[:, None] % 3] = SPEC.PAD
@@ -29,13 +30,18 @@ def example() -> Completions:
     at = np.arange(SPEC.completion)
     completion = np.where(at < ends, completion, np.where(at == ends, SPEC.EOS, SPEC.PAD))
     reward = (np.arange(GROUP) < np.arange(PROMPTS)[:, None] + 1).astype(np.float32)
-    return Completions(
+    first = Completions(
         jnp.asarray(prompt, jnp.int32),
         jnp.asarray(completion, jnp.int32),
         jnp.asarray(at <= ends, jnp.float32),
         jnp.asarray(reward),
         jnp.asarray(ends[..., 0] == SPEC.completion, jnp.float32),
     )
+    shown = [np.broadcast_to(prompt[:, None], (PROMPTS, GROUP, SPEC.prompt)), completion]
+    shown.append(np.full((PROMPTS, GROUP, 1), SPEC.vocabulary - 1))
+    again = jnp.asarray(np.concatenate(shown, axis=-1), jnp.int32)
+    second = jax.tree.map(lambda leaf: leaf[:, ::-1], dataclasses.replace(first, prompt=again))
+    return dataclasses.replace(first, extras={"second": dataclasses.replace(second, prompt=again)})
 
 
 def sampled(data: Completions, key: Key, batch_size: int) -> Completions:
@@ -58,8 +64,9 @@ def observed(spec: TokenSpec, leading: tuple[int, ...]) -> jax.ShapeDtypeStruct:
 
 
 def constant(data: Completions, reward: float) -> Completions:
-    """The same completions, every one paid the same."""
-    return dataclasses.replace(data, reward=jnp.full_like(data.reward, reward))
+    """The same completions, every one paid the same, in both turns."""
+    extras = {name: constant(second, reward) for name, second in data.extras.items()}
+    return dataclasses.replace(data, reward=jnp.full_like(data.reward, reward), extras=extras)
 
 
 def observations(spec: TokenSpec, count: int) -> Array:

@@ -10,9 +10,11 @@ from __future__ import annotations
 import inspect
 from typing import Any
 
+import jax.numpy as jnp
+
 from jaxrl_reg.envs import _reasoning, _sequences
 from jaxrl_reg.errors import unknown
-from jaxrl_reg.types import TokenTask
+from jaxrl_reg.types import Array, TokenTask
 
 _MAKERS = {
     "copy": _sequences.copy,
@@ -33,6 +35,14 @@ procedure_effects = _reasoning.procedure_effects
 style_of = _reasoning.style_of
 
 
+def again(prompt: Array, completion: Array) -> Array:
+    """``TokenTask.follow`` of all tasks here: the prompt, what was answered, the separator, ``[P + T + 1]``.
+
+    It is well formed whatever was answered, a completion without an end included.
+    """
+    return jnp.concatenate([prompt, completion, jnp.array([_sequences.SEP])]).astype(jnp.int32)
+
+
 def make(member: str, **settings: Any) -> TokenTask:
     """The task ``member`` of ``NAMES``; its settings are the arguments of the function that makes it.
 
@@ -45,4 +55,4 @@ def make(member: str, **settings: Any) -> TokenTask:
     for key in settings:
         if key not in known:
             raise unknown(f"setting of tokens/{member}", key, known)
-    return _MAKERS[member](**settings)
+    return _MAKERS[member](**settings)._replace(follow=again)

@@ -48,8 +48,18 @@ def majority_at_k(answers: Array, right: Array) -> Array:
     return jnp.take_along_axis(right, first[..., None], axis=-1)[..., 0]
 
 
+def gains(first: Array, second: Array) -> Metrics:
+    """Of the rewards of two answers to the same prompts, alike in shape: ``gain``, how much more the second ones earn
+    on average; ``mended`` and ``spoilt``, the shares of first ones after which the second earns more, and less.
+
+    Source: Kumar et al., 2024, Training Language Models to Self-Correct via Reinforcement Learning, section 3.
+    """
+    shares = {"mended": second > first, "spoilt": second < first}
+    return {"gain": (second - first).mean(), **{name: x.mean(dtype=jnp.float32) for name, x in shares.items()}}
+
+
 def evaluator(
-    task: TokenTask, prompts: int = 256, samples: int = 1
+    task: TokenTask, prompts: int = 256, samples: int = 1, turns: int = 1
 ) -> Callable[[Callable[[Array, Key, bool], Array], Key], Metrics]:
     """``loops.rlvr``'s ``evaluate``: fresh prompts, their greedy completions and ``samples`` sampled ones of each.
 
@@ -57,11 +67,13 @@ def evaluator(
       task: what is asked, and its judge.
       prompts: how many.
       samples: sampled completions of each.
+      turns: 2 for an agent that answers twice: each completion is then followed by ``task.follow`` and another one.
     Returns:
       ``fn(complete, key)`` with ``complete(prompt [N, P], key, explore) -> completion [N, T]``, giving ``return``, the
       mean reward of greedy completions, and ``length``, theirs in tokens; ``reward/NAME``, each part of a reward that
       has several; ``sampled``, the mean reward of sampled ones; with ``samples > 1`` ``pass_at_k`` and
-      ``majority_at_k``, of k = ``samples`` // 2 and all samples, right being a reward of 1.
+      ``majority_at_k``, of k = ``samples`` // 2 and all samples, right being a reward of 1. With two turns these are
+      of the first, ``second/return`` and ``second/sampled`` of the second, and there is what ``gains`` gives.
     Raises:
       UserError: if one of the numbers is below 1.
     """
@@ -70,7 +82,7 @@ def evaluator(
             raise UserError(f"{name}={number} must be at least 1")
 
     def run(complete: Callable[[Array, Key, bool], Array], key: Key) -> Metrics:
-        draw_key, greedy_key, sample_key = jax.random.split(key, 3)
+        draw_key, greedy_key, sample_key, *more = jax.random.split(key, 3 if turns == 1 else 5)
         prompt = jax.vmap(task.draw)(jax.random.split(draw_key, prompts))
         greedy = complete(prompt, greedy_key, False)
         ends = (greedy == task.spec.EOS).astype(jnp.int32)
@@ -86,6 +98,13 @@ def evaluator(
             right = (reward >= 1.0 - 1e-6).astype(jnp.float32)
             found["pass_at_k"] = pass_at_k(right, samples // 2).mean()
             found["majority_at_k"] = majority_at_k(several, right).mean()
+        if turns == 2:
+            assert task.follow is not None
+            again = complete(jax.vmap(task.follow)(prompt, greedy), more[0], False)
+            found["second/return"] = jax.vmap(task.verify)(prompt, again).mean()
+            again = complete(jax.vmap(jax.vmap(task.follow, (None, 0)))(prompt, several), more[1], True)
+            second = jax.vmap(jax.vmap(task.verify, (None, 0)))(prompt, again)
+            found |= {"second/sampled": second.mean(), **gains(reward, second)}
         return found
 
     return run

@@ -103,7 +103,7 @@ def load_policy(
     member = read_member(directory, setting, seed)
     policy = policy_of(directory, member, task, goal)
     if isinstance(member.spec, TokenSpec):
-        return Answer(policy, member.spec, member.about)
+        return Answer(policy, member.spec, member.about, member.agent.turns)
     return Act(policy, member.spec, member.about)
 
 

@@ -9,7 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.evaluation.tokens import gains
 from jaxrl_reg.loops._means import averaged
+from jaxrl_reg.loops._turns import asked_again, check_follow, with_second_lessons
 from jaxrl_reg.loops.offline import EVALUATE, INIT, MEASURE, TRAIN, per_segment
 from jaxrl_reg.losses.groups import informative
 from jaxrl_reg.losses.tokens import completion_mask
@@ -35,14 +37,15 @@ def judged(task: TokenTask, prompt: Array, completion: Array) -> tuple[Completio
     return batch, {f"reward/{name}": value.mean() for name, value in parts.items()}
 
 
-def solved(task: TokenTask, key: Key, count: int) -> Completions:
-    """``count`` prompts with one right answer each, ``G = 1``."""
+def solved(task: TokenTask, key: Key, count: int, turns: int = 1) -> Completions:
+    """``count`` prompts with one right answer each, ``G = 1``; for two turns with lessons of the second."""
     assert task.solve is not None
-    draw_key, solve_key = jax.random.split(key)
+    draw_key, solve_key, *again_key = jax.random.split(key, 1 + turns)
     prompt = jax.vmap(task.draw)(jax.random.split(draw_key, count))
     answer = jax.vmap(task.solve)(prompt, jax.random.split(solve_key, count))[:, None]
     ones = jnp.ones(answer.shape[:2])
-    return Completions(prompt, answer, completion_mask(answer, task.spec.EOS), ones, jnp.zeros_like(ones))
+    batch = Completions(prompt, answer, completion_mask(answer, task.spec.EOS), ones, jnp.zeros_like(ones))
+    return batch if turns == 1 else with_second_lessons(task, batch, *again_key)
 
 
 def rlvr(
@@ -86,13 +89,18 @@ def rlvr(
       metrics there are means over all that was sampled: ``train/return``, the reward, and ``train/reward/NAME``, each
       of its parts where it has several; ``train/length`` in tokens; ``train/truncated``, the share without an end;
       ``train/uninformative``, the share of groups whose rewards are all equal, which teach nothing (trl's
-      ``frac_reward_zero_std``).
+      ``frac_reward_zero_std``). These are of first answers; of an agent that answers twice there are
+      ``train/second/return``, ``train/gain`` of the second over the first, and the shares ``train/mended`` and
+      ``train/spoilt`` of first answers after which the second earned more or less.
 
     Raises:
       UserError: for an agent of another kind, a task without right answers to imitate, or numbers that do not divide.
     """
     lessons = lessons or task
     _check(agent, task, lessons, prompts=prompts, group=group, oversample=oversample, warm_up_batch=warm_up_batch)
+    if agent.turns == 2:
+        check_follow(task)
+        check_follow(lessons)
     if warm_up < 0:
         raise UserError(f"warm_up={warm_up} must not be negative")
     if warm_up and lessons.solve is None:
@@ -112,12 +120,12 @@ def rlvr(
 
         def lesson(i: Array, state: PyTree) -> PyTree:
             draw_key, learn_key = jax.random.split(jax.random.fold_in(lesson_key, i))
-            return imitate(state, solved(lessons, draw_key, warm_up_batch), slow, learn_key, i)[0]
+            return imitate(state, solved(lessons, draw_key, warm_up_batch, agent.turns), slow, learn_key, i)[0]
 
         return jax.lax.fori_loop(0, warm_up, lesson, state)
 
     def sampled(state: PyTree, hyper: PyTree, key: Key) -> tuple[Completions, Metrics]:
-        draw_key, act_key = jax.random.split(key)
+        draw_key, act_key, *again_key = jax.random.split(key, 1 + agent.turns)
         prompt = jax.vmap(task.draw)(jax.random.split(draw_key, prompts * oversample))
         completion = agent.act(state, jnp.repeat(prompt[:, None], group, axis=1), hyper, act_key, True)
         batch, parts = judged(task, prompt, completion)
@@ -128,6 +136,12 @@ def rlvr(
             "uninformative": 1.0 - informative(batch.reward).mean(),
             **parts,
         }
+        if agent.turns == 2:
+            follow = asked_again(task, prompt, batch.completion)
+            answer = agent.act(state, follow, hyper, *again_key, True)
+            second = dataclasses.replace(judged(task, prompt, answer)[0], prompt=follow)
+            batch = dataclasses.replace(batch, extras={"second": second})
+            metrics |= {"second/return": second.reward.mean(), **gains(batch.reward, second.reward)}
         return batch, {f"train/{name}": value for name, value in metrics.items()}
 
     def train(state: PyTree, index: Array, key: Key, hyper: PyTree, data: PyTree = None) -> tuple[PyTree, Metrics]:

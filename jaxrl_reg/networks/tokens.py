@@ -34,7 +34,9 @@ class TokenModel(NamedTuple):
 
 
 class _TokenTransformer(nn.Module):
-    spec: TokenSpec
+    columns: int
+    vocabulary: int
+    outputs: int
     width: int
     blocks: int
     heads: int
@@ -42,9 +44,8 @@ class _TokenTransformer(nn.Module):
     @nn.compact
     def __call__(self, tokens: Array, real: Array, memory: PyTree = None, column: Array = 0):
         """Tokens ``[..., n]`` from ``column`` on; ``real`` ``[..., keys]`` are the columns that later ones may see."""
-        size = self.spec.prompt + self.spec.completion
         columns = column + jnp.arange(tokens.shape[-1])
-        x = nn.Embed(self.spec.vocabulary, self.width)(tokens) + nn.Embed(size, self.width)(columns)
+        x = nn.Embed(self.vocabulary, self.width)(tokens) + nn.Embed(self.columns, self.width)(columns)
         keys = jnp.arange(real.shape[-1])
         # A hidden column sees itself: a softmax over nothing would be NaN, and so would every gradient.
         mask = (keys == columns[:, None]) | ((keys < columns[:, None]) & real[..., None, :])
@@ -56,18 +57,36 @@ class _TokenTransformer(nn.Module):
             else:
                 x, pair = block(x, mask=mask, memory=memory[i], column=column)
                 kept.append(pair)
-        return nn.Dense(self.spec.vocabulary, name="head")(nn.LayerNorm(epsilon=1e-5)(x)), tuple(kept)
+        return nn.Dense(self.outputs, name="head")(nn.LayerNorm(epsilon=1e-5)(x)), tuple(kept)
 
 
-def token_transformer(spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: int = 4) -> TokenModel:
+def _module(
+    spec: TokenSpec, hidden: Sequence[int], heads: int, columns: int | None = None, outputs: int | None = None
+) -> _TokenTransformer:
+    width = width_of(hidden)
+    if width % heads:
+        raise UserError(f"heads={heads} must divide the width {width} of the blocks")
+    columns = spec.prompt + spec.completion if columns is None else columns
+    outputs = spec.vocabulary if outputs is None else outputs
+    return _TokenTransformer(columns, spec.vocabulary, outputs, width, len(hidden), heads)
+
+
+def _real(spec: TokenSpec, tokens: Array) -> Array:
+    """Which columns later ones may see."""
+    return (tokens != spec.PAD) | (jnp.arange(tokens.shape[-1]) >= spec.prompt)
+
+
+def token_transformer(
+    spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: int = 4, columns: int | None = None
+) -> TokenModel:
     """Causal attention over prompt and completion, one block per entry of ``hidden``; the first policy is uniform.
+
+    ``columns`` is how many positions are told apart, at least ``P + T``, which is the default: models of several sizes
+    with the same number of them have the same parameters.
 
     Raises ``UserError`` for blocks of several widths, or heads that do not divide them.
     """
-    width, size = width_of(hidden), spec.prompt + spec.completion
-    if width % heads:
-        raise UserError(f"heads={heads} must divide the width {width} of the blocks")
-    module = _TokenTransformer(spec, width, len(hidden), heads)
+    module, size, width = _module(spec, hidden, heads, columns), spec.prompt + spec.completion, width_of(hidden)
 
     def init(key: Key) -> PyTree:
         inputs = jnp.zeros((1, size), jnp.int32), jnp.ones((1, size), bool)
@@ -75,7 +94,7 @@ def token_transformer(spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: 
         return {**params, "head": jax.tree.map(jnp.zeros_like, params["head"])}
 
     def real(tokens: Array) -> Array:
-        return (tokens != spec.PAD) | (jnp.arange(tokens.shape[-1]) >= spec.prompt)
+        return _real(spec, tokens)
 
     def apply(params: PyTree, tokens: Array) -> Array:
         logits, _ = module.apply({"params": params}, tokens, real(tokens))
@@ -94,3 +113,29 @@ def token_transformer(spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: 
         return logits[..., 0, :], (seen, pairs)
 
     return TokenModel(init, apply, start, step)
+
+
+class TokenScorer(NamedTuple):
+    """A reward model on a policy's network: ``of(params) -> params`` gives its head one output, with weights of 0, and
+    keeps the rest; ``apply(params, prompt [..., P], completion [..., T]) -> score [..., T]``, of each token after it
+    was read."""
+
+    of: Callable[[PyTree], PyTree]
+    apply: Callable[[PyTree, Array, Array], Array]
+
+
+def token_scorer(spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: int = 4) -> TokenScorer:
+    """The ``TokenScorer`` of a policy's ``token_transformer`` with the same sizes."""
+    module = _module(spec, hidden, heads, outputs=1)
+
+    def of(params: PyTree) -> PyTree:
+        head = params["head"]
+        head = {"kernel": jnp.zeros_like(head["kernel"][:, :1]), "bias": jnp.zeros_like(head["bias"][:1])}
+        return {**jax.tree.map(jnp.copy, params), "head": head}
+
+    def apply(params: PyTree, prompt: Array, completion: Array) -> Array:
+        tokens = jnp.concatenate([prompt, completion], axis=-1)
+        scores, _ = module.apply({"params": params}, tokens, _real(spec, tokens))
+        return scores[..., spec.prompt :, 0]
+
+    return TokenScorer(of, apply)

@@ -14,7 +14,7 @@ from jaxrl_reg.policies import Policy
 from jaxrl_reg.types import Array, Key, PyTree, TokenSpec
 
 
-def make(spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: int = 4) -> Policy:
+def make(spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: int = 4, columns: int | None = None) -> Policy:
     """A causal transformer that completes prompts ``[..., P]`` int32 with completions ``[..., T]`` int32.
 
     ``apply(params, prompt, completion) -> logits [..., T, V]``, of each token given those before it;
@@ -23,9 +23,10 @@ def make(spec: TokenSpec, hidden: Sequence[int] = (64, 64), heads: int = 4) -> P
     ``log_prob(params, prompt, completion, temperature=1) -> [..., T]``, which equals what ``sample`` gave;
     ``mode(params, prompt) -> [..., T]``, greedy; ``entropy(params, prompt, completion, temperature=1) -> [..., T]``,
     exact. All of them are 0 after the first end token. Log-probabilities are at the temperature and BEFORE truncation,
-    so train with ``top_k`` and ``top_p`` off; these two are static, the temperature may be traced.
+    so train with ``top_k`` and ``top_p`` off; these two are static, the temperature may be traced. Policies of several
+    sizes with the same number of ``columns``, the sum of theirs or more, have the same parameters.
     """
-    model = token_transformer(spec, hidden, heads)
+    model = token_transformer(spec, hidden, heads, columns)
 
     def apply(params: PyTree, prompt: Array, completion: Array) -> Array:
         logits = model.apply(params, jnp.concatenate([prompt, completion[..., :-1]], axis=-1))

@@ -3,6 +3,8 @@
 import json
 import signal
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import pytest
@@ -145,6 +147,31 @@ def test_the_page_of_samples_escapes_what_is_written():
     assert "&lt;eos&gt;" in page
     assert "a &amp; b" in page
     assert "before" not in page
+
+
+def test_a_policy_of_two_turns_shows_both_and_answers_what_follows():
+    from jaxrl_reg import envs
+    from jaxrl_reg.jobs.kinds.tokens import samples_of
+    from jaxrl_reg.jobs.prompting import Answer
+    from jaxrl_reg.types import memoryless
+
+    task = envs.make("tokens/copy", shortest=2, longest=2)
+
+    def act(prompt, key):
+        """Wrong at first, right when it is asked again."""
+        right = jnp.concatenate([prompt[..., :2], jnp.ones_like(prompt[..., :1])], axis=-1)
+        return right if prompt.shape[-1] == 7 else right.at[..., 0].set(0)
+
+    pages = samples_of(task, "twice", 2)(lambda state, hyper: memoryless(act), (), None, jax.random.key(0))
+    samples = json.loads(pages["samples.json"])
+    assert [(one["after"]["reward"], one["second"]["reward"]) for one in samples] == [(0.0, 1.0)] * 12
+    assert "asked again" in pages["episode.html"]
+    answer = Answer(memoryless(act), task.spec, {}, turns=2)
+    first = answer([4, 5, 2])
+    assert first.tolist() == [0, 5, 1]
+    assert answer(task.follow(jnp.array([4, 5, 2]), jnp.asarray(first))).tolist() == [4, 5, 1]
+    with pytest.raises(UserError, match="1 to 3 ids"):
+        answer([4] * 6)
 
 
 def test_token_agents_are_compared_on_one_budget(tmp_path, monkeypatch):

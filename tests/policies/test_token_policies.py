@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxrl_reg.contract.subject import quick
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.tokens import majority_at_k, pass_at_k
-from jaxrl_reg.networks.tokens import token_transformer
+from jaxrl_reg.networks.tokens import token_scorer, token_transformer
 from jaxrl_reg.policies import tokens
 from jaxrl_reg.types import TokenSpec
 
@@ -140,3 +141,32 @@ def test_pass_and_majority_at_k():
             pass_at_k(jnp.asarray(right), k)
     answers = np.array([[[3], [4], [4]], [[3], [4], [5]]])
     np.testing.assert_array_equal(majority_at_k(jnp.asarray(answers), jnp.array([[0, 1, 1], [1, 0, 0]])), [1, 1])
+
+
+def test_a_scorer_has_read_the_token_that_it_scores_and_starts_at_0():
+    scorer, policy = token_scorer(SPEC, **SIZES), tokens.make(SPEC, **SIZES)
+    params = quick(lambda key: spread(policy.init(key)))(jax.random.key(0))
+    prompt, completion = jnp.asarray(PROMPTS[1]), jnp.array([3, 4, 5, 1, 0])
+    first = scorer.of(params)
+    assert first["head"]["kernel"].shape == (8, 1)
+    scores = quick(scorer.apply)
+    np.testing.assert_array_equal(scores(first, prompt, completion), 0.0)
+    head = {"kernel": 1.0 + jnp.arange(8.0)[:, None], "bias": first["head"]["bias"]}
+    moved = {**first, "head": head}
+    before, after = scores(moved, prompt, completion), scores(moved, prompt, completion.at[2].set(6))
+    np.testing.assert_array_equal(before[:2], after[:2])
+    assert (np.abs(before - after)[2:] > 1e-3).all()
+
+
+def test_models_of_as_many_columns_have_the_same_parameters():
+    columns = SPEC.second.prompt + SPEC.second.completion
+    both = [token_transformer(one, **SIZES, columns=columns) for one in (SPEC, SPEC.second)]
+    first, second = quick(lambda key: [model.init(key) for model in both])(jax.random.key(0))
+    jax.tree.map(np.testing.assert_array_equal, first, second)
+    prompt = jnp.broadcast_to(jnp.asarray(PROMPTS[1]), (2, 4))
+    whole = jnp.concatenate([prompt, jnp.array([[3, 4, 5, 6, 3, 2], [3, 4, 5, 6, 4, 2]])], axis=-1)
+    seen, short = quick(lambda a, b: (both[1].apply(spread(b), whole), both[0].apply(spread(a), whole[:1, :8])))(
+        first, second
+    )
+    np.testing.assert_allclose(seen[0, :8], short[0], atol=1e-5)
+    assert np.abs(seen[0, -1] - seen[1, -1]).max() > 1e-3

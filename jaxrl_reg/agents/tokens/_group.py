@@ -10,15 +10,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import optax
 
 from jaxrl_reg import losses
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.tokens import _terms
+from jaxrl_reg.agents.tokens._model import optimiser
+from jaxrl_reg.agents.tokens._model import score as score_of
 from jaxrl_reg.agents.tokens._switches import ADVANTAGES, AGGREGATIONS, PENALTIES, SURROGATES, Config
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.policies import tokens
-from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Completions, Key, Metrics, Protocol, PyTree, TokenSpec
 
 KIND = "tokens"
@@ -78,19 +78,12 @@ def make(config: Config, spec: TokenSpec, objective: Objective | None = None) ->
 
     objective = Objective(family) if objective is None else objective
 
-    def optimiser(hyper: Any) -> optax.GradientTransformation:
-        # A second moment over the last 100 updates: these runs are too short for one over 1,000. Advantages of a group
-        # sum to 0, and so do many gradients but for rounding, which a small eps would make into whole steps.
-        return optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam(hyper.learning_rate, b2=0.99, eps=1e-5))
-
     def init(key: Key, hyper: Any) -> State:
         params = policy.init(key)
         return State(_common.trainable(params, optimiser(hyper)), _common.copy(params), objective.start(hyper))
 
     def score(params: PyTree, prompt: Array, completion: Array, temperature: Array) -> tuple[Array, Array]:
-        shape = (*completion.shape[:-1], prompt.shape[-1])
-        logits = policy.apply(params, jnp.broadcast_to(prompt[:, None], shape), completion) / temperature
-        return policy.log_prob_of(logits, completion), logits
+        return score_of(policy, params, prompt, completion, temperature)
 
     def update(state: State, batch: Completions, hyper: Any, key: Key, step: Array) -> tuple[State, Metrics]:
         rows = batch.prompt.shape[0]

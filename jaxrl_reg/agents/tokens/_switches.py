@@ -13,11 +13,17 @@ PENALTIES = ("none", "k1", "k2", "k3", "reward")
 
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """What no variant fixes."""
+class Network:
+    """The size of the transformer."""
 
     hidden: tuple[int, ...] = setting(default=(64, 64), help="width of the blocks of the transformer, one each")
     heads: int = setting(default=4, help="attention heads, which divide the width", small=2)
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes(Network):
+    """What no variant fixes."""
+
     epochs: int = setting(
         default=2, help="passes over each batch of completions; with 1 of 1 minibatch nothing is clipped"
     )

@@ -40,6 +40,7 @@ SIZES: dict[str, dict[str, Any]] = {
 }
 WARM_START = "warm start"  # the rival: each member as the supervised steps left it
 SHOWN = 12  # prompts in the report
+HEADS = {"before": "before training", "after": "after training", "second": "asked again"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +129,7 @@ def make(config: TokensConfig) -> Job:
     students = learners(config.agent, config, spec=task.spec)
     for student in students:
         run_of(student, config, task)  # wrong settings show here
-    first, rivals = "", []
+    first, rivals, turns = "", [], students[0].make(students[0].config, task.spec).turns
     if config.warm_up:
         rivals, first = [_warm_start(config, task)], f", after {config.warm_up:,} supervised steps"
     return Job(
@@ -141,9 +142,14 @@ def make(config: TokensConfig) -> Job:
             f"{config.updates:,} updates of {config.prompts} prompts x {config.group} completions{first}"
         ),
         # Of completions that are drawn: the greedy ones may all be right after the warm start already.
-        score=Score("eval/sampled", "verified reward", WARM_START if rivals else None, "The warm start"),
+        score=Score(
+            "eval/sampled" if turns == 1 else "eval/second/sampled",
+            "verified reward" if turns == 1 else "verified reward of the second answer",
+            WARM_START if rivals else None,
+            "The warm start",
+        ),
         keep=greedy(task.spec),
-        show=samples_of(task, f"{config.agent} on {config.env}"),
+        show=samples_of(task, f"{config.agent} on {config.env}", turns),
         exhibit="The best run: prompts and what it answers",
     )
 
@@ -159,6 +165,7 @@ def run_of(member: Learner, config: TokensConfig, task: TokenTask, episodes: int
     from jaxrl_reg.loops.rlvr import rlvr
 
     agent = member.make(member.config, task.spec)
+    episodes = config.eval_episodes if episodes is None else episodes
     run = rlvr(
         agent,
         task,
@@ -169,7 +176,7 @@ def run_of(member: Learner, config: TokensConfig, task: TokenTask, episodes: int
         warm_up=config.warm_up,
         warm_up_batch=config.warm_up_batch,
         oversample=config.oversample,
-        evaluate=tokens.evaluator(task, config.eval_episodes if episodes is None else episodes, config.samples),
+        evaluate=tokens.evaluator(task, episodes, config.samples, agent.turns),
     )
     if member.name == WARM_START:
         run = dataclasses.replace(run, train=_stays)
@@ -187,9 +194,10 @@ def _warm_start(config: TokensConfig, task: TokenTask) -> Learner:
     return learner(config.agent, alone, spec=task.spec)._replace(name=WARM_START, label=WARM_START, folder=name)
 
 
-def samples_of(task: TokenTask, title: str) -> Show:
+def samples_of(task: TokenTask, title: str, turns: int = 1) -> Show:
     """``Job.show``: a page of prompts, what the best member answers greedily, and what it answered after the warm
-    start, where its state has that as ``reference``; and the same as ``samples.json``."""
+    start, where its state has that as ``reference``; with two turns also its second answer, to its first one; and the
+    same as ``samples.json``."""
 
     def show(keep: Keep, state: PyTree, hyper: PyTree, key: Any) -> Mapping[str, str]:
         import jax
@@ -197,15 +205,19 @@ def samples_of(task: TokenTask, title: str) -> Show:
         prompt = jax.jit(jax.vmap(task.draw))(jax.random.split(key, SHOWN))
 
         @jax.jit
-        def answer(state: PyTree, hyper: PyTree) -> tuple[Any, Any]:
+        def answer(state: PyTree, hyper: PyTree, asked: Any) -> tuple[Any, Any]:
             policy = keep(state, hyper)
-            completion, _ = policy.step(policy.start((SHOWN,)), prompt, 0.0, key)
+            completion, _ = policy.step(policy.start((SHOWN,)), asked, 0.0, key)
             return completion, jax.vmap(task.verify)(prompt, completion)
 
-        answers = {"after": answer(state, hyper)}
+        answers = {"after": answer(state, hyper, prompt)}
+        if turns == 2:
+            assert task.follow is not None
+            again = jax.jit(jax.vmap(task.follow))(prompt, answers["after"][0])
+            answers["second"] = answer(state, hyper, again)
         if hasattr(state, "reference") and hasattr(state, "model"):
             before = state._replace(model=state.model._replace(params=state.reference))
-            answers = {"before": answer(before, hyper), **answers}
+            answers = {"before": answer(before, hyper, prompt), **answers}
         answers = {when: jax.device_get(answers[when]) for when in answers}
         rows = [
             {
@@ -224,8 +236,8 @@ def samples_of(task: TokenTask, title: str) -> Show:
 
 def page_of(rows: list[dict[str, Any]], title: str) -> str:
     """A table of samples as a self-contained page."""
-    whens = [name for name in ("before", "after") if name in rows[0]]
-    head = "".join(f"<th>{when} training</th><th>reward</th>" for when in whens)
+    whens = [name for name in HEADS if name in rows[0]]
+    head = "".join(f"<th>{HEADS[when]}</th><th>reward</th>" for when in whens)
 
     def cells(row: Mapping[str, Any]) -> str:
         found = f"<td>{html.escape(row['prompt'])}</td>"

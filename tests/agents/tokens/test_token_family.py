@@ -9,6 +9,7 @@ from jaxrl_reg.agents.tokens import _group, _switches
 from jaxrl_reg.types import TokenSpec
 
 FAMILY = {  # advantage, surrogate, aggregation, kl, mask_truncated
+    "apo": ("group", "ppo", "token", "k3", False),
     "cispo": ("group", "cispo", "token", "none", False),
     "dapo": ("group", "ppo", "token", "none", True),
     "dr_grpo": ("centred", "ppo", "constant", "none", False),
@@ -21,7 +22,7 @@ FAMILY = {  # advantage, surrogate, aggregation, kl, mask_truncated
 @pytest.mark.parametrize("name", FAMILY)
 def test_a_named_agent_fixes_what_its_paper_says(name, monkeypatch):
     seen = []
-    monkeypatch.setattr(_group, "make", lambda config, spec: seen.append(config))
+    monkeypatch.setattr(_group, "make", lambda config, spec, *more: seen.append(config))
     module = agents.load(name)
     module.make(module.Config(hidden=(16,), epochs=3), TokenSpec(6, 3, 4))
     (found,) = seen
