@@ -43,6 +43,19 @@ def uniform(dataset: Dataset, key: Key, batch_size: int) -> Transition:
     return take(dataset, _rows(dataset, key, batch_size))
 
 
+def numbered(sample: Sampler = uniform) -> Sampler:
+    """Batches of ``sample`` that say which rows they are: ``extras["row"]``, int32, windows and chunks included.
+
+    For tables with a row for each of the data (``transforms.update_rows``).
+    """
+
+    def draw(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        extras = {**dataset.extras, "row": jnp.arange(dataset.size, dtype=jnp.int32)}
+        return sample(dataclasses.replace(dataset, extras=extras), key, batch_size)
+
+    return draw
+
+
 def n_step(n: int, gamma: float | Array) -> Sampler:
     """Uniform rows with ``n``-step returns: ``reward`` is ``r_0 + gamma r_1 + ... + gamma^(m-1) r_(m-1)``.
 

@@ -45,7 +45,7 @@ def pretrain(
     length = per_segment(updates, segments)
 
     def optimiser(hyper: Hyper) -> optax.GradientTransformation:
-        return optax.adamw(hyper.learning_rate, weight_decay=hyper.weight_decay)
+        return optax.adamw(hyper.learning_rate, weight_decay=hyper.weight_decay, mask=_decays)
 
     def init(key: Key, hyper: Hyper) -> State:
         params = objective.init(jax.random.fold_in(key, INIT))
@@ -65,3 +65,10 @@ def pretrain(
         return state, jax.tree.map(jnp.mean, metrics)
 
     return Run(init, train, None, segments, length)
+
+
+def _decays(params: PyTree) -> PyTree:
+    """Everything but codebooks: decay would draw the codes together, whatever the data."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, leaf: not any(getattr(part, "key", None) == "codebook" for part in path), params
+    )

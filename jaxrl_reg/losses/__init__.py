@@ -8,6 +8,7 @@ least; results have the dtype of the array arguments. Gradients are stopped only
 
 from jaxrl_reg.losses.aggregation import constant_mean, masked_mean, sequence_mean
 from jaxrl_reg.losses.anchored import kl_regularised_value, log_barrier_cloning_loss
+from jaxrl_reg.losses.churn import churn_weight, value_churn_loss
 from jaxrl_reg.losses.conservative import (
     calibrated_value,
     conservative_penalty,
@@ -51,6 +52,8 @@ from jaxrl_reg.losses.dispersive import (
 )
 from jaxrl_reg.losses.distillation import (
     binary_distillation_loss,
+    early_learning_loss,
+    early_learning_target,
     feature_distillation_loss,
     prediction_distillation_loss,
     self_evolution_target,
@@ -65,10 +68,16 @@ from jaxrl_reg.losses.entropy import (
     soft_actor_loss,
     temperature_loss,
 )
+from jaxrl_reg.losses.explanation import (
+    behaviour_consistency_loss,
+    label_consistency_loss,
+    mask_prior_loss,
+    time_variation_loss,
+)
 from jaxrl_reg.losses.ftrl import log_barrier_policy, magnitude_reduced
 from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.groups import group_advantage, informative, leave_one_out_advantage, overlong_penalty, whitened
-from jaxrl_reg.losses.invariance import irm_penalty, vrex_penalty
+from jaxrl_reg.losses.invariance import irm_penalty, linear_invariance_loss, outcome_invariance_loss, vrex_penalty
 from jaxrl_reg.losses.judge import expected_score, self_judge_loss
 from jaxrl_reg.losses.policy import (
     adaptive_q_scale,
@@ -97,11 +106,16 @@ from jaxrl_reg.losses.representation import (
     beer_bound,
     beer_loss,
     dormant_fraction,
+    dormant_scores,
     effective_rank,
     feature_cosine,
+    feature_product_loss,
+    initial_feature_loss,
+    inverse_participation,
     srank,
     violation_fraction,
 )
+from jaxrl_reg.losses.robust import box_weights, divergence_weights, group_dro_weights, robust_radius
 from jaxrl_reg.losses.self_play import (
     consistency_rate,
     cream_loss,
@@ -151,11 +165,14 @@ __all__ = [
     "beer_loss",
     "behaviour_cloning_loss",
     "behaviour_cloning_nll",
+    "behaviour_consistency_loss",
     "binary_distillation_loss",
+    "box_weights",
     "bradley_terry_loss",
     "calibrated_value",
     "categorical_entropy",
     "categorical_kl",
+    "churn_weight",
     "cispo_loss",
     "clipped_double_q_target",
     "clipped_value_loss",
@@ -176,10 +193,14 @@ __all__ = [
     "dispersive_covariance_loss",
     "dispersive_hinge_loss",
     "dispersive_l2_loss",
+    "divergence_weights",
     "dormant_fraction",
+    "dormant_scores",
     "dpo_hinge_loss",
     "dpo_loss",
     "dpo_positive_loss",
+    "early_learning_loss",
+    "early_learning_target",
     "effective_rank",
     "energy_distance_loss",
     "ensemble_td_error",
@@ -189,6 +210,7 @@ __all__ = [
     "fb_loss",
     "feature_cosine",
     "feature_distillation_loss",
+    "feature_product_loss",
     "flex_dpo_loss",
     "fql_actor_loss",
     "gaussian_kl",
@@ -197,6 +219,7 @@ __all__ = [
     "goal_value_loss",
     "gradient_diversity_loss",
     "group_advantage",
+    "group_dro_weights",
     "gspo_loss",
     "gumbel_loss",
     "hamilton_jacobi_loss",
@@ -205,18 +228,23 @@ __all__ = [
     "infer_z",
     "info_nce_loss",
     "informative",
+    "initial_feature_loss",
     "inpo_loss",
+    "inverse_participation",
     "ipo_loss",
     "irm_penalty",
     "kl_regularised_value",
     "kto_loss",
     "kto_reference_point",
+    "label_consistency_loss",
     "lambda_return",
     "leave_one_out_advantage",
+    "linear_invariance_loss",
     "log_barrier_cloning_loss",
     "log_barrier_policy",
     "lp_reg_loss",
     "magnitude_reduced",
+    "mask_prior_loss",
     "masked_mean",
     "masked_quantile",
     "mmd_loss",
@@ -229,6 +257,7 @@ __all__ = [
     "one_step_distillation_loss",
     "oreal_loss",
     "orthonormality_loss",
+    "outcome_invariance_loss",
     "outcome_score_loss",
     "overlong_penalty",
     "overthinking_weight",
@@ -251,6 +280,7 @@ __all__ = [
     "reward_generator_loss",
     "reward_model_loss",
     "robust_dpo_loss",
+    "robust_radius",
     "rpo_loss",
     "rrpo_loss",
     "sampled_kl",
@@ -274,9 +304,11 @@ __all__ = [
     "tdpo_loss",
     "temperature_loss",
     "temporal_classification_loss",
+    "time_variation_loss",
     "treg_loss",
     "v_dice_losses",
     "vae_losses",
+    "value_churn_loss",
     "vector_quantisation_loss",
     "violation_fraction",
     "vrex_penalty",

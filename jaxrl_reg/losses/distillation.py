@@ -9,6 +9,8 @@ from jaxrl_reg.losses.checks import shapes
 
 Array = jax.Array
 
+SURE = 1e-4  # probabilities are held this far from 0 and 1 in early-learning regularisation
+
 
 @shapes(action="... A", past_action="... A", progress="", final_weight="", cap="")
 def self_evolution_target(
@@ -110,3 +112,51 @@ def feature_distillation_loss(features: Array, teacher: Array) -> Array:
     Source: Romero et al., 2015, FitNets, equation 3, without the factor 1/2.
     """
     return jnp.square(features - jax.lax.stop_gradient(teacher)).sum(axis=-1)
+
+
+@shapes(past="... K", logits="... K", decay="")
+def early_learning_target(past: Array, logits: Array, decay: Array | float) -> Array:
+    """``decay past + (1 - decay) p / sum p`` with ``p = clip(softmax(logits), 1e-4, 1 - 1e-4)``; DETACHED.
+
+    What the network has believed of a row so far, before it memorises the row's label. Keep a row of ``past`` for each
+    row of the data (``transforms.update_rows``), from zeros on.
+
+    Args:
+      past: ``[..., K]``, the target at the last visit; zeros before the first.
+      logits: ``[..., K]``, of the present network.
+      decay: scalar in [0, 1).
+    Returns:
+      ``[..., K]``, non-negative, of sum ``1 - decay^n`` after n visits.
+    Raises:
+      ValueError: shapes differ, or ``decay`` is not a scalar.
+    Edges: the sum is small while a row has few visits, and with it the effect of ``early_learning_loss``.
+    Source: Liu et al., 2020, Early-Learning Regularization Prevents Memorization of Noisy Labels, equation 9.
+    """
+    probability = _unsure(logits)
+    probability = probability / probability.sum(axis=-1, keepdims=True)
+    return jax.lax.stop_gradient(decay * past + (1.0 - decay) * probability)
+
+
+@shapes(logits="... K", early_target="... K")
+def early_learning_loss(logits: Array, early_target: Array) -> Array:
+    """``log(1 - <early_target, p>)``, which is low where the network still says what it said early on.
+
+    Add it, times a coefficient, to the cross-entropy of the labels: 3 for about ten classes, 7 for a hundred, 10 for
+    two. It helps where labels are wrong and inputs are not: with noisy inputs and right labels it hurts.
+
+    Args:
+      logits: ``[..., K]``.
+      early_target: ``[..., K]``, from ``early_learning_target`` with these logits; DETACHED.
+    Returns:
+      ``[...]``, nats, at most 0 and at least ``log 1e-4``.
+    Raises:
+      ValueError: shapes differ.
+    Edges: probabilities are clipped to [1e-4, 1 - 1e-4], so that a target that is as sure as the prediction is finite.
+    Source: Liu et al., 2020, Early-Learning Regularization Prevents Memorization of Noisy Labels, equation 6.
+    """
+    doubt = 1.0 - (jax.lax.stop_gradient(early_target) * _unsure(logits)).sum(axis=-1)
+    return jnp.log(jnp.maximum(doubt, SURE))
+
+
+def _unsure(logits: Array) -> Array:
+    return jnp.clip(jax.nn.softmax(logits), SURE, 1.0 - SURE)

@@ -163,9 +163,26 @@ def effective_rank(features: Array) -> Array:
     return jnp.where(sizes[0] > 0, jnp.exp(entropy), 0.0)
 
 
+@shapes(features="B D")
+def dormant_scores(features: Array) -> Array:
+    """Mean absolute output of each unit over the layer's average of that; DETACHED.
+
+    Args:
+      features: ``[B, D]``, one layer's outputs for a batch, before a LayerNorm (after one no unit is small).
+    Returns:
+      ``[D]``, at least 0, mean 1.
+    Raises:
+      ValueError: ``features`` is not a matrix.
+    Edges: 0 for zero features.
+    Source: Sokar et al., 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning, equation 1.
+    """
+    activity = jnp.abs(jax.lax.stop_gradient(features)).mean(axis=0)
+    return activity / (activity.mean() + 1e-9)
+
+
 @shapes(features="B D", threshold="")
 def dormant_fraction(features: Array, threshold: Array | float = 0.1) -> Array:
-    """Share of units whose mean absolute output is at most ``threshold`` times the layer's average; DETACHED.
+    """Share of units whose ``dormant_scores`` are at most ``threshold``; DETACHED.
 
     Args:
       features: ``[B, D]``, one layer's outputs for a batch.
@@ -177,9 +194,73 @@ def dormant_fraction(features: Array, threshold: Array | float = 0.1) -> Array:
     Edges: 1 for zero features.
     Source: Sokar et al., 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning, definition 3.1.
     """
-    activity = jnp.abs(jax.lax.stop_gradient(features)).mean(axis=0)
-    score = activity / (activity.mean() + 1e-9)
-    return (score <= jax.lax.stop_gradient(threshold)).mean(dtype=features.dtype)
+    return (dormant_scores(features) <= jax.lax.stop_gradient(threshold)).mean(dtype=features.dtype)
+
+
+@shapes(coefficients="... D")
+def inverse_participation(coefficients: Array, order: int = 2) -> Array:
+    """``sum_d (|c_d| / |c|)^(2 order)``: how few of a basis a unit's weights use; DETACHED.
+
+    1 is a single component, ``D^(1 - order)`` all equally. For weights of a cyclic task take ``|rfft|`` of the rows
+    first: a unit that has generalised has one frequency, one that memorises has many.
+
+    Args:
+      coefficients: ``[..., D]``, each unit's weights in a basis.
+      order: static, at least 1; the source uses 2.
+    Returns:
+      ``[...]`` in [0, 1].
+    Raises:
+      ValueError: ``coefficients`` has no axis.
+    Edges: 0 for a row shorter than 1e-6, a unit that has decayed away.
+    Source: Doshi et al., 2024, To Grok or not to Grok: Disentangling Generalization and Memorization on Corrupted
+      Algorithmic Datasets, equation 4.
+    """
+    coefficients = jax.lax.stop_gradient(coefficients)
+    power = jnp.square(coefficients)
+    share = power / jnp.maximum(power.sum(axis=-1, keepdims=True), SMALLEST**2)
+    alive = _length(coefficients) > SMALLEST
+    return jnp.where(alive, (share**order).sum(axis=-1), 0.0)
+
+
+@shapes(features="... D", next_features="... D", mask="...")
+def feature_product_loss(features: Array, next_features: Array, mask: Array) -> Array:
+    """``mask |<phi, phi'>|``: bootstrapping makes consecutive features alike, and this undoes it (DR3).
+
+    Both carry gradients, so both come from the critic that is trained; features of a target network do not do.
+
+    Args:
+      features: ``[..., D]``, ``phi(s, a)``, the inputs of the last layer.
+      next_features: ``[..., D]``, ``phi(s', a')`` of the pair that is bootstrapped from.
+      mask: ``[...]``, 0 where the episode terminates; DETACHED.
+    Returns:
+      ``[...]``, squared units of the features.
+    Raises:
+      ValueError: shapes differ.
+    Edges: the gradient at a product of 0 is 0.
+    Source: Kumar et al., 2022, DR3: Value-Based Deep Reinforcement Learning Requires Explicit Regularization, equation
+      6; the size of the product as in its code.
+    """
+    return jax.lax.stop_gradient(mask) * jnp.abs((features * next_features).sum(axis=-1))
+
+
+@shapes(heads="... K", initial_heads="... K", scale="")
+def initial_feature_loss(heads: Array, initial_heads: Array, scale: Array | float = 1.0) -> Array:
+    """``mean_k (heads_k - scale initial_heads_k)^2``: linear heads on the features still say what they said at first.
+
+    Args:
+      heads: ``[..., K]``, of the network that is trained.
+      initial_heads: ``[..., K]``, of its initial parameters on the same inputs, divided by their standard deviation;
+        DETACHED.
+      scale: scalar >= 0, the paper's beta.
+    Returns:
+      ``[...]``.
+    Raises:
+      ValueError: shapes differ, or ``scale`` is not a scalar.
+    Edges: 0 with gradient 0 at the start if ``scale`` is 1.
+    Source: Lyle, Rowland and Dabney, 2022, Understanding and Preventing Capacity Loss in Reinforcement Learning
+      (InFeR), equation 5.
+    """
+    return jnp.square(heads - scale * jax.lax.stop_gradient(initial_heads)).mean(axis=-1)
 
 
 def _square(x: Array) -> Array:

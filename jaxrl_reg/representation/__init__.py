@@ -1,6 +1,6 @@
 """Encoders learnt before the task: objectives, labels for videos, rewards from pairs, and what features know."""
 
-from jaxrl_reg.representation.bottlenecks import Bottleneck, gaussian, vector_quantised
+from jaxrl_reg.representation.bottlenecks import Bottleneck, LatentCodes, gaussian, latent_quantised, vector_quantised
 from jaxrl_reg.representation.labelling import Labeller, label, labeller
 from jaxrl_reg.representation.objectives import (
     Objective,
@@ -13,13 +13,14 @@ from jaxrl_reg.representation.objectives import (
     temporal_classification,
     temporal_contrast,
 )
-from jaxrl_reg.representation.probes import classifier_probe, linear_probe
+from jaxrl_reg.representation.probes import classifier_probe, control_function, invariant_regression, linear_probe
 from jaxrl_reg.representation.rewards import RewardModel, reward_model, with_reward
 from jaxrl_reg.representation.variational import StateActionVae, state_action_vae
 
 __all__ = [
     "Bottleneck",
     "Labeller",
+    "LatentCodes",
     "Objective",
     "RewardModel",
     "StateActionVae",
@@ -28,11 +29,14 @@ __all__ = [
     "classifier_probe",
     "cloning",
     "contrastive_dynamics",
+    "control_function",
     "forward_dynamics",
     "gaussian",
+    "invariant_regression",
     "inverse_dynamics",
     "label",
     "labeller",
+    "latent_quantised",
     "linear_probe",
     "reward_model",
     "state_action_vae",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
 
 from jaxrl_reg import losses
+from jaxrl_reg.losses.successor import solve
 from jaxrl_reg.networks import mlp
 from jaxrl_reg.types import Array, Key
 
@@ -33,6 +34,75 @@ def linear_probe(
     weight = jnp.linalg.solve(gram, jnp.matmul(x.T, target - target.mean(0), precision="highest") / len(x))
     error = jnp.square(test_target - target.mean(0) - test @ weight).sum(0)
     return (1.0 - error / jnp.square(test_target - test_target.mean(0)).sum(0)).mean()
+
+
+def invariant_regression(
+    augmented: Array, outcome: Array, augmentation: Array, weight: Array | float, ridge: Array | float = 1e-6
+) -> Array:
+    """The linear map of least ``losses.outcome_invariance_loss``, in closed form.
+
+    Args:
+      augmented: ``[B, D]``, inputs after an augmentation that leaves the outcome alone.
+      outcome: ``[B, K]``.
+      augmentation: ``[B, M]``, parameters of each row's augmentation, M well below B.
+      weight: scalar >= 0, of plain least squares; 0.01 does well, and a fifth of the rows held out can choose it.
+      ridge: scalar > 0, per row.
+    Returns:
+      weights ``[D, K]``, for centred inputs and outcomes.
+    Source: Akbar et al., 2025, An Analysis of Causal Effect Estimation using Outcome Invariant Data Augmentation.
+    """
+    count = len(augmented)
+
+    def explained(x: Array) -> Array:
+        """``(Pi + weight I) x``, without the ``[B, B]`` projection."""
+        normal = augmentation.T @ augmentation + ridge * count * jnp.eye(augmentation.shape[1])
+        return augmentation @ solve(normal, augmentation.T @ x) + weight * x
+
+    held = explained(augmented)
+    return solve(augmented.T @ held + ridge * count * jnp.eye(augmented.shape[1]), held.T @ outcome)
+
+
+def control_function(
+    features: Array, action: Array, outcome: Array, degree: int = 3, ridge: Array | float = 1e-4
+) -> Callable[[Array], Array]:
+    """The expected outcome of actions outside the data's range, from features that move affinely with the action.
+
+    The features are ``M a + c + v``, where ``v``, what the action does not explain, may also act on the outcome by
+    another way (confounding). ``E[y | features, v]`` is fitted as polynomials of single coordinates of both; an
+    intervention moves the features and averages over the ``v`` of the data.
+
+    Args:
+      features: ``[N, D]``, of an encoder trained with ``losses.linear_invariance_loss``.
+      action: ``[N, A]``.
+      outcome: ``[N, K]``.
+      degree: static.
+      ridge: scalar > 0, per row.
+    Returns:
+      ``predict(action [..., A]) -> [..., K]``, ``E[y | do(action)]``.
+    Source: Saengkyongam et al., 2024, Identifying Representations for Intervention Extrapolation, section 3.
+    """
+
+    def powers(*parts: Array) -> Array:
+        ones = jnp.ones((*parts[0].shape[:-1], 1))
+        return jnp.concatenate([ones, *(part**n for part in parts for n in range(1, degree + 1))], -1)
+
+    def fitted(x: Array, y: Array) -> Array:
+        return solve(x.T @ x + ridge * len(x) * jnp.eye(x.shape[1]), x.T @ y)
+
+    moves = fitted(_affine(action), features)
+    rest = features - _affine(action) @ moves
+    weight = fitted(powers(features, rest), outcome)
+
+    def predict(action: Array) -> Array:
+        moved = (_affine(action) @ moves)[..., None, :] + rest
+        return (powers(moved, jnp.broadcast_to(rest, moved.shape)) @ weight).mean(-2)
+
+    return predict
+
+
+def _affine(action: Array) -> Array:
+    """``[action, 1]``."""
+    return jnp.concatenate([action, jnp.ones((*action.shape[:-1], 1))], -1)
 
 
 def classifier_probe(

@@ -12,9 +12,11 @@ from jaxrl_reg.transforms.alignment import (
 )
 from jaxrl_reg.transforms.anchoring import anchored, consolidate, pulled, sgld, synaptic_intelligence
 from jaxrl_reg.transforms.bilevel import Constants, hypergradient, maid, solve_lower
+from jaxrl_reg.transforms.companding import compand, companded, expand
 from jaxrl_reg.transforms.low_rank import is_kernel, low_rank, low_rank_change, merged, orthogonality
 from jaxrl_reg.transforms.optimisers import adam
 from jaxrl_reg.transforms.projection import Projection, add_orthogonal, orthogonal_combine
+from jaxrl_reg.transforms.pruning import kept_units, prune_units
 from jaxrl_reg.transforms.refinement import refine
 from jaxrl_reg.transforms.sensitivity import (
     accumulate,
@@ -29,7 +31,16 @@ from jaxrl_reg.transforms.sensitivity import (
     squared_gradients,
 )
 from jaxrl_reg.transforms.surgery import edit_units, mean_hidden, opposed_units
-from jaxrl_reg.transforms.trees import averaged, clamp_gradients, interpolated, largest_change, polyak
+from jaxrl_reg.transforms.tables import update_rows
+from jaxrl_reg.transforms.trees import (
+    averaged,
+    clamp_gradients,
+    interpolate_initial,
+    interpolated,
+    largest_change,
+    polyak,
+    shrink_perturb,
+)
 
 __all__ = [
     "Constants",
@@ -43,16 +54,21 @@ __all__ = [
     "bernoulli_metric",
     "categorical_metric",
     "clamp_gradients",
+    "compand",
+    "companded",
     "consolidate",
     "edit_units",
+    "expand",
     "fisher_diagonal",
     "fisher_factors",
     "fit_forgetting_law",
     "forgetting_law",
     "gaussian_metric",
     "hypergradient",
+    "interpolate_initial",
     "interpolated",
     "is_kernel",
+    "kept_units",
     "kronecker_quadratic",
     "largest_change",
     "low_rank",
@@ -67,14 +83,17 @@ __all__ = [
     "output_sensitivity",
     "overlap_penalty",
     "polyak",
+    "prune_units",
     "pulled",
     "refine",
     "sensitive_directions",
     "sensitive_penalty",
     "separation_penalty",
     "sgld",
+    "shrink_perturb",
     "solve_lower",
     "split",
     "squared_gradients",
     "synaptic_intelligence",
+    "update_rows",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import jax
@@ -93,6 +93,40 @@ def interpolated(first: T, second: T, share: jax.Array | float) -> T:
     Source: Wortsman et al., 2022, Robust Fine-Tuning of Zero-Shot Models, equation 1.
     """
     return polyak(second, first, share)
+
+
+def interpolate_initial(first: T, second: T, share: jax.Array | float) -> T:
+    """``((1 - s) first + s second) / sqrt(2 s^2 - 2 s + 1)``: between two draws of first weights, at their variance.
+
+    Args:
+      first, second: pytrees alike, drawn independently from distributions of mean 0.
+      share: scalar ``s`` in [0, 1], may be traced; 0 is the first exactly, 1 the second.
+    Source: Sarnthein et al., 2023, Random Teachers are Good Teachers, section 4.2 (distance to the teacher).
+    """
+    size = jnp.sqrt(2.0 * share**2 - 2.0 * share + 1.0)
+    return jax.tree.map(lambda a, b: (((1.0 - share) * a + share * b) / size).astype(a.dtype), first, second)
+
+
+def shrink_perturb(
+    params: T, fresh: T, shrink: jax.Array | float, perturb: jax.Array | float, select: Callable | None = None
+) -> T:
+    """``shrink params + perturb fresh``, leaf by leaf: old weights made small, with the noise of new ones.
+
+    Args:
+      params: pytree of arrays.
+      fresh: pytree alike, newly drawn first weights.
+      shrink, perturb: scalars >= 0, may be traced; 0.6 and 0.4 in this package's experiment. With
+        ``shrink = 1 - perturb`` it is ``interpolated``.
+      select: ``(path, leaf) -> bool``, the leaves that it changes; None: all. Scales of norms are better left out.
+    Source: Ash and Adams, 2020, On Warm-Starting Neural Network Training, section 4.
+    """
+
+    def mix(path, old, new):
+        if select is not None and not select(path, old):
+            return old
+        return (shrink * old + perturb * new).astype(old.dtype)
+
+    return jax.tree_util.tree_map_with_path(mix, params, fresh)
 
 
 def largest_change(trees: Sequence[T], base: T) -> T:

@@ -2,7 +2,8 @@
 
 import numpy as np
 
-RANGES = {"progress": (0.0, 1.0), "final_weight": (0.0, 1.0), "cap": (0.0, 1.0)}
+RANGES = {"progress": (0.0, 1.0), "final_weight": (0.0, 1.0), "cap": (0.0, 1.0), "past": (0.0, 0.25)}
+RANGES |= {"early_target": (0.0, 0.25), "decay": (0.1, 0.9)}
 COUPLED = {"masked_mean"}
 
 
@@ -43,8 +44,24 @@ def same_features(a, s):
     return np.array([sum((x - y) ** 2) for x, y in zip(a.features, s.teacher, strict=True)])
 
 
+def unsure(logits):
+    """Softmax held away from 0 and 1, row by row."""
+    powers = [np.exp(row) for row in logits]
+    return [np.minimum(np.maximum(row / sum(row), 1e-4), 1 - 1e-4) for row in powers]
+
+
+def early(a, s):
+    return np.array([s.decay * x + (1 - s.decay) * p / sum(p) for x, p in zip(s.past, unsure(s.logits), strict=True)])
+
+
+def remembered(a, s):
+    return np.array([np.log(1 - sum(t * p)) for t, p in zip(s.early_target, unsure(a.logits), strict=True)])
+
+
 CASES = {
     "binary_distillation_loss": independent_labels,
+    "early_learning_loss": remembered,
+    "early_learning_target": early,
     "feature_distillation_loss": same_features,
     "masked_mean": mean_of_real,
     "prediction_distillation_loss": soft_labels,

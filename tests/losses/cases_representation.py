@@ -4,6 +4,7 @@ import numpy as np
 
 RANGES = {"weight_square": (0.5, 3.0), "bound": (-2.0, 1.0), "cosine": (-1.0, 1.0), "threshold": (0.0, 0.5)}
 RANGES["tolerance"] = (0.01, 0.5)
+STATIC = {"inverse_participation": {"order": 3}}
 
 
 def length(x):
@@ -57,7 +58,28 @@ def dormant(a, s):
     return np.mean([score / (np.mean(activity) + 1e-9) <= s.threshold for score in activity])
 
 
+def shares_of_activity(a, s):
+    activity = [np.mean(np.abs(unit)) for unit in s.features.T]
+    return np.array([score / (np.mean(activity) + 1e-9) for score in activity])
+
+
+def participation(a, s):
+    return np.array([sum((abs(c) / length(row)) ** (2 * a.order) for c in row) for row in s.coefficients])
+
+
+def products(a, s):
+    return np.array([m * abs(x @ y) for x, y, m in zip(a.features, a.next_features, s.mask, strict=True)])
+
+
+def from_the_start(a, s):
+    return np.array([np.mean((x - a.scale * y) ** 2) for x, y in zip(a.heads, s.initial_heads, strict=True)])
+
+
 CASES = {
+    "dormant_scores": shares_of_activity,
+    "feature_product_loss": products,
+    "initial_feature_loss": from_the_start,
+    "inverse_participation": participation,
     "beer_bound": bound,
     "beer_loss": excess,
     "dormant_fraction": dormant,
