@@ -116,7 +116,8 @@ def test_linear_grid():
         ("report nowhere", "nowhere is not a run directory"),
         ("resume nowhere", "nowhere is not a run directory"),
         ("list agent", "unknown topic 'agent'; did you mean 'agents'?"),
-        ("list agents iql", "only 'list hyperparameters' takes a name"),
+        ("list agents iql", "'list hyperparameters' take a name"),
+        ("list envs tokens/revers", "unknown environment 'tokens/revers'; did you mean 'tokens/reverse'?"),
         ("list hyperparameters iqll", "unknown agent 'iqll'; did you mean 'iql'?"),
     ],
 )
@@ -205,6 +206,13 @@ def test_a_closed_pipe_is_no_error(close_pipe):
     errors = close_pipe()
     assert cli.main(["list"]) == 0
     assert errors.closed  # so that the interpreter's own complaint at exit is not seen either
+
+
+def test_list_envs_gives_the_settings_of_one(capsys):
+    status, out, _ = command("list envs tokens/reverse", capsys)
+    assert status == 0
+    assert out.split("\n", 1)[1].split() == ["base", "10", "shortest", "3", "longest", "6", "prefix"]
+    assert "episode_length" in command("list envs pointnav", capsys)[1]
 
 
 def test_list_hyperparameters_gives_default_meaning_and_paper(capsys):

@@ -23,7 +23,9 @@ TOPICS = ("agents", "envs", "datasets", "hyperparameters")
 
 def _list_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("topic", metavar="TOPIC", nargs="?", help=", ".join(TOPICS))
-    parser.add_argument("name", metavar="AGENT", nargs="?", help="for hyperparameters: of this agent only")
+    parser.add_argument(
+        "name", metavar="NAME", nargs="?", help="hyperparameters: of this agent only; envs: settings of this one"
+    )
     parser.add_argument("--data-dir", default="datasets", metavar="DIR", help="where data sets are kept [datasets]")
 
 
@@ -31,12 +33,12 @@ def _list(arguments: argparse.Namespace) -> None:
     topic = arguments.topic
     if topic is not None and topic not in TOPICS:
         raise unknown("topic", topic, TOPICS)
-    if arguments.name is not None and topic != "hyperparameters":
-        raise UserError(f"only 'list hyperparameters' takes a name, not 'list {topic}'")
+    if arguments.name is not None and topic not in ("envs", "hyperparameters"):
+        raise UserError(f"only 'list envs' and 'list hyperparameters' take a name, not 'list {topic}'")
     if topic in (None, "agents"):
         _list_agents()
     if topic in (None, "envs"):
-        _list_envs()
+        _list_envs() if arguments.name is None else _list_settings(arguments.name)
     if topic in (None, "datasets"):
         _list_datasets(arguments.data_dir)
     if topic == "hyperparameters":
@@ -59,6 +61,13 @@ def _list_envs() -> None:
     from jaxrl_reg import envs
 
     print("envs\n" + columns([(name,) for name in envs.names()]))
+
+
+def _list_settings(name: str) -> None:
+    from jaxrl_reg import envs
+
+    rows = [(setting, _default(value)) for setting, value in envs.settings(name).items()]
+    print(f"{name}: settings for --env-set, and their defaults\n" + (columns(rows) if rows else "  none"))
 
 
 def _list_datasets(directory: str) -> None:
@@ -131,7 +140,7 @@ def _env(_: argparse.Namespace) -> None:
 VERBS = (
     Verb(
         "list",
-        "[TOPIC] [AGENT]",
+        "[TOPIC] [NAME]",
         "agents, envs, datasets, hyperparameters",
         "Show what there is, with defaults, meanings and papers.",
         _list_options,

@@ -94,6 +94,7 @@ _PAIRS = {  # field: flag, what it is called in the help, how it is read
     "grid": ("--grid", "NAME=V,V,...", _axis),
     "sample": ("--sample", "NAME=log:LOW:HIGH", _assignment),
     "settings": ("--set", "NAME=VALUE", _assignment),
+    "env_settings": ("--env-set", "NAME=VALUE", _assignment),
 }
 _TYPES: dict[str, Callable[[str], Any]] = {
     "int": whole,

@@ -1,6 +1,6 @@
 """Data sets on the device: reading and writing, cutting, normalising, sampling; replay buffers for online agents."""
 
-from jaxrl_reg.data import buffers, curation, retrieval
+from jaxrl_reg.data import behaviours, buffers, curation, retrieval
 from jaxrl_reg.data.dataset import from_arrays, from_transitions, validate
 from jaxrl_reg.data.episodes import (
     Behaviour,
@@ -56,6 +56,7 @@ __all__ = [
     "add_returns_to_go",
     "around",
     "behaviour",
+    "behaviours",
     "buffers",
     "chunks",
     "concatenate",

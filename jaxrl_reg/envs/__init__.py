@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import inspect
 import pkgutil
+from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
@@ -32,6 +33,7 @@ __all__ = [
     "evaluate_gymnasium",
     "make",
     "names",
+    "settings",
     "time_limit",
     "transform_observation",
     "unwrap",
@@ -57,26 +59,7 @@ def make(name: str, **settings: Any) -> Env | TokenTask:
 
     Raises ``UserError``, with the nearest known one, for an unknown name or setting.
     """
-    family, _, member = name.partition("/")
-    if member and family == "gymnasium":
-        raise UserError(
-            f"{name} runs on the host, outside of the compiled program: it can judge agents that learn from a data "
-            "set, and cannot be trained or collected in"
-        )
-    if name.endswith(".py"):
-        function, arguments = _foreign(name).make, ()
-    elif member:
-        if name not in names() and family != "brax":  # Brax may know more of them: its users can register their own
-            raise unknown("environment", name, names())
-        module = _module(family)
-        if module is None or not hasattr(module, "NAMES"):
-            raise unknown("environment", name, names())
-        function, arguments = module.make, (member,)
-    else:
-        module = _foreign(name) if "." in name or not _known(name) else _module(name)
-        if module is None or hasattr(module, "NAMES"):
-            raise unknown("environment", name, names())
-        function, arguments = module.make, ()
+    function, arguments = _maker(name)
     parameters = inspect.signature(function).parameters.values()
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
         known = [parameter.name for parameter in parameters][len(arguments) :]
@@ -85,6 +68,40 @@ def make(name: str, **settings: Any) -> Env | TokenTask:
                 raise unknown(f"setting of {name}", key, known) if known else UserError(f"{name} has no settings")
     with local.devices():
         return function(*arguments, **settings)
+
+
+def settings(name: str) -> dict[str, Any]:
+    """The settings that ``make(name)`` names, and their defaults; one without a default is None.
+
+    Raises ``UserError`` for an unknown name.
+    """
+    function, arguments = _maker(name)
+    parameters = list(inspect.signature(function).parameters.values())[len(arguments) :]
+    named = [parameter for parameter in parameters if parameter.kind is not parameter.VAR_KEYWORD]
+    return {one.name: None if one.default is one.empty else one.default for one in named}
+
+
+def _maker(name: str) -> tuple[Callable[..., Env | TokenTask], tuple[str, ...]]:
+    """The function behind a name, and its first arguments."""
+    family, _, member = name.partition("/")
+    if member and family == "gymnasium":
+        raise UserError(
+            f"{name} runs on the host, outside of the compiled program: it can judge agents that learn from a data "
+            "set, and cannot be trained or collected in"
+        )
+    if name.endswith(".py"):
+        return _foreign(name).make, ()
+    if member:
+        if name not in names() and family != "brax":  # Brax may know more of them: its users can register their own
+            raise unknown("environment", name, names())
+        module = _module(family)
+        if module is None or not hasattr(module, "NAMES"):
+            raise unknown("environment", name, names())
+        return (module.maker(member), ()) if hasattr(module, "maker") else (module.make, (member,))
+    module = _foreign(name) if "." in name or not _known(name) else _module(name)
+    if module is None or hasattr(module, "NAMES"):
+        raise unknown("environment", name, names())
+    return module.make, ()
 
 
 def names() -> list[str]:

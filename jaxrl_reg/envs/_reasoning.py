@@ -1,10 +1,9 @@
-"""Tasks of tokens with many right answers, or with room to reason first: split, steps, procedures, styles."""
+"""Tasks of tokens with many right answers, or with room to reason first: split, steps, styles."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from jaxrl_reg.envs._sequences import EOS, FIRST, PAD, SEP, at_least, decoder, digits, drawn_row
 from jaxrl_reg.errors import UserError
@@ -13,7 +12,6 @@ from jaxrl_reg.types import Array, Key, Metrics, TokenSpec, TokenTask
 ANSWER = FIRST  # of the tasks that reason first: only what follows it is judged
 OTHER, THINK, DIRECT = 0, 1, 2  # what ``style_of`` says
 TAGS = ("none", "think", "direct")
-HINTS = ("blank", "true", "mixed")
 
 
 def split(modulus: int = 7, times: int = 2) -> TokenTask:
@@ -61,10 +59,10 @@ def _summed(numbers: Array, count: Array, modulus: int, length: int) -> Array:
     at = jnp.arange(length)
     body = jnp.take(jnp.append(sums, 0), jnp.minimum(at, numbers.shape[0]))
     row = jnp.where(at < count, ANSWER + 1 + body, PAD)
-    return _closed(row, count, ANSWER + 1 + sums[-1])
+    return closed(row, count, ANSWER + 1 + sums[-1])
 
 
-def _closed(row: Array, at: Array, value: Array) -> Array:
+def closed(row: Array, at: Array, value: Array) -> Array:
     """``row`` with ANSWER, ``value``, EOS from column ``at`` on."""
     columns = jnp.arange(row.shape[0])
     row = jnp.where(columns == at, ANSWER, row)
@@ -93,75 +91,6 @@ def steps(modulus: int = 10, shortest: int = 3, longest: int = 6) -> TokenTask:
     return TokenTask(draw, verify, solve, spec, "tokens/steps", decode=decoder(words))
 
 
-def procedure_effects(operations: int = 6, primitives: int = 3, modulus: int = 5, seed: int = 0) -> np.ndarray:
-    """What each primitive step of each operation of ``procedures`` adds: ``[operations, primitives]``, on the host.
-
-    The net effect of an operation is the sum of its row modulo ``modulus``.
-    """
-    return np.random.default_rng(seed).integers(0, modulus, (operations, primitives))
-
-
-def procedures(
-    operations: int = 6,
-    primitives: int = 3,
-    per_problem: int = 3,
-    modulus: int = 5,
-    seed: int = 0,
-    hints: str = "mixed",
-) -> TokenTask:
-    """A number, then ``per_problem`` operations, each with a hint of its net effect or a blank; what comes out?
-
-    An operation is ``primitives`` steps, each of which adds a number modulo ``modulus`` (``procedure_effects``). Where
-    all hints are given they count, right or wrong, so blank them to judge against the operations themselves. ``solve``
-    writes every intermediate value where hints are blank, and one for each operation where they are given. ``hints``
-    says what ``draw`` gives: ``blank``, ``true``, or ``mixed``, half of the prompts blank and half with random hints,
-    which can only be followed by reading them.
-
-    Source of the task: Didolkar et al., 2025, Metacognitive Reuse (arXiv 2509.13237), its core without language.
-    """
-    sizes = {"operations": (operations, 1), "primitives": (primitives, 1), "per_problem": (per_problem, 1)}
-    at_least("procedures", **sizes, modulus=(modulus, 2))
-    if hints not in HINTS:
-        raise UserError(f"tokens/procedures: hints={hints} must be one of {', '.join(HINTS)}")
-    table = jnp.asarray(procedure_effects(operations, primitives, modulus, seed), jnp.int32)
-    blank, number, operation = ANSWER + 1, ANSWER + 2, ANSWER + 2 + modulus
-    spec = TokenSpec(operation + operations, 2 * per_problem + 2, primitives * per_problem + 3)
-
-    def draw(key: Key) -> Array:
-        start_key, operation_key, hint_key, which_key = jax.random.split(key, 4)
-        start = number + jax.random.randint(start_key, (1,), 0, modulus)
-        chosen = jax.random.randint(operation_key, (per_problem,), 0, operations)
-        given = number + jax.random.randint(hint_key, (per_problem,), 0, modulus)
-        if hints == "true":
-            given = number + table.sum(-1)[chosen] % modulus
-        empty = hints == "blank" or (hints == "mixed") & jax.random.bernoulli(which_key)
-        pairs = jnp.stack([operation + chosen, jnp.where(empty, blank, given)], axis=1).reshape(-1)
-        return jnp.concatenate([start, pairs, jnp.array([SEP])]).astype(jnp.int32)
-
-    def read(prompt: Array) -> tuple[Array, Array, Array]:
-        """The number to start from, what each primitive step adds ``[K, primitives]``, and whether hints are given."""
-        chosen, given = prompt[1:-1:2] - operation, prompt[2:-1:2]
-        follow = jnp.all(given != blank)
-        hinted = jnp.zeros_like(table[chosen]).at[:, -1].set(given - number)
-        return prompt[0] - number, jnp.where(follow, hinted, table[chosen]), follow
-
-    def verify(prompt: Array, completion: Array) -> Array:
-        start, added, _ = read(prompt)
-        return answered(completion, number + (start + added.sum()) % modulus)
-
-    def solve(prompt: Array, key: Key) -> Array:
-        start, added, follow = read(prompt)
-        values = (start + jnp.cumsum(added.reshape(-1))) % modulus
-        short = values[primitives - 1 :: primitives]
-        row = jnp.pad(jnp.where(follow, jnp.pad(short, (0, values.size - per_problem)), values), (0, 3))
-        at = jnp.where(follow, per_problem, values.size)
-        row = jnp.where(jnp.arange(row.size) < at, number + row, PAD)
-        return _closed(row, at, number + values[-1])
-
-    words = ["=", "_", *map(str, range(modulus)), *(chr(ord("a") + i % 26) for i in range(operations))]
-    return TokenTask(draw, verify, solve, spec, "tokens/procedures", decode=decoder(words))
-
-
 def style_of(prompt: Array, completion: Array) -> Array:
     """How a completion of ``styles`` answers: THINK, as many numbers as the question has and then ANSWER; DIRECT,
     ANSWER at once; else OTHER, int32. Both end with one more symbol and EOS; whether it is right has no say."""
@@ -169,11 +98,11 @@ def style_of(prompt: Array, completion: Array) -> Array:
     columns = jnp.arange(completion.shape[0])
     symbol = (completion > ANSWER) & (columns < count)
 
-    def closed(at: int) -> Array:
+    def ends(at: int) -> Array:
         return (completion[at] == ANSWER) & (completion[at + 1] > ANSWER) & (completion[at + 2] == EOS)
 
-    think = jnp.all(symbol[:count]) & closed(count)
-    return jnp.where(think, THINK, jnp.where(closed(0), DIRECT, OTHER)).astype(jnp.int32)
+    think = jnp.all(symbol[:count]) & ends(count)
+    return jnp.where(think, THINK, jnp.where(ends(0), DIRECT, OTHER)).astype(jnp.int32)
 
 
 def styles(
@@ -221,7 +150,7 @@ def styles(
     def solve(prompt: Array, key: Key) -> Array:
         numbers, count = digits(prompt[1:], ANSWER + 1)
         long = _summed(numbers, count, modulus, spec.completion)
-        short = _closed(jnp.zeros(spec.completion, jnp.int32), jnp.int32(0), ANSWER + 1 + numbers.sum() % modulus)
+        short = closed(jnp.zeros(spec.completion, jnp.int32), jnp.int32(0), ANSWER + 1 + numbers.sum() % modulus)
         wanted = asked(prompt)
         chance = jnp.where(wanted == OTHER, 0.5, jnp.where(wanted == THINK, agree, 1.0 - agree))
         return jnp.where(jax.random.bernoulli(key, chance), long, short)

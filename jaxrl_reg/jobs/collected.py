@@ -26,7 +26,7 @@ def whole_steps(steps: int) -> int:
 
 def provenance(config: SweepConfig) -> dict[str, Any]:
     """With what a config has its data collected, as the files keep it; what it leaves open is not there."""
-    about: dict[str, Any] = {"env": config.env, "backend": config.backend or ""}
+    about: dict[str, Any] = {"env": config.where, "backend": config.backend or ""}
     about["seed"] = config.seed_offset if config.collect_seed is None else config.collect_seed
     if config.collect_steps is not None:
         about["collect_steps"] = whole_steps(config.collect_steps)
@@ -52,7 +52,8 @@ def _widths(config: SweepConfig) -> str | None:
 def home(config: SweepConfig) -> pathlib.Path:
     """Where the data sets of this environment and backend are kept, the first ones that were collected."""
     physics = config.backend or ("spring" if config.env.startswith("brax/") else "")
-    return pathlib.Path(config.data_dir) / "-".join(filter(None, (config.env.replace("/", "-"), physics)))
+    name, *settings = config.where.split(" ")
+    return pathlib.Path(config.data_dir) / "-".join(filter(None, (name.replace("/", "-"), physics, *settings)))
 
 
 def place(config: SweepConfig, name: str) -> pathlib.Path:

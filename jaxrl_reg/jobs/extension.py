@@ -65,7 +65,7 @@ def take_over(path: pathlib.Path, config: JobConfig, job: Job) -> None:
 
 def command_of(config: JobConfig) -> str:
     """The command line that asks for a config, as short as its defaults allow."""
-    words, flags = [], {"settings": "--set", "grid": "--grid", "sample": "--sample"}
+    words, flags = [], {"settings": "--set", "env_settings": "--env-set", "grid": "--grid", "sample": "--sample"}
     shown = {"env": "", "agent": "", **{name: "" for name in ("dataset",) if hasattr(config, name)}}
     preset = config.presets()
     for field in dataclasses.fields(config):

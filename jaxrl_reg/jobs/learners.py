@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.jobs.settings import JobConfig
-from jaxrl_reg.jobs.values import coerce, column, word
+from jaxrl_reg.jobs.values import coerce, column, looks_like, word
 
 if TYPE_CHECKING:
     from jaxrl_reg.types import Agent, Env, Spec, TokenSpec
@@ -155,6 +155,25 @@ def _points(name: str, config: JobConfig, traced: Mapping[str, Any], kinds: Mapp
     return [{**point, **setting} for point in crossed for setting in drawn]
 
 
+def env_settings(config: JobConfig) -> dict[str, Any]:
+    """The settings of a config's environment, each as what its default is; without one, as what it looks like.
+
+    Raises:
+      UserError: for an unknown environment, or a value that is not of its setting's kind.
+    """
+    from jaxrl_reg import envs
+
+    if not config.env_settings:
+        return {}
+    if "backend" in config.env_settings:
+        raise UserError("the physics of an environment are given as --backend, not as --env-set backend")
+    defaults = envs.settings(config.env)
+    return {
+        name: looks_like(value) if (default := defaults.get(name)) is None else coerce(name, type(default), value)
+        for name, value in config.env_settings.items()
+    }
+
+
 def make_env(config: JobConfig) -> Env:
     """The environment of a config.
 
@@ -164,7 +183,8 @@ def make_env(config: JobConfig) -> Env:
     from jaxrl_reg import envs
     from jaxrl_reg.types import TokenTask
 
-    env = envs.make(config.env, **({} if config.backend is None else {"backend": config.backend}))
+    backend = {} if config.backend is None else {"backend": config.backend}
+    env = envs.make(config.env, **backend, **env_settings(config))
     if isinstance(env, TokenTask):
         raise UserError(
             f"{config.env} asks for whole completions, which {config.agent} does not give; take --agent grpo"

@@ -81,7 +81,7 @@ def _row(path: pathlib.Path, root: pathlib.Path) -> dict[str, Any]:
     row = {
         "run": _name(path, root),
         "kind": config.kind,
-        "environment": config.env,
+        "environment": config.where,
         "agent": config.agent,
         "dataset": pathlib.Path(getattr(config, "dataset", "")).name,
         "state": facts.get("finished", "").replace("T", " ")[:16],

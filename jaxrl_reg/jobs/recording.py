@@ -48,7 +48,7 @@ def metric_rows(
     settings, count, length = next(iter(metrics.values())).shape
     before = np.broadcast_to(1 if done is None else done, settings) - 1
     trained = np.isfinite(metrics[ALIVE]) if ALIVE in metrics else np.ones((settings, count, length), bool)
-    where = {"environment": config.env, "dataset": getattr(config, "dataset", "")}
+    where = {"environment": config.where, "dataset": getattr(config, "dataset", "")}
     for t in range(length):
         for h in range(settings):
             done_now = int(before[h]) + t + 1

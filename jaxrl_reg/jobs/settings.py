@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 from jaxrl_reg import foreign
 from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.jobs.values import word
 
 PLACEMENTS = ("auto", "map", "vmap")
 DESIGNS = ("random", "sobol")
@@ -118,6 +119,7 @@ class JobConfig:
         "after every evaluation the worst quarter copies the best, and what was drawn is pushed up or down",
     )
     settings: Mapping[str, Any] = option({}, "fixed value of a hyperparameter or of a setting of the agent")
+    env_settings: Mapping[str, Any] = option({}, "setting of the environment or task, see 'jaxrl-reg list envs NAME'")
     scale: str = option(
         "small", "small (minutes on two cores) or full (the agent's own published protocol)", choices=tuple(SCALES)
     )
@@ -134,6 +136,11 @@ class JobConfig:
     chunk: int | None = option(None, "members side by side on one device")
     tensorboard: bool = option(False, "write TensorBoard event files into the run directory")
     wandb: str | None = option(None, "log to this Weights & Biases project", metavar="PROJECT")
+
+    @property
+    def where(self) -> str:
+        """The environment with its settings, in words: ``tokens/reverse longest=4``."""
+        return " ".join([self.env, *(f"{name}={word(value)}" for name, value in sorted(self.env_settings.items()))])
 
     def presets(self) -> Mapping[str, Any]:
         """What stands for a field that is None."""
@@ -270,6 +277,8 @@ def resolve(config: ConfigT) -> ConfigT:
             raise UserError(f"{name}={getattr(config, name)} must not be negative")
     if config.hidden is not None and (not config.hidden or min(config.hidden) < 1):
         raise UserError(f"hidden={config.hidden} must be positive widths, such as 256,256")
+    if config.env_settings and (config.env == NO_ENV or config.env.startswith("gymnasium/")):
+        raise UserError(f"--env-set: environment {config.env!r} takes no settings")
     config.check()
     return config
 

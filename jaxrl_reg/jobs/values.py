@@ -65,6 +65,16 @@ def _read(kind: Any, value: Any) -> Any:
     return value
 
 
+def looks_like(value: Any) -> Any:
+    """``value``, perhaps from a command line, as the number, the truth value or the word that it looks like."""
+    for kind in (int, float, bool):
+        try:
+            return _read(kind, value)
+        except (KeyError, ValueError, TypeError, OverflowError):
+            continue
+    return value
+
+
 def word(value: Any) -> str:
     """A value as the command line takes it: ``0.1``, ``64x64``, ``gaussian``, ``none``."""
     if isinstance(value, tuple):

@@ -10,7 +10,7 @@ import pytest
 from jaxrl_reg import envs
 from jaxrl_reg.envs import tokens
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import TokenTask
+from jaxrl_reg.types import TokenSpec, TokenTask
 
 PAD, EOS, SEP = 0, 1, 2
 MANY = 64
@@ -157,6 +157,32 @@ def test_styles_pay_for_the_asked_style_and_for_being_right():
     assert set(rewards) == {0.5, 1.0}
     tagged = prompts[:, 0] != 0
     assert 0.6 < (rewards[tagged] == 1).mean() < 0.95
+
+
+def test_a_prefix_stands_before_the_question_and_the_judge_does_not_see_it():
+    task = envs.make("tokens/reverse", longest=4, prefix="think 7 think")
+    assert task.spec == TokenSpec(14, 8, 5)
+
+    @jax.jit
+    @jax.vmap
+    def asked(key):
+        prompt = task.draw(key)
+        answer = task.solve(prompt, key)
+        return prompt, answer, task.verify(prompt, answer), task.verify(prompt, answer.at[0].add(1))
+
+    prompts, answers, right, wrong = map(np.asarray, asked(jax.random.split(jax.random.key(0), 16)))
+    for prompt, answer in zip(prompts, answers, strict=True):
+        words = [int(token) for token in prompt if token != PAD]
+        assert (prompt[: len(prompt) - len(words)] == PAD).all()
+        assert words[:3] == [13, 10, 13]
+        assert words[3:-1] == ended(answer)[::-1]
+    assert {len([t for t in prompt if t]) for prompt in prompts} == {7, 8}
+    assert right.tolist() == [1.0] * 16
+    assert wrong.tolist() == [0.0] * 16
+    assert task.decode([0, 13, 10, 13, 3, 2]) == "think 7 think 0 >"
+    styles = tokens.make("styles", prefix="now")
+    paid = styles.parts(jnp.array([0, 11, 4, 5, 6, 8, 2]), jnp.array([3, 6, 1] + [0] * 4))
+    assert paid == {"format": 0.5, "right": 0.5}  # no tag: any style has the right format
 
 
 def test_names_settings_and_words():

@@ -47,6 +47,18 @@ def test_what_was_collected_in_another_way_is_not_taken(folder, changes):
     assert found(config(folder, seed_offset=3)) == folder / "pointnav" / "medium.hdf5"
 
 
+def test_data_of_other_settings_of_the_environment_lie_apart(folder):
+    changes = {"seed_offset": 3, "env_settings": {"episode_length": "20"}}
+    path = found(config(folder, **changes))
+    assert path == folder / "pointnav-episode_length=20" / "medium.hdf5"
+    path.parent.mkdir()
+    about = jobs.collected.provenance(jobs.resolve(config(folder, **changes)))
+    data.save(make_pointnav(), path, about)
+    assert found(config(folder, **changes)) == path
+    (folder / "pointnav" / "medium.hdf5").unlink()
+    assert found(config(folder, seed_offset=3)) == folder / "pointnav" / "medium.hdf5"  # to be collected
+
+
 def test_a_file_that_does_not_say_how_it_was_collected_is_taken(tmp_path):
     (tmp_path / "pointnav").mkdir()
     data.save(make_pointnav(), tmp_path / "pointnav" / "medium.hdf5")

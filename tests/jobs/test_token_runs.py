@@ -15,7 +15,8 @@ from jaxrl_reg.io.sinks import read_parquet
 from jaxrl_reg.jobs.kinds.tokens import page_of
 
 SWEEP = (
-    "sweep --env tokens/styles --agent grpo --seeds 2 --seed-offset 3 --updates 6 --segments 3 --prompts 4 --group 3 "
+    "sweep --env tokens/styles --env-set longest=3 --env-set format=0.25 "
+    "--agent grpo --seeds 2 --seed-offset 3 --updates 6 --segments 3 --prompts 4 --group 3 "
     "--warm-up 2 --warm-up-batch 4 --hidden 8 --eval-episodes 4 --samples 2 --set heads=2 --grid clip_high=0.2,0.28"
 )
 
@@ -53,6 +54,8 @@ def test_a_run_has_its_rows_its_rival_and_its_report(whole):
     assert np.isfinite(own[wanted]).all(axis=None)
     parts = own["train/reward/format"] + own["train/reward/right"]
     np.testing.assert_allclose(parts, own["train/return"], atol=1e-6)
+    assert own["train/reward/format"].max() <= 0.25  # as --env-set asks
+    assert set(frame["environment"]) == {"tokens/styles format=0.25 longest=3"}
     assert before["train/return"].isna().all()
     assert np.isfinite(before["eval/return"]).all()
     facts = json.loads((whole / "summary.json").read_text())
@@ -62,7 +65,7 @@ def test_a_run_has_its_rows_its_rival_and_its_report(whole):
         "warm start",
     )
     assert facts["score"]["metric"] == "eval/sampled"  # a warm start may have all greedy completions right
-    assert facts["spec"] == {"vocabulary": 11, "prompt": 6, "completion": 7}
+    assert facts["spec"] == {"vocabulary": 11, "prompt": 5, "completion": 6}
     assert "actions" not in facts
     page = (whole / "report.html").read_text()
     for words in ("prompts and what it answers", "[think]", "before training", "minus warm start"):
@@ -93,7 +96,7 @@ def test_a_run_stopped_and_resumed_is_bit_identical(whole, tmp_path, monkeypatch
     assert command(f"resume {directory}") == 0
     pd.testing.assert_frame_equal(rows(directory), rows(whole), check_exact=True)
     np.testing.assert_equal(*(json.loads((one / "samples.json").read_text()) for one in (directory, whole)))
-    prompt = [9, 4, 5, 6, 7, 2]
+    prompt = [9, 4, 5, 6, 2]
     answers = [jobs.load_policy(one, setting=1, seed=4)(prompt) for one in (directory, whole)]
     np.testing.assert_array_equal(*answers)
 
@@ -101,10 +104,10 @@ def test_a_run_stopped_and_resumed_is_bit_identical(whole, tmp_path, monkeypatch
 def test_a_policy_answers_prompts(whole):
     answer = jobs.load_policy(whole)
     assert answer.about["kind"] == "tokens"
-    one = answer([4, 5, 6, 7, 2])
-    assert (one.shape, one.dtype) == ((7,), np.int32)
-    np.testing.assert_array_equal(answer([[0, 4, 5, 6, 7, 2], [9, 4, 5, 6, 7, 2]])[0], one)  # padded on the left
-    for prompt, words in [([4.5], "whole numbers from 0 to 10"), ([11], "0 to 10"), ([4] * 7, "1 to 6 ids")]:
+    one = answer([4, 5, 6, 2])
+    assert (one.shape, one.dtype) == ((6,), np.int32)
+    np.testing.assert_array_equal(answer([[0, 4, 5, 6, 2], [9, 4, 5, 6, 2]])[0], one)  # padded on the left
+    for prompt, words in [([4.5], "whole numbers from 0 to 10"), ([11], "0 to 10"), ([4] * 6, "1 to 5 ids")]:
         with pytest.raises(UserError, match=words):
             answer(prompt)
     with pytest.raises(UserError, match="load_policy answers prompts"):
@@ -123,6 +126,11 @@ def test_a_policy_answers_prompts(whole):
         ("--agent grpo --set surrogate=gpso", "did you mean 'gspo'"),
         ("--agent grpo --env tokens/revers", "tokens/reverse"),
         ("--agent grpo --backend mjx", "a task of tokens has none"),
+        ("--agent grpo --env-set longst=4", "unknown setting of tokens/reverse 'longst'; did you mean 'longest'?"),
+        ("--agent grpo --env-set longest=4.5", "longest='4.5' is not a whole number"),
+        ("--agent grpo --env-set longest=2", "longest=2 must be a whole number of at least 3"),
+        ("--agent ppo --env pendulum --env-set backend=mjx", "given as --backend"),
+        ("--env none --dataset random.hdf5 --env-set longest=4", "environment 'none' takes no settings"),
         ("--agent ppo --group 4", "--group belongs to training on verified completions"),
     ],
 )

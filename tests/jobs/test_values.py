@@ -4,7 +4,7 @@ import pytest
 
 from jaxrl_reg import agents, jobs
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs.values import coerce, column, word
+from jaxrl_reg.jobs.values import coerce, column, looks_like, word
 
 
 @pytest.mark.parametrize(
@@ -45,6 +45,12 @@ def test_another_kind_is_refused_with_what_may_be_typed(kind, value, message):
     with pytest.raises(UserError) as caught:
         coerce("x", kind, value)
     assert str(caught.value) == message
+
+
+def test_a_word_of_no_known_kind_is_what_it_looks_like():
+    read = [looks_like(word) for word in ("4", "2.5", "1e3", "true", "False", "mjx", 3, 0.5, "nan")]
+    assert read == [4, 2.5, 1000, True, False, "mjx", 3, 0.5, "nan"]
+    assert [type(one) for one in read[:4]] == [int, float, int, bool]
 
 
 def test_what_a_word_says_is_read_back():

@@ -526,6 +526,30 @@ SHARED = (
         "tests/loops/test_rlvr.py",
         "dynamic_sampling",
     ),
+    Mutant(
+        "an entry of the handbook needs no majority",
+        "jaxrl_reg/data/behaviours.py",
+        "(2.0 * most > votes.sum(-1))",
+        "(2.0 * most >= votes.sum(-1))",
+        "tests/data/test_data_behaviours.py",
+        "more_than_half",
+    ),
+    Mutant(
+        "hints of operations that are not known",
+        "jaxrl_reg/envs/_procedures.py",
+        "hints = jnp.where(all_known, ",
+        "hints = jnp.where(True, ",
+        "tests/data/test_data_behaviours.py",
+        "hints_shorten",
+    ),
+    Mutant(
+        "the prefix stands before the padding",
+        "jaxrl_reg/envs/tokens.py",
+        "row, (padding,))",
+        "row, (0,))",
+        "tests/envs/test_envs_tokens.py",
+        "prefix",
+    ),
 )
 
 OF_LOSSES = (

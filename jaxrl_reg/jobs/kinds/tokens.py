@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.jobs.job import Axis, Job, Keep, Score, Show, greedy
 from jaxrl_reg.jobs.kinds.online import nearest_divisor
-from jaxrl_reg.jobs.learners import Learner, learner, learners
+from jaxrl_reg.jobs.learners import Learner, env_settings, learner, learners
 from jaxrl_reg.jobs.settings import SCALES, JobConfig, option
 
 if TYPE_CHECKING:
@@ -105,7 +105,7 @@ def make_task(config: TokensConfig) -> TokenTask:
 
     if config.backend is not None:
         raise UserError("--backend is the physics of a Brax environment; a task of tokens has none")
-    task = envs.make(config.env)
+    task = envs.make(config.env, **env_settings(config))
     if not isinstance(task, TokenTask):
         raise UserError(
             f"{config.agent} answers prompts, which {config.env} does not ask; name a task of tokens, such as "
@@ -149,7 +149,7 @@ def make(config: TokensConfig) -> Job:
             "The warm start",
         ),
         keep=greedy(task.spec),
-        show=samples_of(task, f"{config.agent} on {config.env}", turns),
+        show=samples_of(task, f"{config.agent} on {config.where}", turns),
         exhibit="The best run: prompts and what it answers",
     )
 
