@@ -306,6 +306,9 @@ class Agent(NamedTuple):
     its latest completions; its module's ``KIND``. ``cycle``, for an agent that does not do the same at every step:
     ``P`` functions like ``update``, of which ``cycle[step % P]`` does at ``step`` what ``update`` does (to rounding)
     without a condition; a loop may run all of them in a row as one body. Empty: ``update`` for every step.
+    ``distribution(state, params, observation)`` is what the policy with the actor's parameters ``params`` (those of
+    ``state`` or earlier ones) draws its actions from: logits ``[..., A]`` where actions are choices, else the mean and
+    log standard deviation ``[..., A]`` of a normal, before any squashing; of agents that can be held to what they were.
     ``imitate``, of a token agent, is like ``update`` and learns the one completion of each prompt by heart, which its
     reference then is; its ``act`` takes prompts ``[..., P]`` and gives completions ``[..., T]``. One with ``turns`` 2
     answers every prompt twice: its ``act`` takes those of the second turn as well and tells them by their width.
@@ -325,6 +328,7 @@ class Agent(NamedTuple):
     begin: Callable[[PyTree, PyTree, Array], PyTree] | None = None
     imitate: Callable[[PyTree, Completions, PyTree, Key, Array], tuple[PyTree, Metrics]] | None = None
     turns: int = 1
+    distribution: Callable[[PyTree, PyTree, Array], Any] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

@@ -16,6 +16,10 @@ from jaxrl_reg.types import Array, PyTree
 
 T = TypeVar("T")
 LONGEST_CYCLE = 4
+# What a caller gives an agent's ``make`` to hold its actor by: an optax transformation, or what makes one (or makes an
+# optimiser of Adam) from the hyperparameters. And ``penalty(distribution, observation [B, O], hyper, step) -> [B]``.
+Transform = optax.GradientTransformation | Callable[[Any], Any]
+Penalty = Callable[[Any, Array, Any, Array], Array]
 
 
 class Trainable(NamedTuple):
@@ -51,6 +55,19 @@ def step_along(gradients: PyTree, model: Trainable, optimiser: optax.GradientTra
     """One optimiser step on gradients that the caller has put together."""
     updates, opt_state = optimiser.update(gradients, model.opt_state, model.params)
     return Trainable(optax.apply_updates(model.params, updates), opt_state)
+
+
+def held(transform: Transform | None, hyper: Any, inner: optax.GradientTransformation) -> optax.GradientTransformation:
+    """``inner`` (Adam) with a caller's ``transform`` before it, such as ``transforms.anchored``; None: ``inner``.
+
+    ``transform`` is an optax transformation, or ``hyper -> transformation``, so that what it takes can be traced. Where
+    it returns a function instead, that function makes an optimiser of ``inner``: ``hyper ->
+    partial(transforms.adapted, ...)`` trains low-rank adapters by it.
+    """
+    if transform is None:
+        return inner
+    made = transform if isinstance(transform, optax.GradientTransformation) else transform(hyper)
+    return optax.chain(made, inner) if isinstance(made, optax.GradientTransformation) else made(inner)
 
 
 def every(period: int, step: Array | int, new: Callable[[], T], old: T) -> T:

@@ -1,10 +1,9 @@
 """What TD3, TD3+BC, ReBRAC, PRDC and A2PR share: two critics, and a deterministic actor pulled towards some action.
 
-They differ in what pulls (``Pull``: towards which action, how strongly, against how much of the value), and ReBRAC in
-the target of its critics too. The rest is here. Critics: all fit y = r + gamma d min_j Q'_j(s', a'), with a' the target
-actor's action plus clipped noise. Actor, every ``policy_freq`` updates: minimise gate mean_dims (pi(s) - target)^2 -
-alpha Q_1(s, pi(s)) / mean |Q_1|, the divisor held constant; without a pull, minus Q_1 alone. Target networks move only
-with the actor. Order: critics, actor, targets.
+They differ in what pulls (``Pull``), and ReBRAC in the target of its critics too. The rest is here. Critics: all fit
+y = r + gamma d min_j Q'_j(s', a'), with a' the target actor's action plus clipped noise. Actor, every ``policy_freq``
+updates: minimise gate mean_dims (pi(s) - target)^2 - alpha Q_1(s, pi(s)) / mean |Q_1|, the divisor held constant;
+without a pull, minus Q_1 alone. Target networks move only with the actor. Order: critics, actor, targets.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of the batch's actions;
 ``target`` mean TD target; of the latest actor update ``actor_loss``, ``q_policy`` (mean value of the policy's actions)
@@ -106,26 +105,27 @@ def core(
     target: Callable[[Transition, Array, Array, Any], Array] = td_target,
     pessimistic: bool = False,
     actor_layer_norm: str = "none",
-    critic_hidden: tuple[int, ...] | None = None,
-    metrics: tuple[str, ...] = (),
+    critic_hidden: tuple[int, ...] | None = None,  # where they differ
+    metrics: tuple[str, ...] = (),  # names that the actor step reports more
+    hold: tuple[_common.Penalty | None, _common.Transform | None] = (None, None),
 ) -> Core:
-    """The steps of an algorithm of this family.
+    """The steps of an algorithm of this family; the actor maximises the first critic, ``pessimistic``: the smallest.
 
-    ``target`` as ``td_target``. The actor maximises the first critic, or with ``pessimistic`` the smallest.
-    ``critic_hidden``: widths of the critics where they differ. ``metrics``: names that the actor step reports more.
+    ``hold``: ``penalty`` and ``transform`` of ``td3.make``, the former of actions, for an actor without a pull.
     """
     actor_network = deterministic.make(spec, config.hidden, layer_norm=actor_layer_norm)
     q = networks.q_network(spec, critic_hidden or config.hidden, config.n_critics, layer_norm=config.critic_layer_norm)
 
+    penalty, transform = hold
+
     def init(key: Key, hyper: Any) -> State:
-        actor_key, critic_key = jax.random.split(key)
-        actor, critic = actor_network.init(actor_key), q.init(critic_key)
+        actor, critic = (one.init(k) for one, k in zip((actor_network, q), jax.random.split(key), strict=True))
         return State(
-            _common.trainable(actor, adam(hyper.actor_learning_rate)),
+            _common.trainable(actor, _common.held(transform, hyper, adam(hyper.actor_learning_rate))),
             _common.trainable(critic, adam(hyper.critic_learning_rate)),
             _common.copy(actor),
             _common.copy(critic),
-            {name: jnp.zeros(()) for name in ("actor_loss", "q_policy", *metrics)},
+            {name: jnp.zeros(()) for name in ("actor_loss", "q_policy", *(["penalty"] if penalty else []), *metrics)},
         )
 
     def bootstrap(state: State, batch: Transition, hyper: Any, key: Key) -> tuple[Array, Array, _beer.Following]:
@@ -159,7 +159,9 @@ def core(
             action = actor_network.apply(params, batch.observation)
             values = value(critic.params, batch.observation, action)
             if pull is None:
-                return -values.mean(), {"actor_loss": -values.mean(), "q_policy": values.mean()}
+                found = {"actor_loss": -values.mean(), "q_policy": values.mean()}
+                held = 0.0 if penalty is None else penalty(action, batch.observation, hyper, step).mean()
+                return held - values.mean(), found if penalty is None else {**found, "penalty": held}
             target, gate, alpha, own = pull(batch, action, hyper)
             gate = jnp.broadcast_to(gate, values.shape)
             loss = losses.regularised_actor_loss(values, action, target, gate, alpha).mean()
@@ -167,7 +169,8 @@ def core(
             return loss, {"actor_loss": loss, "bc_loss": distance, "q_policy": values.mean(), **own}
 
         def delayed():
-            actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
+            optimiser = _common.held(transform, hyper, adam(hyper.actor_learning_rate))
+            actor, actor_metrics = _common.descend(actor_loss, state.actor, optimiser)
             target_actor = polyak(actor.params, state.target_actor, hyper.tau)
             return actor, target_actor, polyak(critic.params, state.target_critic, hyper.tau), actor_metrics
 
@@ -193,6 +196,5 @@ def make(
         state, actor_metrics = steps.actor(state, critic, batch, hyper, step, pull)
         return state, {**critic_metrics, **actor_metrics}
 
-    return Agent(
-        steps.init, update, steps.act, sample, measure=steps.measure, cycle=_common.cycle(update, config.policy_freq)
-    )
+    cycle = _common.cycle(update, config.policy_freq)
+    return Agent(steps.init, update, steps.act, sample, measure=steps.measure, cycle=cycle)

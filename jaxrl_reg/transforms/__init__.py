@@ -13,7 +13,7 @@ from jaxrl_reg.transforms.alignment import (
 from jaxrl_reg.transforms.anchoring import anchored, consolidate, pulled, sgld, synaptic_intelligence
 from jaxrl_reg.transforms.bilevel import Constants, hypergradient, maid, solve_lower
 from jaxrl_reg.transforms.companding import compand, companded, expand
-from jaxrl_reg.transforms.low_rank import is_kernel, low_rank, low_rank_change, merged, orthogonality
+from jaxrl_reg.transforms.low_rank import adapted, is_kernel, low_rank, low_rank_change, merged, orthogonality
 from jaxrl_reg.transforms.optimisers import adam
 from jaxrl_reg.transforms.projection import Projection, add_orthogonal, orthogonal_combine
 from jaxrl_reg.transforms.pruning import kept_units, prune_units
@@ -47,6 +47,7 @@ __all__ = [
     "Projection",
     "accumulate",
     "adam",
+    "adapted",
     "add_orthogonal",
     "alignguard_penalty",
     "anchored",

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 PyTree = Any
 Path = tuple[Any, ...]
@@ -97,6 +98,67 @@ def merged(params: PyTree, adapters: PyTree, scale: jax.Array | float) -> PyTree
         params,
         is_leaf=lambda node: node is None,
     )
+
+
+class AdaptedState(NamedTuple):
+    """The adapters that are trained, and the state of the optimiser that trains them."""
+
+    adapters: PyTree
+    inner: PyTree
+
+
+def adapted(
+    inner: optax.GradientTransformation,
+    base: PyTree,
+    key: jax.Array,
+    rank: int,
+    scale: jax.Array | float = 2.0,
+    select: Callable[[Path, jax.Array], bool] = is_kernel,
+) -> optax.GradientTransformation:
+    """``inner`` training low-rank adapters instead of weights, for agents that know nothing of adapters.
+
+    A gradient ``G`` of a kernel becomes ``scale G b^T`` and ``scale a^T G`` of its factors, ``inner`` steps on those,
+    and the update puts the weights at ``merged(base, adapters, scale)``: exactly what training the adapters on the same
+    loss does. Leaves without adapters stay as they are in ``base``.
+
+    Args:
+      inner: optimiser of the factors, such as ``adam(rate)``.
+      base: pytree of the weights before, may be traced; the parameters must be these when the state is made.
+      key: a typed key, used by ``init`` alone.
+      rank: int >= 1, static.
+      scale: ``alpha / rank``, may be traced.
+      select: which leaves have adapters, see ``low_rank``.
+    Returns:
+      transformation with an ``AdaptedState``.
+    Raises:
+      ValueError: as ``low_rank``; (by ``update``) without ``params``.
+    Source: Hu et al., 2022, LoRA, section 4.1.
+    """
+
+    def init(params: PyTree) -> AdaptedState:
+        adapters = low_rank(key, params, rank, select)
+        return AdaptedState(adapters, inner.init(adapters))
+
+    def update(updates: PyTree, state: Any, params: PyTree = None) -> tuple[PyTree, AdaptedState]:
+        if params is None:
+            raise ValueError("adapted: call update(gradients, state, params)")
+
+        def pulled_back(pair: Any, gradient: jax.Array) -> Any:
+            if pair is None:
+                return None
+            a, b = (jnp.swapaxes(pair[name], -1, -2) for name in ("a", "b"))
+            return {"a": scale * (gradient @ b), "b": scale * (a @ gradient)}
+
+        def is_slot(node: Any) -> bool:
+            return node is None or _is_pair(node)
+
+        gradients = jax.tree.map(pulled_back, state.adapters, updates, is_leaf=is_slot)
+        steps, within = inner.update(gradients, state.inner, state.adapters)
+        adapters = optax.apply_updates(state.adapters, steps)
+        moved = jax.tree.map(jnp.subtract, merged(base, adapters, scale), params)
+        return moved, AdaptedState(adapters, within)
+
+    return optax.GradientTransformation(init, update)
 
 
 def orthogonality(adapters: PyTree, earlier: PyTree) -> jax.Array:

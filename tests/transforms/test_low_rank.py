@@ -3,9 +3,10 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
-from jaxrl_reg.transforms import low_rank, low_rank_change, merged, orthogonality
+from jaxrl_reg.transforms import adapted, low_rank, low_rank_change, merged, orthogonality
 
 PARAMS = {
     "first": {"kernel": jnp.ones((40, 6)), "bias": jnp.zeros(6)},
@@ -63,3 +64,33 @@ def test_what_cannot_be_adapted_is_said():
         low_rank(jax.random.key(0), {"bias": jnp.zeros(3)}, 2)
     with pytest.raises(ValueError, match=r"\['bias'\] has shape \[3\]"):
         low_rank(jax.random.key(0), {"bias": jnp.zeros(3)}, 2, select=lambda *_: True)
+
+
+def test_an_optimiser_of_weights_trains_adapters_as_if_the_loss_were_of_them():
+    """Against gradients with respect to the adapters themselves, over several steps of Adam; biases stay."""
+    params = {"one": {"kernel": jax.random.normal(jax.random.key(1), (3, 5)), "bias": jnp.ones(5)}}
+    x, y = jax.random.normal(jax.random.key(2), (7, 3)), jnp.arange(35.0).reshape(7, 5) / 35
+
+    def loss(params):
+        return jnp.square(jnp.tanh(x @ params["one"]["kernel"] + params["one"]["bias"]) - y).mean()
+
+    optimiser, plain = adapted(optax.adam(0.05), params, jax.random.key(3), 2, scale=1.5), optax.adam(0.05)
+
+    @jax.jit
+    def both(carry):
+        moving, state, adapters, own = carry
+        steps, state = optimiser.update(jax.grad(loss)(moving), state, moving)
+        more, own = plain.update(jax.grad(lambda a: loss(merged(params, a, 1.5)))(adapters), own, adapters)
+        return optax.apply_updates(moving, steps), state, optax.apply_updates(adapters, more), own
+
+    adapters = low_rank(jax.random.key(3), params, 2)
+    carry = (params, optimiser.init(params), adapters, plain.init(adapters))
+    for _ in range(5):
+        carry = both(carry)
+    wanted = merged(params, carry[2], 1.5)
+    np.testing.assert_allclose(carry[0]["one"]["kernel"], wanted["one"]["kernel"], rtol=1e-5)
+    np.testing.assert_array_equal(carry[0]["one"]["bias"], 1.0)
+    change = carry[0]["one"]["kernel"] - params["one"]["kernel"]
+    assert np.linalg.matrix_rank(np.asarray(change), tol=1e-4) == 2
+    with pytest.raises(ValueError, match="state, params"):
+        optimiser.update(carry[0], carry[1])

@@ -14,7 +14,6 @@ acting and the trained policy (nats), ``clipped`` share of rows outside the clip
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -39,6 +38,7 @@ PAPER = Paper(
     "instead of one weighted loss, so that the scale of rewards cannot drown the actor; no learning-rate decay.",
 )
 KIND = "on_policy"
+METRICS = ("actor_loss", "entropy", "clipped", "approximate_kl", "value_loss", "v")
 PROTOCOL = Protocol(note="Learns in the environment and standardises observations itself.")
 
 
@@ -96,17 +96,16 @@ def merge(old: Statistics, observation: Array) -> Statistics:
     return Statistics(old.mean + shift * count / total, spread / total, total)
 
 
-METRICS = ("actor_loss", "entropy", "clipped", "approximate_kl", "value_loss", "v")
-Penalty = Callable[[Any, Array, Any, Array], Array]
-
-
-def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
+def make(
+    config: Config, spec: Spec, penalty: _common.Penalty | None = None, transform: _common.Transform | None = None
+) -> Agent:
     """Proximal policy optimisation; ``penalty(distribution, observation [B, O], hyper, step) -> [B]`` joins the loss.
 
     ``distribution`` is the actor's ``(mean, log_std)`` before the tanh, or its logits ``[B, A]`` where actions are
     discrete; ``observation`` as it came. Fine-tuning that keeps what a policy knew (VPT) puts a divergence from it
-    here, in place of the entropy bonus: ``hyper.anchor * hyper.decay**step * losses.gaussian_kl(*prior(observation),
-    *distribution)``, with a ``Hyper`` of one's own.
+    here: ``hyper.anchor * hyper.decay**step * losses.gaussian_kl(*prior(observation), *distribution)``. ``transform``,
+    of optax or ``hyper ->`` one, comes between the clipped gradient of the actor and Adam: ``lambda hyper:
+    anchored(hyper.start, hyper.anchor)``. Both take what they need from a ``Hyper`` of one's own.
     """
     options: dict[str, Any] = {"activation": config.activation, "init": "orthogonal"}
     make_policy = categorical.coded if spec.discrete else gaussian.squashed
@@ -114,8 +113,10 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
     reported = METRICS if penalty is None else (*METRICS, "penalty")
 
-    def optimiser(learning_rate: Array | float, hyper: Hyper) -> optax.GradientTransformation:
-        return optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam(learning_rate, eps=1e-5))
+    def optimisers(hyper: Hyper) -> list[optax.GradientTransformation]:
+        of_actor, of_value = (adam(rate, eps=1e-5) for rate in (hyper.actor_learning_rate, hyper.value_learning_rate))
+        clip = optax.clip_by_global_norm(hyper.max_grad_norm)
+        return [optax.chain(clip, one) for one in (_common.held(transform, hyper, of_actor), of_value)]
 
     def standardise(seen: Statistics, tree: PyTree) -> PyTree:
         if not config.normalise:
@@ -123,10 +124,9 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
         return jax.tree.map(lambda x: jnp.clip((x - seen.mean) * jax.lax.rsqrt(seen.variance + 1e-8), -10, 10), tree)
 
     def init(key: Key, hyper: Hyper) -> State:
-        actor_key, value_key = jax.random.split(key)
+        params = [network.init(key) for network, key in zip((policy, value), jax.random.split(key), strict=True)]
         return State(
-            _common.trainable(policy.init(actor_key), optimiser(hyper.actor_learning_rate, hyper)),
-            _common.trainable(value.init(value_key), optimiser(hyper.value_learning_rate, hyper)),
+            *map(_common.trainable, params, optimisers(hyper)),
             Statistics(jnp.zeros(spec.observation_dim), jnp.ones(spec.observation_dim), jnp.float32(1e-4)),
         )
 
@@ -174,8 +174,9 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
                 loss = losses.clipped_value_loss(v, old_value, target, clip).mean()
                 return loss, {"value_loss": loss, "v": v.mean()}
 
-            actor, metrics = _common.descend(actor_loss, models[0], optimiser(hyper.actor_learning_rate, hyper))
-            critic, more = _common.descend(value_loss, models[1], optimiser(hyper.value_learning_rate, hyper))
+            of_actor, of_value = optimisers(hyper)
+            actor, metrics = _common.descend(actor_loss, models[0], of_actor)
+            critic, more = _common.descend(value_loss, models[1], of_value)
             found = {**metrics, **more}
             return (actor, critic), jnp.stack([found[name] for name in reported])  # one array is one write
 
@@ -193,4 +194,7 @@ def make(config: Config, spec: Spec, penalty: Penalty | None = None) -> Agent:
         observation, params = standardise(state.statistics, observation), state.actor.params
         return policy.sample(params, observation, key)[0] if explore else policy.mode(params, observation)
 
-    return Agent(init, update, act, kind=KIND)
+    def distribution(state: State, params: PyTree, observation: Array) -> Any:
+        return policy.apply(params, standardise(state.statistics, observation))
+
+    return Agent(init, update, act, kind=KIND, distribution=distribution)

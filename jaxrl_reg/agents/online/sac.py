@@ -18,6 +18,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _beer, _common
@@ -63,16 +64,25 @@ class State(NamedTuple):
     target_critic: PyTree
 
 
-def make(config: Config, spec: Spec) -> Agent:
+def make(
+    config: Config,
+    spec: Spec,
+    penalty: _common.Penalty | None = None,
+    transform: _common.Transform | None = None,
+) -> Agent:
+    """Soft actor-critic; ``penalty`` and ``transform`` hold the actor as they do in ``ppo.make``."""
     policy = gaussian.squashed(spec, config.hidden)
     q = networks.q_network(spec, config.hidden, config.n_critics, layer_norm=config.critic_layer_norm)
+
+    def optimiser(hyper: Hyper) -> optax.GradientTransformation:
+        return _common.held(transform, hyper, adam(hyper.actor_learning_rate))
 
     def init(key: Key, hyper: Hyper) -> State:
         actor_key, critic_key = jax.random.split(key)
         critic = q.init(critic_key)
         log_temperature = jnp.float32(math.log(config.initial_temperature))
         return State(
-            _common.trainable(policy.init(actor_key), adam(hyper.actor_learning_rate)),
+            _common.trainable(policy.init(actor_key), optimiser(hyper)),
             _common.trainable(critic, adam(hyper.critic_learning_rate)),
             _common.trainable(log_temperature, adam(hyper.temperature_learning_rate)),
             _common.copy(critic),
@@ -101,9 +111,14 @@ def make(config: Config, spec: Spec) -> Agent:
             action, log_prob = policy.sample(params, batch.observation, actor_key)
             value = q.apply(critic.params, batch.observation, action).min(axis=0)
             loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
-            return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature})
+            metrics = {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature}
+            if penalty is not None:
+                spoken = policy.apply(params, batch.observation)
+                metrics["penalty"] = penalty(spoken, batch.observation, hyper, step).mean()
+                loss = loss + metrics["penalty"]
+            return loss, (log_prob, metrics)
 
-        actor, (log_prob, actor_metrics) = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
+        actor, (log_prob, actor_metrics) = _common.descend(actor_loss, state.actor, optimiser(hyper))
 
         def temperature_loss(params):
             target_entropy = -hyper.target_entropy_factor * spec.action_dim
@@ -120,4 +135,8 @@ def make(config: Config, spec: Spec) -> Agent:
             return policy.sample(state.actor.params, observation, key)[0]
         return policy.mode(state.actor.params, observation)
 
-    return Agent(init, update, act, measure=_beer.measure(config.measure_features, q, bootstrap), kind=KIND)
+    def distribution(state: State, params: PyTree, observation: Array) -> tuple[Array, Array]:
+        return policy.apply(params, observation)
+
+    measure = _beer.measure(config.measure_features, q, bootstrap)
+    return Agent(init, update, act, measure=measure, kind=KIND, distribution=distribution)

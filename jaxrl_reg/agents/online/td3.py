@@ -12,10 +12,15 @@ update, one being minus the other.
 from __future__ import annotations
 
 import dataclasses
+import math
+
+import jax.numpy as jnp
 
 from jaxrl_reg.agents import _common, _td3
 from jaxrl_reg.agents._td3 import State
-from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.policies import deterministic
+from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree
 
 __all__ = ["KIND", "PAPER", "PROTOCOL", "Config", "Hyper", "State", "make"]
 
@@ -40,8 +45,26 @@ class Hyper(_td3.Hyper):
     pass
 
 
-def make(config: Config, spec: Spec) -> Agent:
-    steps = _td3.core(config, spec)
+def make(
+    config: Config,
+    spec: Spec,
+    penalty: _common.Penalty | None = None,
+    transform: _common.Transform | None = None,
+) -> Agent:
+    """TD3; ``penalty`` and ``transform`` hold the actor as in ``ppo.make``. The ``distribution`` of a penalty is the
+    normal that the policy explores with: ``(action, log of the exploration noise)``."""
+    network = deterministic.make(spec, config.hidden)
+
+    def exploring(action: Array) -> tuple[Array, Array]:
+        if config.exploration_noise <= 0:
+            raise UserError("exploration_noise=0 leaves td3 no distribution to be held to: set it above 0")
+        return action, jnp.full_like(action, math.log(config.exploration_noise))
+
+    def distribution(state: State, params: PyTree, observation: Array) -> tuple[Array, Array]:
+        return exploring(network.apply(params, observation))
+
+    spoken = None if penalty is None else lambda action, *rest: penalty(exploring(action), *rest)
+    steps = _td3.core(config, spec, hold=(spoken, transform))
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array | int) -> tuple[State, Metrics]:
         critic, _, critic_metrics = steps.critics(state, batch, hyper, key)
@@ -49,4 +72,6 @@ def make(config: Config, spec: Spec) -> Agent:
         return state, {**critic_metrics, **actor_metrics}
 
     cycle = _common.cycle(update, config.policy_freq)
-    return Agent(steps.init, update, steps.act, measure=steps.measure, kind=KIND, cycle=cycle)
+    return Agent(
+        steps.init, update, steps.act, measure=steps.measure, kind=KIND, cycle=cycle, distribution=distribution
+    )

@@ -16,6 +16,7 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.returns import evaluator
 from jaxrl_reg.loops.online import online
 from jaxrl_reg.policies import categorical, gaussian
+from jaxrl_reg.transforms import anchored
 from jaxrl_reg.types import Env, Spec, Transition, as_float32, pytree, setting
 
 SPEC = Spec(1, 1, 5)
@@ -286,3 +287,58 @@ def test_sac_temperature_rises_below_the_target_entropy_and_falls_above():
         hyper = as_float32(sac.Hyper(target_entropy_factor=factor))
         state, _ = update(init(jax.random.key(0), hyper), batch, hyper, jax.random.key(1), jnp.int32(0))
         assert np.sign(state.log_temperature.params) == sign
+
+
+@pytest.mark.parametrize("name", ["ppo", "sac", "td3"])
+def test_a_transform_holds_the_actor_and_nothing_else(name):
+    """A pull so strong that Adam only ever steps towards the anchor: the actor ends there, the critic goes on."""
+    module = {"ppo": ppo, "sac": sac, "td3": td3}[name]
+    small = {"hidden": (8,)} | ({"epochs": 1, "minibatches": 1} if name == "ppo" else {})
+    hyper = as_float32(module.Hyper(actor_learning_rate=1e-2))
+    start = module.make(module.Config(**small), SPEC).init(jax.random.key(0), hyper)
+    anchor = jax.tree.map(lambda leaf: leaf + 0.02, start.actor.params)
+
+    def given(hyper):
+        return anchored(anchor, 1e6 * hyper.actor_learning_rate)
+
+    batch = trajectory(jax.random.key(0), 16, 4)
+    batch = batch if name == "ppo" else jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), batch)
+    states = {}
+    for held, transform in (("free", None), ("held", anchored(anchor, 1e4) if name == "td3" else given)):
+        agent = module.make(module.Config(**small), SPEC, transform=transform)
+        update, state = jax.jit(agent.update), agent.init(jax.random.key(0), hyper)
+        for i in range(2):
+            state, _ = update(state, batch, hyper, jax.random.key(i), jnp.int32(2 * i))
+        states[held] = state
+    off = {held: optax.tree.norm(optax.tree.sub(s.actor.params, anchor)) for held, s in states.items()}
+    assert off["held"] < 0.1 * off["free"]
+    if name == "ppo":  # its value knows nothing of the actor
+        jax.tree.map(np.testing.assert_array_equal, states["free"].value, states["held"].value)
+
+
+@pytest.mark.parametrize("name", ["sac", "td3"])
+def test_off_policy_actors_pay_a_penalty_on_what_they_say(name):
+    module = {"sac": sac, "td3": td3}[name]
+    seen = []
+
+    def penalty(distribution, observation, hyper, step):
+        mean, log_std = distribution
+        seen.append((mean.shape, log_std.shape, observation.shape))
+        return 1e4 * jnp.square(mean - 0.3).sum(axis=-1)
+
+    agent = module.make(module.Config(hidden=(16,)), SPEC, penalty=penalty)
+    hyper = as_float32(module.Hyper(actor_learning_rate=1e-2))
+    rows = trajectory(jax.random.key(0), 16, 4)
+    batch = jax.tree.map(lambda leaf: leaf.reshape(-1, *leaf.shape[2:]), rows)
+    state, update = agent.init(jax.random.key(0), hyper), jax.jit(agent.update)
+    for i in range(150):
+        state, metrics = update(state, batch, hyper, jax.random.key(i), jnp.int32(2 * i))
+    mean, log_std = agent.distribution(state, state.actor.params, batch.observation)
+    assert float(jnp.abs(mean - 0.3).max()) < 0.1
+    assert float(metrics["penalty"]) < 100
+    assert seen[0] == ((64, SPEC.action_dim), (64, SPEC.action_dim), (64, SPEC.observation_dim))
+    if name == "td3":
+        np.testing.assert_allclose(jnp.exp(log_std), 0.1, rtol=1e-5)
+        still = td3.make(td3.Config(hidden=(16,), exploration_noise=0.0), SPEC)
+        with pytest.raises(UserError, match="exploration_noise"):
+            still.distribution(state, state.actor.params, batch.observation)
