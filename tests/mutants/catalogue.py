@@ -665,6 +665,32 @@ OF_LOSSES = (
         "temperature_loss",
     ),
     Mutant(
+        "a changing coefficient of churn is the wrong way up",
+        "jaxrl_reg/losses/churn.py",
+        "* jnp.abs(main) / jnp.maximum(jnp.abs(churn), jax.lax.stop_gradient(floor))",
+        "/ jnp.abs(main) * jnp.maximum(jnp.abs(churn), jax.lax.stop_gradient(floor))",
+        CONTRACT,
+        "churn_weight",
+    ),
+    Mutant(
+        "label consistency compares two means instead of pairs",
+        "jaxrl_reg/losses/explanation.py",
+        """- _pairwise_divergence(masked_logits)
+    return jnp.square(gap).mean()""",
+        """- _pairwise_divergence(masked_logits)
+    return jnp.square(gap.mean())""",
+        "tests/losses/test_behaviour_losses.py",
+        "masks_of_steps",
+    ),
+    Mutant(
+        "the box gives to the smallest loss first",
+        "jaxrl_reg/losses/robust.py",
+        "jnp.argsort(-loss, axis=-1)",
+        "jnp.argsort(loss, axis=-1)",
+        "tests/losses/test_behaviour_losses.py",
+        "weights_of_groups",
+    ),
+    Mutant(
         "the barrier's root is one Newton step",
         "jaxrl_reg/losses/ftrl.py",
         "jax.lax.fori_loop(0, iterations, lambda",
