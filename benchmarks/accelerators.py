@@ -24,7 +24,9 @@ INTRO = """\
 Written by `python -m benchmarks --only accelerators`, on a machine without an accelerator: every program was
 compiled by the accelerator's own compiler and read, none was run. Agents at their default sizes, batches of 256 (an
 on-policy agent: 64 steps of 32 environments of `pointnav`), 17 observations, 6 actions, 1,000 rows; the whole
-training program as a sweep runs it, metrics included. For a sweep of your own: `jaxrl-reg plan --for h100 ...`.
+training program as a sweep runs it, metrics included. Of the token agents, which differ from one another by switches,
+`grpo` stands for all: an update samples, verifies and learns from 8 completions of 16 prompts of `tokens/reverse`. For
+a sweep of your own: `jaxrl-reg plan --for h100 ...`.
 
 Launches, branches and copies are per update of all members side by side (ppo: per iteration). A launch is a kernel
 that the device starts; on a GPU about 2 to 5 microseconds each, so that one member alone is bound by them. A branch
@@ -56,10 +58,10 @@ def environment() -> pathlib.Path:
 
 
 def compiled() -> list[str]:
-    """The agents on the page: all but those of tokens, which differ from one another by static switches."""
+    """The agents on the page: all, but of those of tokens, which differ from one another by static switches, one."""
     from jaxrl_reg import agents
 
-    return [name for name in agents.names() if agents.family(name) != "tokens"]
+    return [name for name in agents.names() if name == "grpo" or agents.family(name) != "tokens"]
 
 
 def measure(path: pathlib.Path, python: pathlib.Path | None = None) -> None:

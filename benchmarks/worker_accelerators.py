@@ -25,6 +25,10 @@ def main() -> None:
         env = jr.envs.make("pointnav")
         agent = module.make(module.Config(), env.spec)
         run, data = jr.loops.online(agent, env, steps=64 * 32 * 10, num_envs=32, unroll=64), None
+    elif module.KIND == "tokens":
+        task = jr.envs.make("tokens/reverse")
+        agent = module.make(module.Config(), task.spec)
+        run, data = jr.loops.rlvr(agent, task, updates=UPDATES), None
     else:
         rng = np.random.default_rng(0)
         rows = {name: rng.standard_normal((ROWS, OBSERVATIONS), np.float32) for name in ("now", "next")}
