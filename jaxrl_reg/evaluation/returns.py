@@ -29,7 +29,8 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
     Returns:
       ``fn(act, key)`` with ``act(observation [N, O], key) -> action [N, A]``, or a ``Policy`` with a memory, giving
       ``"return"`` (undiscounted), ``"discounted"``, ``"length"`` in steps and ``"terminated"`` (1 if the episode ended
-      by itself), each ``[N]``.
+      by itself), each ``[N]``; and the undiscounted sum of each metric of the environment's whose name begins with
+      ``reward/``, under that name: what it pays beside the reward that is trained on.
 
     Raises:
       UserError: if ``episodes`` is below 1.
@@ -38,15 +39,16 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
         raise UserError(f"episodes={episodes} must be at least 1")
     limit = env.spec.max_episode_steps
 
-    def step(state: EnvState, action: Array, alive: Array) -> tuple[EnvState, Array, Array, Array]:
+    def step(state: EnvState, action: Array, alive: Array) -> tuple[EnvState, EnvState]:
         following = env.step(state, action)
-        kept = jax.tree.map(lambda new, old: jnp.where(alive, new, old), following, state)
-        return kept, following.reward, following.terminated, following.truncated
+        return jax.tree.map(lambda new, old: jnp.where(alive, new, old), following, state), following
 
     def run(act: Act, key: Key) -> dict[str, Array]:
         reset_key, act_key = jax.random.split(key)
         zeros, policy = jnp.zeros(episodes), memoryless(act)
-        totals = {"return": zeros, "discounted": zeros, "length": zeros, "terminated": zeros}
+        first = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
+        beside = [name for name in first.metrics if name.startswith("reward/")]
+        totals = dict.fromkeys(("return", "discounted", "length", "terminated", *beside), zeros)
 
         def unfinished(carry):
             t, _, alive, *_ = carry
@@ -55,20 +57,22 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
         def body(carry):
             t, state, alive, totals, memory, reward = carry
             action, memory = policy.step(memory, state.observation, reward, jax.random.fold_in(act_key, t))
-            state, reward, terminated, truncated = jax.vmap(step)(state, action, alive)
+            state, after = jax.vmap(step)(state, action, alive)
+            reward = after.reward
             gains = {
                 "return": reward,
                 "discounted": reward * jnp.asarray(discount, jnp.float32) ** t,
                 "length": jnp.ones(episodes),
-                "terminated": terminated,
+                "terminated": after.terminated,
+                **{name: after.metrics[name] for name in beside},
             }
             # Select, not multiply: a reward past the end may be infinite.
             totals = {name: total + jnp.where(alive, gains[name], 0.0) for name, total in totals.items()}
-            return t + 1, state, alive & (terminated + truncated == 0), totals, memory, reward
+            return t + 1, state, alive & (after.terminated + after.truncated == 0), totals, memory, reward
 
         start = (
             jnp.int32(0),
-            jax.vmap(env.reset)(jax.random.split(reset_key, episodes)),
+            first,
             jnp.ones(episodes, bool),
             totals,
             policy.start((episodes,)),
@@ -82,13 +86,15 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
 def evaluator(env: Env, episodes: int) -> Callable[[Act, Key], Metrics]:
     """``fn(act, key) -> {"return", "return_std", "length"}`` over ``episodes`` whole episodes, see ``episode_returns``.
 
-    The mean of the undiscounted returns, their standard deviation over the episodes, and the mean length in steps.
+    The mean of the undiscounted returns, their standard deviation over the episodes, the mean length in steps, and the
+    mean of whatever else an environment pays: ``reward/true`` beside a return that is a proxy.
     """
     run = episode_returns(env, episodes)
 
     def evaluate(act: Act, key: Key) -> Metrics:
         results = run(act, key)
-        means = {name: results[name].mean() for name in ("return", "length")}
+        names = ("return", "length", *(name for name in results if name.startswith("reward/")))
+        means = {name: results[name].mean() for name in names}
         return {**means, "return_std": results["return"].std()}
 
     return evaluate

@@ -12,6 +12,7 @@ from jaxrl_reg.types import Array, Env, EnvState, Key, Policy, PyTree, Transitio
 
 Act = Callable[[Array, Key], Array]  # observation [..., O], key -> action [..., A]
 Extras = Callable[[EnvState], dict[str, Array]]
+BOTH = ("reward/true", "reward/proxy")  # metrics of a world that pays two rewards, kept beside its rows
 
 
 def uniform_actions(action_dim: int) -> Act:
@@ -26,8 +27,10 @@ def uniform_actions(action_dim: int) -> Act:
 def transition(before: EnvState, action: Array, after: EnvState, extras: Extras | None = None) -> Transition:
     """What one step ``before -> after`` teaches. Where ``after`` has been reset, the observation before it is used.
 
-    ``extras(before)`` adds arrays to keep beside the row, such as the physics state it started from.
+    ``extras(before)`` adds arrays to keep beside the row, such as the physics state it started from. Where the
+    environment has a true and a proxy reward, both are kept too.
     """
+    rewards = {name: after.metrics[name] for name in BOTH if name in after.metrics}
     return Transition(
         observation=before.observation,
         action=action,
@@ -35,7 +38,7 @@ def transition(before: EnvState, action: Array, after: EnvState, extras: Extras 
         discount=1.0 - after.terminated,
         next_observation=after.final_observation,
         last=jnp.maximum(after.terminated, after.truncated),
-        extras={} if extras is None else extras(before),
+        extras={**rewards, **({} if extras is None else extras(before))},
     )
 
 

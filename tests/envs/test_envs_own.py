@@ -32,7 +32,7 @@ def batch_of(env):
 
 @pytest.mark.parametrize("name", OWN)
 def test_contract(name):
-    """Shapes, strong types, one trace, determinism, and 250 finite steps through ends and auto-resets."""
+    """Shapes, strong types, one trace, determinism, and 300 finite steps through ends and auto-resets."""
     env = envs.make(name)
     assert env.name == name
     reset, step, traces = batch_of(env)
@@ -47,7 +47,7 @@ def test_contract(name):
     assert not any(np.any(x) for x in (state.reward, state.terminated, state.truncated, state.step))
 
     rng, ends = np.random.default_rng(0), np.zeros(3)
-    for _ in range(250):
+    for _ in range(300):
         before, actions = state, rng.uniform(-1.5, 1.5, (3, env.spec.action_dim)).astype(np.float32)
         state = step(before, actions)
         ended = np.asarray(state.terminated + state.truncated)

@@ -16,9 +16,13 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+TRUE = "eval/reward/true"  # of a world whose reward is a proxy for another one
+
+
 class Group(NamedTuple):
     """All runs of one setting of one agent. ``scores`` is ``[S, T]``: seeds, evaluations at ``updates`` ``[T]``, which
-    count what the axis of the run counts."""
+    count what the axis of the run counts. ``true`` is the true return at the last of them, of worlds that pay a
+    proxy."""
 
     agent: str
     setting: int
@@ -27,6 +31,7 @@ class Group(NamedTuple):
     scores: np.ndarray
     diverged: int
     curve: list[Estimate]  # IQM over seeds at each of ``updates``
+    true: Estimate | None = None
 
     @property
     def label(self) -> str:
@@ -151,6 +156,7 @@ def _analyse(
         count = one.scores.shape[1]
         groups[i], points = one._replace(curve=points[:count]), points[count:]
 
+    groups = _with_true(frame, groups, judged.column)
     other = groups.pop() if compared else None
     last = np.stack([one.scores[:, -1] for one in groups], axis=1)
     reference = other.scores[:, -1:] if other is not None else np.zeros((len(last), 1))
@@ -169,3 +175,17 @@ def _analyse(
         minus_baseline=[*compare[h : 2 * h]] if compared else [*nothing],
         minus_behaviour=[*compare[2 * h : 3 * h]] if episodes.size else [*nothing],
     )
+
+
+def _with_true(frame: pd.DataFrame, groups: list[Group], column: str) -> list[Group]:
+    """The groups with their true return, where the world has one; a run that diverged counts as the lowest."""
+    if TRUE not in frame or frame[TRUE].isna().all():
+        return groups
+    finite = frame[TRUE].replace([np.inf, -np.inf], np.nan)
+    pooled = pool(frame.assign(**{TRUE: finite.fillna(finite.min())}), TRUE, column)
+    lasts = []
+    for one in groups:
+        rows = pooled[(pooled["agent"] == one.agent) & (pooled["setting"] == one.setting)]
+        lasts.append(rows[rows[column] == one.updates[-1]].sort_values("seed")[TRUE].to_numpy(float))
+    found = estimates(*bootstrap(iqm_by_column, np.stack(lasts, axis=1)))
+    return [one._replace(true=estimate) for one, estimate in zip(groups, found, strict=True)]

@@ -15,7 +15,7 @@ from jaxrl_reg.evaluation.report.finding import places_of, verdict
 from jaxrl_reg.evaluation.report.tables import Members
 from jaxrl_reg.evaluation.report.tasks import Served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief_tasks
-from jaxrl_reg.evaluation.report.words import interval, number, text_of
+from jaxrl_reg.evaluation.report.words import decimals, interval, number, text_of
 from jaxrl_reg.evaluation.viewer import templates
 
 LARGEST_EMBEDDED = 3_000_000  # bytes of a rollout page that goes inside the report
@@ -40,6 +40,7 @@ def row_of(analysis: Analysis, i: int | None, group: Group | None, scale: Any, p
             (
                 "best",
                 "best_update",
+                "true",
                 "apart_baseline",
                 "apart_behaviour",
                 "stopped",
@@ -58,6 +59,7 @@ def row_of(analysis: Analysis, i: int | None, group: Group | None, scale: Any, p
         row |= {
             "best": shown(group.curve[group.best], places),
             "best_update": f"{int(group.updates[group.best]):,}",
+            "true": shown(group.true, decimals([group.true.value]) if group.true else places),
             "runs": len(group.scores),
             "diverged": group.diverged,
         }
@@ -129,6 +131,7 @@ def render(
         behaviour=row_of(analysis, None, None, scale, places) if analysis.behaviour else None,
         reference=scale(analysis.baseline.last.value) if analysis.baseline else None,
         last_update=f"{int(analysis.groups[analysis.order[0]].updates[-1]):,}",
+        proxied=any(group.true is not None for group in everything),
         any_stopped=any(map(analysis.stopped, range(len(analysis.groups)))),
         any_diverged=any(group.diverged for group in everything),
         few=min(len(group.scores) for group in everything) < 10,

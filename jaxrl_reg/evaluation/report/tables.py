@@ -20,6 +20,7 @@ def table(analysis: Analysis) -> pd.DataFrame:
     """``table.csv``: one row per setting, best first, then the baseline and the data's own policy, where there is one.
 
     ``last_update`` and ``best_update`` are called as the axis of the run is (``last_step``); ``attrs`` say what it is.
+    ``last_true`` is there where the world's reward is a proxy: the return by the true one.
     """
     need("pandas")
     import pandas as pd
@@ -40,6 +41,7 @@ def table(analysis: Analysis) -> pd.DataFrame:
             **spread("last_iqm", group.last),
             f"best_{column}": int(group.updates[group.best]),
             **spread("best_iqm", group.curve[group.best]),
+            **({} if group.true is None else spread("last_true", group.true)),
         }
 
     rows = []

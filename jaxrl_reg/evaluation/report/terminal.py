@@ -61,6 +61,10 @@ def brief(frame: pd.DataFrame) -> list[list[str]]:
         )
     if baseline is None:
         rows = [[*row[:2], *row[4:]] for row in rows]
+    if "last_true" in frame:
+        digits = decimals([*frame["last_true"].dropna()])
+        true = ["true return [95%]", *(cell(row, "last_true", digits) for _, row in frame.iterrows())]
+        rows = [[*row[:2], other, *row[2:]] for row, other in zip(rows, true, strict=True)]
     # A narrow terminal shows the first columns: that a setting diverged is among them.
     return [[*row[:2], row[-1], *row[2:-1]] for row in rows] if diverged else rows
 
@@ -73,7 +77,7 @@ _FIXED = (
     "apart_from_behaviour",
     *(
         f"{name}{end}"
-        for name in ("last_iqm", "best_iqm", "p_better_than_baseline", "minus_baseline", "minus_behaviour")
+        for name in ("last_iqm", "best_iqm", "last_true", "p_better_than_baseline", "minus_baseline", "minus_behaviour")
         for end in ("", "_low", "_high")
     ),
 )
