@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "networks": BASE,
     "policies": BASE | {"losses", "generative", "networks"},
     "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
-    "representation": BASE | {"losses", "networks", "data"},
+    "representation": BASE | {"losses", "networks", "data", "transforms"},
     "data": BASE | {"io"},
     "envs": BASE | {"tabular"},
     "tabular": BASE | {"losses"},

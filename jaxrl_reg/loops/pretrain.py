@@ -10,7 +10,7 @@ import optax
 
 from jaxrl_reg.data.samplers import Sampler, uniform
 from jaxrl_reg.loops.offline import INIT, TRAIN, per_segment
-from jaxrl_reg.representation import Labeller, Objective, RewardModel, StateActionVae
+from jaxrl_reg.representation import Labeller, Objective, RewardModel, SensorModel, StateActionVae
 from jaxrl_reg.types import Array, Dataset, Key, Metrics, PyTree, Run, pytree, setting
 
 
@@ -30,7 +30,7 @@ class State(NamedTuple):
 
 
 def pretrain(
-    objective: Objective | Labeller | RewardModel | StateActionVae,
+    objective: Objective | SensorModel | Labeller | RewardModel | StateActionVae,
     *,
     batch_size: int = 256,
     updates: int,
@@ -42,7 +42,7 @@ def pretrain(
     Call it as ``(key, hyper, data) -> (state, history)``, or hand it to ``population.sweep``; ``state.params`` is what
     the objective's other functions take. Raises ``UserError`` if ``updates`` is not a multiple of ``segments``.
     """
-    length = per_segment(updates, segments)
+    length, advance = per_segment(updates, segments), getattr(objective, "advance", None)
 
     def optimiser(hyper: Hyper) -> optax.GradientTransformation:
         return optax.adamw(hyper.learning_rate, weight_decay=hyper.weight_decay, mask=_decays)
@@ -59,7 +59,10 @@ def pretrain(
             batch = sample(data, sample_key, batch_size)
             gradients, metrics = jax.grad(objective.loss, has_aux=True)(state.params, batch, loss_key)
             changes, opt_state = optimiser(hyper).update(gradients, state.opt_state, state.params)
-            return State(optax.apply_updates(state.params, changes), opt_state), metrics
+            params = optax.apply_updates(state.params, changes)
+            if advance is not None:
+                params = advance(params, (index * length + i) / updates)
+            return State(params, opt_state), metrics
 
         state, metrics = jax.lax.scan(body, state, jnp.arange(length))
         return state, jax.tree.map(jnp.mean, metrics)
@@ -68,7 +71,8 @@ def pretrain(
 
 
 def _decays(params: PyTree) -> PyTree:
-    """Everything but codebooks: decay would draw the codes together, whatever the data."""
+    """Everything but codebooks, which decay would draw together, and what no gradient moves."""
+    still = {"codebook", "target", "teacher"}
     return jax.tree_util.tree_map_with_path(
-        lambda path, leaf: not any(getattr(part, "key", None) == "codebook" for part in path), params
+        lambda path, leaf: not any(getattr(part, "key", None) in still for part in path), params
     )

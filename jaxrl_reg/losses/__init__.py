@@ -99,7 +99,13 @@ from jaxrl_reg.losses.policy_gradient import (
 )
 from jaxrl_reg.losses.potential import hamilton_jacobi_loss, wave_loss
 from jaxrl_reg.losses.preference import bradley_terry_loss, reward_model_loss
-from jaxrl_reg.losses.pretraining import info_nce_loss, nt_xent_loss, prediction_loss, temporal_classification_loss
+from jaxrl_reg.losses.pretraining import (
+    group_reconstruction_loss,
+    info_nce_loss,
+    nt_xent_loss,
+    prediction_loss,
+    temporal_classification_loss,
+)
 from jaxrl_reg.losses.quantisation import vector_quantisation_loss
 from jaxrl_reg.losses.reference_free import cpo_loss, odds_ratio_loss, simpo_loss, slic_loss
 from jaxrl_reg.losses.representation import (
@@ -113,6 +119,7 @@ from jaxrl_reg.losses.representation import (
     initial_feature_loss,
     inverse_participation,
     srank,
+    token_cosine,
     violation_fraction,
 )
 from jaxrl_reg.losses.robust import box_weights, divergence_weights, group_dro_weights, robust_radius
@@ -220,6 +227,7 @@ __all__ = [
     "gradient_diversity_loss",
     "group_advantage",
     "group_dro_weights",
+    "group_reconstruction_loss",
     "gspo_loss",
     "gumbel_loss",
     "hamilton_jacobi_loss",
@@ -305,6 +313,7 @@ __all__ = [
     "temperature_loss",
     "temporal_classification_loss",
     "time_variation_loss",
+    "token_cosine",
     "treg_loss",
     "v_dice_losses",
     "vae_losses",

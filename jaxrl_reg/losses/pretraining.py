@@ -34,6 +34,30 @@ def prediction_loss(prediction: Array, target: Array) -> Array:
     return jnp.square(prediction - jax.lax.stop_gradient(target)).mean(-1)
 
 
+@shapes(prediction="B D", target="B D", visible="B D", group="D")
+def group_reconstruction_loss(prediction: Array, target: Array, visible: Array, group: Array, groups: int) -> Array:
+    """Sum over groups of entries of the mean squared error of those that were hidden.
+
+    Args:
+      prediction: ``[B, D]``.
+      target: ``[B, D]``, DETACHED.
+      visible: ``[B, D]``, above 0 on entries that the model was shown, which do not count; DETACHED.
+      group: ``[D]``, whole numbers from 0 to ``groups - 1``: the sensor of each entry.
+      groups: static.
+    Returns:
+      scalar, squared units of the entries; the mean is over the batch.
+    Raises:
+      ValueError: shapes differ.
+    Edges: a group of which nothing was hidden counts 0.
+    Source: Robinet et al., 2025, Multimodal Masked Autoencoder Pre-training with Missing Modalities (BM-MAE), equation
+      2.
+    """
+    hidden = jax.lax.stop_gradient(visible <= 0).astype(prediction.dtype)
+    member = jax.lax.stop_gradient(group[:, None] == jnp.arange(groups)).astype(prediction.dtype)
+    error = (hidden * jnp.square(prediction - jax.lax.stop_gradient(target))) @ member
+    return (error.sum(axis=0) / jnp.maximum((hidden @ member).sum(axis=0), 1.0)).sum()
+
+
 @shapes(query="B D", positive="B D", temperature="", group="B")
 def info_nce_loss(query: Array, positive: Array, temperature: Array | float = 1.0, group: Array | None = None) -> Array:
     """``log sum_j exp(q_i . g_j / T) - q_i . g_i / T``: which of the batch's ``g`` belongs to ``q_i``?

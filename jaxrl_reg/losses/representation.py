@@ -222,6 +222,25 @@ def inverse_participation(coefficients: Array, order: int = 2) -> Array:
     return jnp.where(alive, (share**order).sum(axis=-1), 0.0)
 
 
+@shapes(tokens="T D")
+def token_cosine(tokens: Array) -> Array:
+    """Mean cosine of different tokens of a row; DETACHED. It goes to 1 where they collapse.
+
+    Args:
+      tokens: ``[T, D]``, T of at least 2.
+    Returns:
+      scalar in [-1, 1].
+    Raises:
+      ValueError: ``tokens`` is not a matrix.
+    Edges: 0 / 0 for a single token; a token shorter than 1e-6 counts by its length over 1e-6.
+    Source: Thimonier et al., 2025, T-JEPA, section 5 (collapse, and register tokens against it).
+    """
+    tokens = jax.lax.stop_gradient(tokens)
+    unit = tokens / _length(tokens)[:, None]
+    count = tokens.shape[0]
+    return (jnp.square(unit.sum(axis=0)).sum() - jnp.square(unit).sum()) / (count * (count - 1))
+
+
 @shapes(features="... D", next_features="... D", mask="...")
 def feature_product_loss(features: Array, next_features: Array, mask: Array) -> Array:
     """``mask |<phi, phi'>|``: bootstrapping makes consecutive features alike, and this undoes it (DR3).

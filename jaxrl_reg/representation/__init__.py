@@ -2,6 +2,8 @@
 
 from jaxrl_reg.representation.bottlenecks import Bottleneck, LatentCodes, gaussian, latent_quantised, vector_quantised
 from jaxrl_reg.representation.labelling import Labeller, label, labeller
+from jaxrl_reg.representation.masked import SensorModel, masked_prediction, masked_sensors
+from jaxrl_reg.representation.masking import context_and_targets, dirichlet_mask
 from jaxrl_reg.representation.objectives import (
     Objective,
     augmented_contrast,
@@ -10,6 +12,8 @@ from jaxrl_reg.representation.objectives import (
     contrastive_dynamics,
     forward_dynamics,
     inverse_dynamics,
+    linear_response,
+    random_teacher,
     temporal_classification,
     temporal_contrast,
 )
@@ -23,13 +27,16 @@ __all__ = [
     "LatentCodes",
     "Objective",
     "RewardModel",
+    "SensorModel",
     "StateActionVae",
     "augmented_contrast",
     "autoencoding",
     "classifier_probe",
     "cloning",
+    "context_and_targets",
     "contrastive_dynamics",
     "control_function",
+    "dirichlet_mask",
     "forward_dynamics",
     "gaussian",
     "invariant_regression",
@@ -38,6 +45,10 @@ __all__ = [
     "labeller",
     "latent_quantised",
     "linear_probe",
+    "linear_response",
+    "masked_prediction",
+    "masked_sensors",
+    "random_teacher",
     "reward_model",
     "state_action_vae",
     "temporal_classification",

@@ -14,6 +14,10 @@ augmented_contrast       no                       whatever survives the augmenta
 contrastive_dynamics     optional                 as temporal_contrast; with actions, what they move
 inverse_dynamics         yes                      what one action moves, and nothing else
 cloning                  yes                      what the demonstrators' actions depend on, averaged over their tasks
+linear_response          yes                      as autoencoding, in coordinates that actions move affinely
+random_teacher           no                       what a random network says of it: little more than it had
+masked_prediction        no                       what is shared by the entries of a state vector
+masked_sensors           no                       what one group of entries tells of the others
 =======================  =======================  ====================================================================
 
 So inverse dynamics wins where actions reach the whole state and loses where they do not: with ``s' = s + B a`` it
@@ -38,17 +42,23 @@ from jaxrl_reg import losses
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.networks import mlp
 from jaxrl_reg.representation.bottlenecks import Bottleneck
+from jaxrl_reg.transforms import interpolate_initial
 from jaxrl_reg.types import Array, Key, Metrics, Network, PyTree, Spec, Transition
 
 
 class Objective(NamedTuple):
     """``init(key) -> params``, ``loss(params, batch, key) -> (scalar, metrics)`` of transitions ``[B, ...]``, and
     ``encode(params, observation [..., O]) -> features [..., D]``.
+
+    ``advance(params, progress) -> params``, where there is one, is called after every update, with the share of
+    training done: it moves what learns by no gradient. Weight decay leaves parameters under "target", "teacher" and
+    "codebook" alone.
     """
 
     init: Callable[[Key], PyTree]
     loss: Callable[[PyTree, Transition, Key], tuple[Array, Metrics]]
     encode: Callable[[PyTree, Array], Array]
+    advance: Callable[[PyTree, Array], PyTree] | None = None
 
 
 def inverse_dynamics(
@@ -105,6 +115,67 @@ def autoencoding(
         return _named(error + cost, metrics)
 
     return _objective(encoder, loss, bottleneck, head=head)
+
+
+def linear_response(
+    spec: Spec,
+    encoder: Network,
+    hidden: Sequence[int] = (256, 256),
+    *,
+    weight: float = 10.0,
+    bandwidth: float = 1.0,
+) -> Objective:
+    """The NEXT observation back from its features, which move affinely with the action (``linear_invariance_loss``).
+
+    An encoder whose response to actions is affine where the data have actions goes on so where they have none;
+    ``representation.control_function`` uses that. Metrics ``reconstruction`` and ``invariance``.
+
+    Source: Saengkyongam et al., 2024, Identifying Representations for Intervention Extrapolation (Rep4Ex).
+    """
+    head = mlp((_width(encoder, spec), *hidden, spec.observation_dim))
+
+    def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
+        features = encoder.apply(params["encoder"], batch.next_observation)
+        error = losses.prediction_loss(head.apply(params["head"], features), batch.next_observation).mean()
+        penalty = losses.linear_invariance_loss(features, batch.action, bandwidth)
+        total = error + weight * penalty
+        return total, {"loss": total, "reconstruction": error, "invariance": penalty}
+
+    return _objective(encoder, loss, head=head)
+
+
+def random_teacher(
+    spec: Spec, encoder: Network, hidden: Sequence[int] = (256,), *, projection: int = 1024, start: float = 1.0
+) -> Objective:
+    """What a network with its first weights says of an observation, as a soft label over ``projection`` classes.
+
+    The student begins at ``start`` of the way from the teacher to weights of its own. On pictures of digits its
+    features are read a little better than the teacher's; on frames of moving balls the gain is below 0.01 and not due
+    to the data: probe before you use it.
+
+    Source: Sarnthein et al., 2023, Random Teachers are Good Teachers.
+    Raises ``UserError`` for ``start=0``: a copy of its teacher has nothing to learn.
+    """
+    if not 0.0 < start <= 1.0:
+        raise UserError(f"random_teacher: start={start:g} must be above 0: a copy of its teacher has nothing to learn")
+    head = mlp((_width(encoder, spec), *hidden, projection))
+
+    def draw(key: Key) -> PyTree:
+        first, second = jax.random.split(key)
+        return {"encoder": encoder.init(first), "head": head.init(second)}
+
+    def init(key: Key) -> PyTree:
+        teacher, own = map(draw, jax.random.split(key))
+        return {**interpolate_initial(teacher, own, start), "teacher": teacher}
+
+    def logits(params: PyTree, observation: Array) -> Array:
+        return _unit(head.apply(params["head"], encoder.apply(params["encoder"], observation)))
+
+    def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
+        teacher = jax.lax.stop_gradient(logits(params["teacher"], batch.observation))
+        return _named(losses.categorical_kl(teacher, logits(params, batch.observation)))
+
+    return Objective(init, loss, lambda params, observation: encoder.apply(params["encoder"], observation))
 
 
 def forward_dynamics(

@@ -3,6 +3,7 @@
 import numpy as np
 
 SIZES = {"O": 3}
+STATIC = {"group_reconstruction_loss": {"groups": 2}}
 RANGES = {"switch": (0.0, 1.0), "p_log_std": (-1.0, 1.0), "q_log_std": (-1.0, 1.0)}
 
 
@@ -59,7 +60,21 @@ def normal_kl(a, s):
     return (np.log(q / p) + (p**2 + (a.p_mean - a.q_mean) ** 2) / (2 * q**2) - 0.5).sum(-1)
 
 
+def hidden_of_groups(a, s):
+    total = 0.0
+    for k in range(a.groups):
+        cells = [
+            (a.prediction[i, j] - s.target[i, j]) ** 2
+            for i in range(len(a.prediction))
+            for j in range(len(a.group))
+            if s.group[j] == k and s.visible[i, j] <= 0
+        ]
+        total += np.mean(cells) if cells else 0.0
+    return total
+
+
 CASES = {
+    "group_reconstruction_loss": hidden_of_groups,
     "categorical_kl": kl,
     "cross_entropy_loss": lambda a, s: -(s.target * log_softmax(a.logits)).sum(-1),
     "gaussian_kl": normal_kl,

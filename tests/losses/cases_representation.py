@@ -4,6 +4,7 @@ import numpy as np
 
 RANGES = {"weight_square": (0.5, 3.0), "bound": (-2.0, 1.0), "cosine": (-1.0, 1.0), "threshold": (0.0, 0.5)}
 RANGES["tolerance"] = (0.01, 0.5)
+COUPLED = {"token_cosine"}
 STATIC = {"inverse_participation": {"order": 3}}
 
 
@@ -67,6 +68,11 @@ def participation(a, s):
     return np.array([sum((abs(c) / length(row)) ** (2 * a.order) for c in row) for row in s.coefficients])
 
 
+def between_tokens(a, s):
+    rows = range(len(s.tokens))
+    return np.mean([cosine(s.tokens[i], s.tokens[j]) for i in rows for j in rows if i != j])
+
+
 def products(a, s):
     return np.array([m * abs(x @ y) for x, y, m in zip(a.features, a.next_features, s.mask, strict=True)])
 
@@ -77,6 +83,7 @@ def from_the_start(a, s):
 
 CASES = {
     "dormant_scores": shares_of_activity,
+    "token_cosine": between_tokens,
     "feature_product_loss": products,
     "initial_feature_loss": from_the_start,
     "inverse_participation": participation,
