@@ -228,6 +228,37 @@ def of_zero_shot(results: Results, about: dict, clock: str) -> list[str]:
     return [title, "", text, "", *table(*rows)]
 
 
+def of_tokens(results: Results, about: dict, clock: str) -> list[str]:
+    second = "core-second" if clock == "cpu" else "second"
+    words = {
+        "cached": "sampling, keys and values remembered",
+        "uncached": "sampling, everything read again for each",
+        "training": "GRPO, one pass",
+    }
+    rows = []
+    for name, r in results.items():
+        form, members = name.split(" x")
+        speed = spread([1 / unit for unit in r.per_unit(clock)])
+        rows.append([words[form], members, within(speed, ",.0f"), f"{r.facts['compile_seconds']:.1f}"])
+    length = "8" if about["quick"] else "32"
+    found = [
+        "## Token policies" + (", one core" if about["platform"] == "cpu" else ""),
+        "",
+        f"Two blocks of width 64, 16 tokens, prompts of 8; for each member 32 completions of {length} tokens, 8 for a "
+        "prompt.",
+        "",
+        *table(["what", "members", f"tokens of completions per {second} (min, max)", "compile s"], *rows),
+        "",
+    ]
+    if "uncached x1" in results and "cached x1" in results:  # neither of them died
+        r = ratio(results["uncached x1"], results["cached x1"], clock)
+        found.append(
+            f"- With keys and values remembered **{r['median']:.1f}x** as many tokens are sampled ({r['min']:.1f} to "
+            f"{r['max']:.1f})."
+        )
+    return found
+
+
 PARTS: dict[str, Callable[[Results, dict, str], list[str]]] = {
     "single": of_single,
     "members": of_members,
@@ -236,6 +267,7 @@ PARTS: dict[str, Callable[[Results, dict, str], list[str]]] = {
     "online": of_online,
     "diffusion": of_diffusion,
     "zero_shot": of_zero_shot,
+    "tokens": of_tokens,
 }
 
 

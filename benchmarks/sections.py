@@ -189,6 +189,18 @@ def zero_shot(setup: Setup) -> Results:
     return found
 
 
+def tokens(setup: Setup) -> Results:
+    """Tokens of token policies, sampled and learned from; of one member also sampled without what is remembered."""
+    usual = {"kind": "tokens", "length": 8 if setup.quick else 32, "batch_size": 4, "group": 8, **setup.one}
+    found = [
+        Contestant(f"{form} x{n}", OURS, {**usual, "form": form, "members": n})
+        for n in (1, 64)
+        for form in ("cached", "uncached", "training")
+        if n == 1 or form != "uncached"
+    ]
+    return contest(found, setup.rounds)
+
+
 SECTIONS: dict[str, Callable[[Setup], Results]] = {
     "single": single,
     "members": lambda setup: members(setup, "iql") | members(setup, "td3_bc"),
@@ -197,6 +209,7 @@ SECTIONS: dict[str, Callable[[Setup], Results]] = {
     "online": online,
     "diffusion": diffusion,
     "zero_shot": zero_shot,
+    "tokens": tokens,
 }
 
 

@@ -1,4 +1,4 @@
-"""Our side: offline updates of a population, online PPO and SAC, diffusion actions, and the matrix product limit."""
+"""Our side: offline updates of a population, online PPO and SAC, diffusion actions, tokens, and the matrix product."""
 
 from __future__ import annotations
 
@@ -170,6 +170,73 @@ def diffusion(options):
     return go, facts
 
 
+def tokens(options):
+    """One unit is a completion token of every member: sampled with keys and values remembered (``cached``) or by
+    reading everything again for each (``uncached``), or learned from in one pass of GRPO (``training``)."""
+    import jax
+    import jax.numpy as jnp
+
+    from jaxrl_reg import population
+    from jaxrl_reg.agents.tokens import grpo
+    from jaxrl_reg.policies import tokens as policies
+    from jaxrl_reg.population import placement
+    from jaxrl_reg.types import Completions, TokenSpec, as_float32
+
+    spec, form, members = TokenSpec(16, 8, options["length"]), options["form"], options["members"]
+    rows, group = options["batch_size"], options["group"]
+    shape = (rows, group, spec.completion)
+    prompt = jax.random.randint(jax.random.key(0), (rows, spec.prompt), 3, spec.vocabulary)
+    several = jnp.repeat(prompt, group, axis=0)
+    agent, policy, hyper = grpo.make(grpo.Config(epochs=1), spec), policies.make(spec), as_float32(grpo.Hyper())
+
+    def cached(member, _):
+        return member[0], policy.sample(member[0].model.params, several, member[1])[0]
+
+    def uncached(member, _):
+        state, key = member
+
+        def body(carry, t):
+            completion, done = carry
+            logits = policy.apply(state.model.params, several, completion)[:, t]
+            token = jnp.where(done, spec.PAD, jax.random.categorical(jax.random.fold_in(key, t), logits))
+            return (completion.at[:, t].set(token.astype(jnp.int32)), done | (token == spec.EOS)), None
+
+        begun = jnp.zeros((rows * group, spec.completion), jnp.int32), jnp.zeros(rows * group, bool)
+        return state, jax.lax.scan(body, begun, jnp.arange(spec.completion))[0][0]
+
+    def training(member, batch):
+        return agent.update(member[0], batch, hyper, member[1], jnp.int32(0))
+
+    chunk, devices = placement.choose(members, "auto", None, jax.devices()[: options["devices"]])
+    keys = placement.place(jax.random.split(jax.random.key(1), members), devices)
+    begin = population.over_members(lambda key, _: agent.init(key, hyper), chunk, devices)
+    states = placement.place(jax.jit(begin)(keys, None), devices)
+    completion = jax.random.randint(jax.random.key(2), shape, 3, spec.vocabulary)
+    reward = jnp.broadcast_to(jnp.arange(group) % 2.0, shape[:2])
+    batch = Completions(prompt, completion, jnp.ones(shape), reward, jnp.ones(shape[:2]))
+    batch = placement.replicate(batch, devices)
+    function = {"cached": cached, "uncached": uncached, "training": training}[form]
+    begun = time.perf_counter()
+    compiled = (
+        jax.jit(lambda members, batch: population.over_members(function, chunk, devices)(members, batch))
+        .lower((states, keys), batch)
+        .compile()
+    )
+    facts = {
+        "unit": members * rows * group * spec.completion,
+        "compile_seconds": time.perf_counter() - begun,
+        "version": jax.__version__,
+    }
+    kept = {"states": states}
+
+    def go(count):
+        for _ in range(count):
+            kept["states"], out = compiled((kept["states"], keys), batch)
+        jax.block_until_ready((kept, out))
+
+    return go, facts
+
+
 def gemm(options):
     """One unit is ``members`` chains of 120 products of 256 x 256 float32 matrices: forward form, or a training mix.
 
@@ -211,7 +278,7 @@ def gemm(options):
     return go, {"unit": members * length, "version": jax.__version__}
 
 
-KINDS = {"offline": offline, "online": online, "diffusion": diffusion, "gemm": gemm}
+KINDS = {"offline": offline, "online": online, "diffusion": diffusion, "tokens": tokens, "gemm": gemm}
 
 
 def joined(options):
