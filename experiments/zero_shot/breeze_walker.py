@@ -2,8 +2,9 @@
 
 ``breeze_maze`` fails: there leaving the data is hardly punished. A walker falls over whatever it has not seen done, so
 keeping to the data should pay here. The question is put once, at the largest size that two cores finish in about an
-hour (scale ``hour``), with settings taken over from ``breeze_maze`` but for smaller steps; full is the papers' size. A seed's update of BREEZE
-takes about 45 ms of a core at this size (FB: 12) and 205 ms with twice the width and twice the batch.
+hour (scale ``hour``), with settings taken over from ``breeze_maze`` but for smaller steps; full is the papers' size. An
+update of BREEZE for one seed takes about 45 ms of a core at this size (FB: 12), and 205 ms with twice the width and
+twice the batch.
 """
 
 import jax
