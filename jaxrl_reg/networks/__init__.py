@@ -2,6 +2,7 @@
 
 from jaxrl_reg.networks.activations import ACTIVATIONS, activation
 from jaxrl_reg.networks.feedforward import mlp, output_layer, q_network, value_network
+from jaxrl_reg.networks.residual import gated_residual
 from jaxrl_reg.networks.sequence import SequenceModel, decision_mamba, decision_transformer
 from jaxrl_reg.networks.stacked import ensemble, members, parameter_count
 from jaxrl_reg.networks.variational import VariationalAutoencoder, action_vae
@@ -15,6 +16,7 @@ __all__ = [
     "decision_mamba",
     "decision_transformer",
     "ensemble",
+    "gated_residual",
     "members",
     "mlp",
     "output_layer",
