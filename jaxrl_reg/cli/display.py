@@ -104,14 +104,17 @@ def member_rows(members: Sequence[jobs.Standing], most: int) -> list[list[str]]:
 
 
 def print_table(display: Display, table: pd.DataFrame, directory: pathlib.Path) -> None:
-    """The report's table in short, as many columns as the terminal has room for, and where the report is."""
+    """The report's table in short, as many columns as the terminal has room for, and where the report is; before it,
+    of a run that went on from another task, the returns in all tasks."""
     from jaxrl_reg.evaluation.report import brief
 
+    if "met" in table.attrs:
+        print_rows(display, table.attrs["met"])
     print_rows(display, brief(table), directory)
 
 
-def print_rows(display: Display, rows: Sequence[Sequence[str]], directory: pathlib.Path) -> None:
-    """Rows of text with the headings first, and where the report is."""
+def print_rows(display: Display, rows: Sequence[Sequence[str]], directory: pathlib.Path | None = None) -> None:
+    """Rows of text with the headings first, and where the report is, if it is named."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     shown, room = 1, display.console.width if display.live else 10_000
     while shown < len(widths) and sum(widths[: shown + 1]) + 2 * shown <= room:
@@ -119,7 +122,8 @@ def print_rows(display: Display, rows: Sequence[Sequence[str]], directory: pathl
     for row in rows:
         cells = [f"{row[0]:<{widths[0]}}", *(f"{row[i]:>{widths[i]}}" for i in range(1, shown))]
         display.say("  ".join(cells).rstrip())
-    display.say(f"report: {directory / 'report.html'}")
+    if directory is not None:
+        display.say(f"report: {directory / 'report.html'}")
 
 
 def columns(rows: Sequence[Sequence[str]], indent: str = "  ") -> str:

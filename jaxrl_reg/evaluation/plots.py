@@ -177,6 +177,44 @@ def by_task(
     return figure
 
 
+def matrix(
+    scores: np.ndarray,
+    rows: Sequence[str],
+    columns: Sequence[str],
+    *,
+    by_column: bool = False,
+    places: int = 2,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """Scores of tasks (columns) after phases of learning, or under settings (rows), as numbers on colours.
+
+    Args:
+      scores: ``[R, C]``; NaN cells stay empty.
+      rows, columns: their names.
+      by_column: colours go from the least to the greatest of each column, for tasks whose scores have different units;
+        otherwise from the least to the greatest of all.
+      places: decimals.
+      theme: ``LIGHT`` or ``DARK``.
+    """
+    scores = np.asarray(scores, float)
+    if scores.shape != (len(rows), len(columns)):
+        raise ValueError(f"scores have shape {list(scores.shape)}; expected [{len(rows)}, {len(columns)}]")
+    figure, axes = _canvas(theme)
+    axis = 0 if by_column else None
+    low, high = np.nanmin(scores, axis=axis, keepdims=True), np.nanmax(scores, axis=axis, keepdims=True)
+    span = np.where(high > low, high - low, 1.0)
+    shade = np.where(high > low, (scores - low) / span, 0.5)
+    axes.imshow(shade, cmap="viridis", vmin=0.0, vmax=1.0, aspect="auto")
+    for row, column in np.argwhere(np.isfinite(scores)):
+        ink = "#000000" if shade[row, column] > 0.55 else "#ffffff"
+        text = f"{scores[row, column]:,.{places}f}"
+        axes.text(column, row, text, ha="center", va="center", color=ink, fontsize=10)
+    axes.grid(False)
+    axes.set_xticks(np.arange(len(columns)), columns, rotation=20, ha="right")
+    axes.set_yticks(np.arange(len(rows)), rows)
+    return figure
+
+
 def visits(
     counts: np.ndarray, extent: Sequence[Sequence[float]], axes: Sequence[str], *, title: str, theme: Theme = LIGHT
 ) -> Figure:

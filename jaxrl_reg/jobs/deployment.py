@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.jobs import hosted, preprocessing, tasks
+from jaxrl_reg.jobs import hosted, kinds, preprocessing, tasks
 from jaxrl_reg.jobs.files import load_config, read_json
 from jaxrl_reg.jobs.learners import Learner, learners
 from jaxrl_reg.jobs.prompting import Answer
@@ -132,7 +132,8 @@ def read_member(directory: str | pathlib.Path, setting: int | None = None, seed:
     path = pathlib.Path(directory)
     config, facts = load_config(path), read_json(path / "summary.json", default={})
     statistics = preprocessing.known(facts).get(config.agent)
-    programs = [preprocessing.wrapped(program, statistics) for program in learners(config.agent, config)]
+    made = getattr(kinds.of(config), "programs", lambda config: learners(config.agent, config))(config)
+    programs = [preprocessing.wrapped(program, statistics) for program in made]
     counts = [population.setting_count(program.hypers) for program in programs]
     setting, seed, score = _chosen(path, config, facts, sum(counts), setting, seed)
     program = next(one for one, count in zip(programs, counts, strict=True) if setting < one.first + count)

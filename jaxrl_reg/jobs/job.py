@@ -99,12 +99,15 @@ class Job(NamedTuple):
     actions: Mapping[str, Sequence[float]] | None = None  # "low" and "high" of the environment's own units
     history: Callable[[], Iterable[dict[str, Any]]] | None = None
     exhibit: str = "The best run, one episode"  # what the report calls what it shows
+    met: Sequence[tuple[str, str]] = ()  # environments learnt one after another, each with the metric that judges it
 
     def facts(self) -> dict[str, Any]:
         """What ``summary.json`` says of the kind, so that the report need not know it."""
         from jaxrl_reg.jobs.preprocessing import facts_of
 
         facts: dict[str, Any] = {"axis": self.axis._asdict(), "score": self.score._asdict(), "exhibit": self.exhibit}
+        if self.met:
+            facts["met"] = [list(one) for one in self.met]
         if self.preprocessing:
             facts["preprocessing"] = facts_of(self.preprocessing)
         spec = self.world.spec if self.world is not None else getattr(self.data, "spec", None)

@@ -169,18 +169,20 @@ def finetune(
     on_tick: OnTick = silent,
     **options: Any,
 ) -> Outcome:
-    """Go on online from every member of a finished offline run, as a run of its own.
+    """Go on from every member of a finished run, as a run of its own: online from an offline run, or, with ``env``
+    among the options, on another task from a run in an environment.
 
     Args:
-      directory: of the offline run.
+      directory: of the run.
       out: directory of the new run; ``runs/<env>-<agent>-<time>`` without it.
       say, on_tick: as for ``sweep``.
-      options: fields of ``kinds.finetune.FinetuneConfig``, such as ``steps`` and ``offline_fraction``.
+      options: fields of ``kinds.finetune.FinetuneConfig``, such as ``steps`` and ``offline_fraction``, or of
+        ``kinds.transfer.TransferConfig``, such as ``env``, ``anchor`` and ``anchor_coef``.
 
     Raises:
       UserError: for a run that cannot be gone on from, or numbers that do not fit.
     """
-    config = kinds.load("finetune").continuing(directory, **options)
+    config = kinds.load("transfer" if "env" in options else "finetune").continuing(directory, **options)
     return sweep(config, directory=out, say=say, on_tick=on_tick)
 
 

@@ -107,3 +107,17 @@ def test_a_lineage_draws_every_step_from_the_one_it_came_from_and_the_line_of_th
     assert ((2, 3), (0.1, 0.08)) in drawn
     assert ((1, 2), (0.4, 0.16)) not in drawn
     assert figure.axes[0].get_yscale() == "log"
+
+
+def test_a_matrix_writes_its_numbers_and_shades_each_task_by_itself():
+    scores = np.array([[1.0, -200.0], [0.5, -100.0], [np.nan, -150.0]])
+    figure = plots.matrix(scores, ["before", "plain", "held"], ["stand", "spin"], by_column=True, places=1)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["1.0", "-200.0", "0.5", "-100.0", "-150.0"]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["before", "plain", "held"]
+    (image,) = axes.images
+    np.testing.assert_allclose(np.asarray(image.get_array())[:2], [[1.0, 0.0], [0.0, 1.0]])
+    together = plots.matrix(scores, ["a", "b", "c"], ["stand", "spin"]).axes[0].images[0].get_array()
+    np.testing.assert_allclose(np.asarray(together)[0], [1.0, 0.0])
+    with pytest.raises(ValueError, match=r"expected \[3, 1\]"):
+        plots.matrix(scores, ["a", "b", "c"], ["stand"])

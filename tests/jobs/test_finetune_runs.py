@@ -157,7 +157,9 @@ def test_settings_that_fall_behind_online_are_stopped(offline, online, tmp_path)
 
 
 def test_what_the_offline_run_decides_is_not_asked_again(offline, capsys):
-    for words in ("--backend mjx", "--seeds 3", "--grid alpha=1", "--evolve"):
+    assert cli.main(f"finetune {offline} --backend mjx".split()) == 2
+    assert "--backend is for going on in another environment: name that with --env" in capsys.readouterr().err
+    for words in ("--seeds 3", "--grid alpha=1", "--evolve"):
         assert cli.main(f"finetune {offline} {words}".split()) == 2
         (said,) = capsys.readouterr().err.splitlines()
         assert f"{words.split()[0]} cannot be given here: every seed and setting of" in said

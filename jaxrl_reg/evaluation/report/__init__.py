@@ -17,6 +17,7 @@ from jaxrl_reg.evaluation.report.drawing import Lines, figures, lines, task_figu
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap
 from jaxrl_reg.evaluation.report.finding import verdict
 from jaxrl_reg.evaluation.report.judged import Judged, judged_by
+from jaxrl_reg.evaluation.report.met import brief_met, met_figure, met_table
 from jaxrl_reg.evaluation.report.page import asks_elsewhere, render
 from jaxrl_reg.evaluation.report.tables import Members, members, table
 from jaxrl_reg.evaluation.report.tasks import Served, served, task_table
@@ -41,6 +42,7 @@ __all__ = [
     "asks_elsewhere",
     "bootstrap",
     "brief",
+    "brief_met",
     "brief_tasks",
     "data_scores",
     "decimals",
@@ -50,6 +52,8 @@ __all__ = [
     "labelled",
     "lines",
     "members",
+    "met_figure",
+    "met_table",
     "number",
     "pool",
     "render",
@@ -97,6 +101,12 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         tasks = served(read_parquet(directory / "zeroshot.parquet"), swept)
         write_csv(directory / "zeroshot.csv", task_table(tasks))
         write_bytes(directory / "zeroshot.png", plots.encode(task_figure(tasks, plots.LIGHT)))
+    met = None
+    if facts.get("met"):
+        met = met_table(frame, facts["met"], config["agent"], swept, judged.column)
+        write_csv(directory / "met.csv", met)
+        write_bytes(directory / "met.png", plots.encode(met_figure(met, plots.LIGHT)))
+        summary.attrs["met"] = brief_met(met)
     page = render(
         analysis,
         drawn,
@@ -106,6 +116,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         viewer.name if viewer.exists() else None,
         tasks,
         members(frame, str(judged.metric), swept, judged.column),
+        met,
     )
     write_text(directory / "report.html", page)
     return summary

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.evaluation import plots
 from jaxrl_reg.evaluation.report.analysis import Analysis, Group
@@ -12,11 +12,15 @@ from jaxrl_reg.evaluation.report.drawing import Lines, figures, task_figure
 from jaxrl_reg.evaluation.report.estimates import Estimate
 from jaxrl_reg.evaluation.report.facts import facts_of
 from jaxrl_reg.evaluation.report.finding import places_of, verdict
+from jaxrl_reg.evaluation.report.met import brief_met, met_figure
 from jaxrl_reg.evaluation.report.tables import Members
 from jaxrl_reg.evaluation.report.tasks import Served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief_tasks
 from jaxrl_reg.evaluation.report.words import decimals, interval, number, text_of
 from jaxrl_reg.evaluation.viewer import templates
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 LARGEST_EMBEDDED = 3_000_000  # bytes of a rollout page that goes inside the report
 
@@ -85,6 +89,7 @@ def render(
     viewer: str | None = None,
     tasks: Sequence[Served] = (),
     everyone: Members | None = None,
+    met: pd.DataFrame | None = None,
 ) -> str:
     """The page: HTML without any address outside itself.
 
@@ -98,6 +103,7 @@ def render(
       viewer: the name of a file beside the report that shows the episode in the environment's own viewer.
       tasks: from ``served``, for an agent to which tasks were put after training.
       everyone: from ``members``, a table of single runs.
+      met: from ``met_table``, of a run that went on from another task.
     """
     places = places_of(analysis)
     everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
@@ -113,6 +119,9 @@ def render(
     if tasks:
         for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
             shown["tasks"] = task_figure(tasks, theme)
+    if met is not None:
+        for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+            shown["met"] = met_figure(met, theme)
     embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not asks_elsewhere(episode)
     config = stored["config"]
     template = templates().get_template("report.html")
@@ -140,6 +149,7 @@ def render(
         viewer=viewer,
         exhibit=facts.get("exhibit", "The best run, one episode"),
         tasks=brief_tasks(task_table(tasks)) if tasks else [],
+        met=[] if met is None else brief_met(met),
         facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
         members=everyone,
     )

@@ -3,7 +3,8 @@
 A kind has ``WORDS`` for it, ``PRESETS`` for the help texts (by scale), ``Config``, a frozen dataclass over
 ``settings.JobConfig`` whose ``kind`` is the module's name,
 ``make(config) -> Job``, which says all that is wrong before anything is written, and ``reopen(config, facts) -> Job``
-for what is done with a finished run: it needs no data set where the checkpoints suffice.
+for what is done with a finished run: it needs no data set where the checkpoints suffice. A kind whose agents are more
+than ``learners(config.agent, config)`` makes has ``programs(config) -> [Learner]``, for policies that leave its runs.
 """
 
 from __future__ import annotations

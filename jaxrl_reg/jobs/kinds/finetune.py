@@ -100,7 +100,10 @@ def continuing(directory: str | pathlib.Path, **given: Any) -> FinetuneConfig:
 
     before = load_config(directory)
     if not isinstance(before, SweepConfig):
-        raise UserError(f"{directory} is {kinds.load(before.kind).WORDS}; finetune goes on from a run on a data set")
+        raise UserError(
+            f"{directory} is {kinds.load(before.kind).WORDS}; finetune goes on from a run on a data set, or from "
+            "one in an environment in another: name that with --env"
+        )
     if not finished(directory):
         raise UserError(f"{directory} has not finished; first: jaxrl-reg resume {directory}")
     if before.env == NO_ENV:
@@ -157,7 +160,7 @@ def make(config: FinetuneConfig) -> Job:
         )
     done = beside.preprocessing if config.refit_statistics else first.preprocessing
     job = _job(config, make_env(config), done)
-    _refuse_other_programs(first, job)
+    refuse_other_programs(first, job)
     words = _statistics(config, done)
     about = {**beside.about, **{name: facts["dataset"][name] for name in SCORED}, "preprocessing": words}
     return job._replace(
@@ -248,7 +251,7 @@ def _statistics(config: FinetuneConfig, done: Mapping[str, Preprocessing]) -> di
     return {config.agent: f"{text} ({whose})"} if text else {}
 
 
-def _refuse_other_programs(first: Job, job: Job) -> None:
+def refuse_other_programs(first: Job, job: Job) -> None:
     """Raises ``UserError`` where a setting would change what a trained state is made of."""
     for old, new in zip(first.learners, job.learners, strict=True):
         for name, value in dataclasses.asdict(new.config).items():
