@@ -34,7 +34,7 @@ MAY_IMPORT = {
     "policies": BASE | {"losses", "generative", "networks"},
     "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
     "representation": BASE | {"losses", "networks", "data", "transforms"},
-    "data": BASE | {"io"},
+    "data": BASE | {"io", "losses"},
     "envs": BASE | {"tabular"},
     "tabular": BASE | {"losses"},
     "io": BASE,

@@ -1,7 +1,8 @@
 """Data sets on the device: reading and writing, cutting, normalising, sampling; replay buffers for online agents."""
 
-from jaxrl_reg.data import behaviours, buffers, curation, retrieval
+from jaxrl_reg.data import behaviours, buffers, curation, outliers, retrieval
 from jaxrl_reg.data.dataset import from_arrays, from_transitions, validate
+from jaxrl_reg.data.deconfounding import deconfound
 from jaxrl_reg.data.episodes import (
     Behaviour,
     add_returns_to_go,
@@ -61,6 +62,7 @@ __all__ = [
     "chunks",
     "concatenate",
     "curation",
+    "deconfound",
     "describe_preprocessing",
     "episode_returns",
     "fingerprint",
@@ -85,6 +87,7 @@ __all__ = [
     "normalize_rewards",
     "on_raw",
     "on_raw_policy",
+    "outliers",
     "preprocess",
     "preprocess_batch",
     "preprocessing_from_json",

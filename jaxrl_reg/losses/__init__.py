@@ -19,6 +19,12 @@ from jaxrl_reg.losses.conservative import (
 )
 from jaxrl_reg.losses.contrastive import supervised_contrastive_loss
 from jaxrl_reg.losses.counterfactual import counterfactual_perturbation, personal_space_loss
+from jaxrl_reg.losses.deconfounding import (
+    confounder_effect,
+    deconfounded_reward,
+    first_stage_f,
+    orthogonal_direction,
+)
 from jaxrl_reg.losses.denoising import (
     diffusion_ql_loss,
     fql_actor_loss,
@@ -78,7 +84,9 @@ from jaxrl_reg.losses.ftrl import log_barrier_policy, magnitude_reduced
 from jaxrl_reg.losses.goal import goal_value_loss
 from jaxrl_reg.losses.groups import group_advantage, informative, leave_one_out_advantage, overlong_penalty, whitened
 from jaxrl_reg.losses.invariance import irm_penalty, linear_invariance_loss, outcome_invariance_loss, vrex_penalty
-from jaxrl_reg.losses.judge import expected_score, self_judge_loss
+from jaxrl_reg.losses.judge import expected_score, judged_answer_loss, self_judge_loss, weigh_segments
+from jaxrl_reg.losses.noise_mask import beta_log_prob, blend_parameters, mask_policy_loss, pooled_mask_loss
+from jaxrl_reg.losses.outlier import energy, energy_margin_loss
 from jaxrl_reg.losses.policy import (
     adaptive_q_scale,
     advantage_select,
@@ -133,6 +141,12 @@ from jaxrl_reg.losses.self_play import (
 )
 from jaxrl_reg.losses.successor import fb_loss, implicit_reward, infer_z, orthonormality_loss, project_sphere
 from jaxrl_reg.losses.token_preference import contrastive_token_reward, rrpo_loss, tdpo_loss, treg_loss
+from jaxrl_reg.losses.token_rewards import (
+    length_incentive,
+    pooled_embedding,
+    regularised_relevance_reward,
+    relevance,
+)
 from jaxrl_reg.losses.tokens import sequence_logprobs
 from jaxrl_reg.losses.value import (
     clipped_double_q_target,
@@ -173,7 +187,9 @@ __all__ = [
     "behaviour_cloning_loss",
     "behaviour_cloning_nll",
     "behaviour_consistency_loss",
+    "beta_log_prob",
     "binary_distillation_loss",
+    "blend_parameters",
     "box_weights",
     "bradley_terry_loss",
     "calibrated_value",
@@ -183,6 +199,7 @@ __all__ = [
     "cispo_loss",
     "clipped_double_q_target",
     "clipped_value_loss",
+    "confounder_effect",
     "conservative_penalty",
     "consistency_rate",
     "constant_mean",
@@ -194,6 +211,7 @@ __all__ = [
     "cql_penalty",
     "cream_loss",
     "cross_entropy_loss",
+    "deconfounded_reward",
     "difficulty_weight",
     "diffusion_ql_loss",
     "dispersive_cosine_loss",
@@ -209,7 +227,9 @@ __all__ = [
     "early_learning_loss",
     "early_learning_target",
     "effective_rank",
+    "energy",
     "energy_distance_loss",
+    "energy_margin_loss",
     "ensemble_td_error",
     "expected_score",
     "expectile_loss",
@@ -218,6 +238,7 @@ __all__ = [
     "feature_cosine",
     "feature_distillation_loss",
     "feature_product_loss",
+    "first_stage_f",
     "flex_dpo_loss",
     "fql_actor_loss",
     "gaussian_kl",
@@ -241,17 +262,20 @@ __all__ = [
     "inverse_participation",
     "ipo_loss",
     "irm_penalty",
+    "judged_answer_loss",
     "kl_regularised_value",
     "kto_loss",
     "kto_reference_point",
     "label_consistency_loss",
     "lambda_return",
     "leave_one_out_advantage",
+    "length_incentive",
     "linear_invariance_loss",
     "log_barrier_cloning_loss",
     "log_barrier_policy",
     "lp_reg_loss",
     "magnitude_reduced",
+    "mask_policy_loss",
     "mask_prior_loss",
     "masked_mean",
     "masked_quantile",
@@ -264,6 +288,7 @@ __all__ = [
     "one_sided_reinforce_loss",
     "one_step_distillation_loss",
     "oreal_loss",
+    "orthogonal_direction",
     "orthonormality_loss",
     "outcome_invariance_loss",
     "outcome_score_loss",
@@ -274,6 +299,8 @@ __all__ = [
     "pearson_weight",
     "personal_space_loss",
     "policy_gradient_loss",
+    "pooled_embedding",
+    "pooled_mask_loss",
     "ppo_clip_loss",
     "prediction_distillation_loss",
     "prediction_loss",
@@ -282,7 +309,9 @@ __all__ = [
     "rebrac_actor_loss",
     "rebrac_target",
     "regularised_actor_loss",
+    "regularised_relevance_reward",
     "regulating_temperature",
+    "relevance",
     "reverse_kl_conjugate",
     "reverse_kl_weight",
     "reward_generator_loss",
@@ -322,6 +351,7 @@ __all__ = [
     "violation_fraction",
     "vrex_penalty",
     "wave_loss",
+    "weigh_segments",
     "weighted_denoising_loss",
     "weighted_log_prob_loss",
     "whitened",

@@ -111,11 +111,11 @@ def implicit_reward(backward: Array, z: Array, ridge: Array | float) -> Array:
     rows, features = backward.shape
     with jax.default_matmul_precision("highest"):
         if rows < features:  # the same number through the smaller of the two Gram matrices
-            return (solve(_lifted(backward @ backward.T / rows, ridge), backward) * z).sum(-1)
-        return (backward * solve(_lifted(backward.T @ backward / rows, ridge), z.T).T).sum(-1)
+            return (solve(lifted(backward @ backward.T / rows, ridge), backward) * z).sum(-1)
+        return (backward * solve(lifted(backward.T @ backward / rows, ridge), z.T).T).sum(-1)
 
 
-def _lifted(gram: Array, ridge: Array | float) -> Array:
+def lifted(gram: Array, ridge: Array | float) -> Array:
     """``gram`` with the ridge on its diagonal, or with the level of its own rounding where that is more."""
     size = gram.shape[0]
     rounding = 2 * size * jnp.finfo(gram.dtype).eps * jnp.max(jnp.diagonal(gram))

@@ -138,7 +138,7 @@ def read(
         for key in _names(path, store.attributes) if extras is None else extras:
             if f"infos/{key}" not in store.keys:
                 infos = sorted(name.removeprefix("infos/") for name in store.keys if name.startswith("infos/"))
-                raise UserError(f"{path}: missing key 'infos/{key}'; it has {', '.join(infos)}")
+                raise UserError(f"{path}: missing key 'infos/{key}'; it has {', '.join(infos) or 'no infos'}")
             kept[key] = store.get(f"infos/{key}")
             keys[key] = f"infos/{key}"
         attributes, present = store.attributes, store.keys
