@@ -254,7 +254,12 @@ def load_data(config: SweepConfig, env: Env | Host | None) -> Dataset:
     if env is not None:
         options["time_limit"] = env.spec.max_episode_steps
         options["actions"] = env.spec.action_dim if env.spec.discrete else None
-    loaded = data.load(dataset_path(config) or config.dataset, directory=config.data_dir, **options)
+    source = dataset_path(config) or config.dataset
+    loaded = data.load(source, directory=config.data_dir, **options)
+    lacks = [name for name in (*(config.deconfound or ()), *(config.instruments or ())) if name not in loaded.extras]
+    if lacks:  # columns that a reader keeps only if it is asked to
+        options["extras"] = (*loaded.extras, *dict.fromkeys(lacks))
+        loaded = data.load(source, directory=config.data_dir, **options)
     if env is None:
         return loaded
     if loaded.discrete and not env.spec.discrete:

@@ -1,11 +1,11 @@
-"""Training on a reward that is learnt from pairs of segments of the data, instead of on the data's own."""
+"""Training on another reward than the data's own: learnt from pairs of segments, or rid of what confounds it."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs.settings import SweepConfig
+from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SweepConfig
 
 if TYPE_CHECKING:
     from jaxrl_reg.types import Dataset
@@ -14,10 +14,22 @@ UPDATES, BATCH, PARTS, SEED = 2_000, 64, 10, 0  # batch in pairs; agreement is t
 
 
 def refuse(config: SweepConfig) -> None:
-    """Raises ``UserError`` for an agent that has no use for a learnt reward."""
+    """Raises ``UserError`` for an agent that has no use for another reward, and options that exclude each other."""
     from jaxrl_reg import agents
     from jaxrl_reg.jobs.preprocessing import protocol
 
+    if config.deconfound is None and config.instruments is not None:
+        raise UserError("--instruments move what --deconfound names: give that too, or leave them out")
+    if config.deconfound is not None:
+        if config.reward_from_pairs is not None:
+            raise UserError("--deconfound repairs the data's rewards and --reward-from-pairs replaces them: give one")
+        if not protocol(config.agent).rewards:
+            raise UserError(f"{config.agent} learns without rewards, so leave out --deconfound")
+        if config.dataset in (*COLLECTED, *EXPLORED):
+            raise UserError(
+                f"--deconfound takes columns that were logged beside the data, and {config.dataset} is collected here: "
+                "give --dataset FILE"
+            )
     if config.reward_from_pairs is None:
         return
     if "pairs_file" in {name for name, *_ in agents.settings(agents.load(config.agent).Config)}:
@@ -29,14 +41,23 @@ def refuse(config: SweepConfig) -> None:
 
 
 def applied(data: Dataset, config: SweepConfig) -> tuple[Dataset, list[str]]:
-    """The data with the reward that is learnt from the pairs of ``config``, and a line that says so; as they are
-    without. The same data and pairs give the same reward.
+    """The data with the reward that ``config`` asks for, and a line that says so; as they are where it asks for none.
+    The same data, and the same pairs, give the same reward.
 
     Raises:
-      UserError: as ``data.preferences.read``.
+      UserError: as ``data.preferences.read`` and ``data.deconfound``.
     """
+    if config.deconfound is not None:
+        from jaxrl_reg.data import deconfound
+
+        done = deconfound(data, config.deconfound, instruments=config.instruments)
+        return done, list(done.notes[len(data.notes) :])
     if config.reward_from_pairs is None:
         return data, []
+    return _from_pairs(data, config)
+
+
+def _from_pairs(data: Dataset, config: SweepConfig) -> tuple[Dataset, list[str]]:
     import jax
 
     from jaxrl_reg import representation

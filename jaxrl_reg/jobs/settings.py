@@ -192,6 +192,17 @@ class SweepConfig(JobConfig):
     reward_from_pairs: str | None = option(
         None, "Parquet file of such pairs, to learn a reward from that the agent is trained on", metavar="FILE"
     )
+    deconfound: tuple[str, ...] | None = option(
+        None,
+        "train on rewards without the effect of these further columns of the data, fixed before the action (a season)",
+        metavar="NAME,NAME",
+    )
+    instruments: tuple[str, ...] | None = option(
+        None,
+        "columns that move what --deconfound names, and the rewards only through it; without them, something unseen "
+        "that moves both makes it worse than nothing",
+        metavar="NAME,NAME",
+    )
     pair_steps: int = option(16, "steps of a segment of --reward-from-pairs; shorter where its episode ends")
     normalise: str = option(
         "auto", "standardise observations: on, off, or auto (as the agent's paper does)", metavar="ON|OFF|AUTO"

@@ -228,6 +228,23 @@ def test_a_reward_learnt_from_pairs_stands_in_for_the_datas(file, tmp_path, monk
     refused(path, "give them as --pairs", **{**options, "agent": "preference"})
 
 
+def test_a_season_that_is_logged_beside_the_rewards_is_taken_out_of_them(file, columns):
+    season = np.arange(len(columns["rewards"])) % 3
+    path = file(rewards=columns["rewards"] + 5.0 * season, **{"infos/season": season})
+    options = {"agent": "iql", "reward_scale": "none", "deconfound": ("season",)}
+    job = made(path, **options)
+    assert np.abs(job.data.reward - columns["rewards"] - 5.0).max() < 0.3  # at the mean of the season
+    (note,) = (note for note in job.about["notes"] if "without the effect of season" in note)  # which the report shows
+    assert note in job.lines
+    refused(path, "missing key 'infos/seson'; it has season", **{**options, "deconfound": ("seson",)})
+    refused(path, "bc learns without rewards, so leave out --deconfound", **{**options, "agent": "bc"})
+    refused(path, "--instruments move what --deconfound names", agent="iql", instruments=("season",))
+    both = jobs.SweepConfig(agent="iql", deconfound=("season",), reward_from_pairs="pairs.parquet")
+    with pytest.raises(UserError, match="give one"):
+        learnt_rewards.refuse(both)
+    refused("medium", "medium is collected here", **options)
+
+
 def test_random_data_train_no_expert(tmp_path):
     said = []
     asked = config("random", env="pendulum", collect_steps=6_400, data_dir=str(tmp_path))

@@ -135,11 +135,15 @@ def _refuse(config: SweepConfig) -> None:
     learnt_rewards.refuse(config)
 
 
-def _rewarded(config: SweepConfig, data: Dataset, about: Mapping[str, Any]) -> tuple[Dataset, list[str]]:
-    """The data with the reward that is trained on, and what the run says of them and of its settings."""
+def _rewarded(
+    config: SweepConfig, data: Dataset, about: Mapping[str, Any]
+) -> tuple[Dataset, dict[str, Any], list[str]]:
+    """The data with the reward that is trained on, the facts about them with that, and what the run says of them and
+    of its settings."""
     data, told = learnt_rewards.applied(data, config)
     said = preprocessing.without_rewards(config.agent, data, about["file"])
-    return data, [*data_lines(about), *told, *said, *_unpublished(config)]
+    facts = {**about, "notes": [*about["notes"], *told]}
+    return data, facts, [*data_lines(about), *told, *said, *_unpublished(config)]
 
 
 def _without_world(config: SweepConfig) -> Job:
@@ -155,7 +159,7 @@ def _without_world(config: SweepConfig) -> Job:
     for student in students:
         student.make(student.config, data.spec)  # wrong settings show here
     about = summarise(data, config, dataset_path(config), None)
-    data, lines = _rewarded(config, data, about)
+    data, about, lines = _rewarded(config, data, about)
     job = _job(config, students, [], data.spec, None)
     job = job._replace(data=data, about=about, score=Score(metric=None), lines=lines, show=None)
     return preprocessing.fitted(job, config)
@@ -176,7 +180,7 @@ def _on_the_host(config: SweepConfig) -> Job:
         return hosted.judged(agent, run, world, data, config.eval_episodes if episodes is None else episodes)
 
     about = summarise(data, config, dataset_path(config), world.spec.max_episode_steps)
-    data, lines = _rewarded(config, data, about)
+    data, about, lines = _rewarded(config, data, about)
     job = _job(config, students, rivals, world.spec, None)
     job = job._replace(data=data, about=about, run=run, actions=world.actions)
     lines = [*lines, hosted.line_of(world, config.eval_episodes)]
@@ -190,7 +194,7 @@ def _with_data(config: SweepConfig, env: Env, job: Job, data: Dataset) -> Job:
 
 def _given(config: SweepConfig, env: Env, job: Job, data: Dataset) -> Job:
     about = summarise(data, config, dataset_path(config), env.spec.max_episode_steps)
-    data, lines = _rewarded(config, data, about)
+    data, about, lines = _rewarded(config, data, about)
     job = job._replace(data=data, about=about, score=score_of(about, job), lines=lines, collect=None, given=None)
     return _judged_by_tasks(config, env, data, job) if _serves_tasks(job, env) else job
 
