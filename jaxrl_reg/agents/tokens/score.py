@@ -5,7 +5,8 @@ second answer is rewarded, and the first is held to the reference by ``kl_first`
 come apart instead of both improving as one. After that the first answer earns its reward ``r1``, and the second
 ``r2 + bonus (r2 - r1)``: mending pays, spoiling costs. No credit flows from the second to the tokens of the first,
 which would be paid for failing. Baselines are what the others of the group earned in the same turn; one plain
-policy-gradient step on both turns at once. The divergence from the reference is exact, over the vocabulary.
+policy-gradient step on both turns at once, summed over tokens. The divergence from the reference is exact, over the
+vocabulary.
 
 Metrics: ``actor_loss``, of both turns; ``kl`` and ``second/kl`` from the reference (nats per token), ``entropy`` and
 ``second/entropy`` (nats per token); ``stage``, 1 or 2.
@@ -73,13 +74,13 @@ def rewarded(first: Array, second: Array, early: Array, bonus: Array | float) ->
     return jnp.where(early, 0.0, credit), losses.leave_one_out_advantage(shaped)
 
 
-def turn_loss(turn: Turn, log_prob: Array, logits: Array, longest: int) -> tuple[Array, Array, Array, Array]:
-    """Policy gradient and weighted divergence, sums over tokens over ``longest``; divergence and entropy per token."""
+def turn_loss(turn: Turn, log_prob: Array, logits: Array) -> tuple[Array, Array, Array, Array]:
+    """Policy gradient and weighted divergence, sums over tokens; divergence and entropy per token."""
     mask = turn.batch.mask
     each = losses.policy_gradient_loss(log_prob, jnp.broadcast_to(turn.advantage[..., None], mask.shape))
     divergence = losses.categorical_kl(logits, turn.reference)
-    gradient = losses.constant_mean(each, mask, float(longest))
-    held = turn.kl_coef * losses.constant_mean(divergence, mask, float(longest))
+    gradient = losses.constant_mean(each, mask, 1.0)
+    held = turn.kl_coef * losses.constant_mean(divergence, mask, 1.0)
     entropy = losses.masked_mean(losses.categorical_entropy(logits), mask)
     return gradient, held, losses.masked_mean(divergence, mask), entropy
 
@@ -106,7 +107,7 @@ def make(config: Config, spec: TokenSpec) -> Agent:
 
         def loss(params: PyTree) -> tuple[Array, Metrics]:
             scored = (score(params, t, turns[t].batch, hyper.temperature) for t in range(TURNS))
-            found = [turn_loss(turn, *one, spec.completion) for turn, one in zip(turns, scored, strict=True)]
+            found = [turn_loss(turn, *one) for turn, one in zip(turns, scored, strict=True)]
             gradient, held, kl, entropy = zip(*found, strict=True)
             value = sum(gradient) + sum(held) - hyper.entropy_coef * sum(entropy)
             metrics = {"actor_loss": sum(gradient), "kl": kl[0], "second/kl": kl[1]}
