@@ -89,11 +89,13 @@ def test_stage_one_moves_the_second_answer_and_leaves_the_first():
         return found, metrics, start
 
     key = jax.random.key(0)
-    hypers = [as_float32(score.Hyper(learning_rate=0.01, stage_one=stage, bonus=1.0)) for stage in (30.0, 0.0)]
-    (early, metrics, start), (late, after, _) = (jax.device_get(learnt(key, hyper)) for hyper in hypers)
+    settings = [{"stage_one": 30.0}, {"stage_one": 0.0}, {"stage_one": 30.0, "kl_first": 0.0}]
+    hypers = [as_float32(score.Hyper(learning_rate=0.01, bonus=1.0, **one)) for one in settings]
+    (early, metrics, start), (late, after, _), (free, _, _) = (jax.device_get(learnt(key, hyper)) for hyper in hypers)
     (before, first), (_, second) = early
     assert second[2] > second[0] + 1.0  # what pays in the second turn
-    assert abs(first - before).max() < 0.2  # the first answer is held, on the same weights
+    carried = abs(free[0][1] - free[0][0]).max()  # what the shared weights would do to the first answer
+    assert abs(first - before).max() < 0.5 * carried
     assert set(metrics["stage"]) == {1.0}
     (_, first), (_, second) = late
     assert first[0] > first[2] + 1.0  # in stage two each answer learns what pays in its turn
