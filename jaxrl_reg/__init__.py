@@ -19,6 +19,7 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors
     from jaxrl_reg import policies as policies
     from jaxrl_reg import population as population
     from jaxrl_reg import representation as representation
+    from jaxrl_reg import search as search
     from jaxrl_reg import tabular as tabular
     from jaxrl_reg import transforms as transforms
     from jaxrl_reg import types as types
@@ -42,6 +43,7 @@ _SUBMODULES = (
     "policies",
     "population",
     "representation",
+    "search",
     "tabular",
     "transforms",
     "types",

@@ -37,9 +37,11 @@ MAY_IMPORT = {
     "data": BASE | {"io", "losses"},
     "envs": BASE | {"tabular"},
     "tabular": BASE | {"losses"},
+    "search": BASE | {"losses", "networks"},
     "io": BASE,
     "evaluation": BASE | {"io"},
-    "loops": BASE | {"agents", "data", "envs", "evaluation", "generative", "losses", "representation", "transforms"},
+    "loops": BASE
+    | {"agents", "data", "envs", "evaluation", "generative", "losses", "representation", "search", "transforms"},
     "population": BASE | {"io", "loops"},
 }
 # These stand above the rest and may import everything: what they offer is called by people.

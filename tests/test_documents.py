@@ -21,6 +21,7 @@ SMALLER = {
     "steps=1_024_000, num_envs=64": "steps=80, num_envs=2",
     "jax.jit(collection)(": "jax.eval_shape(collection, ",  # traced: running it is the business of other tests
     "sac.Config()": "sac.Config(hidden=(8,))",
+    "rounds=10": "rounds=1, sizes=search.within(158)[0]",
     'backend="spring"': 'backend="spring", episode_length=5',
 }
 

@@ -43,6 +43,18 @@ def make(
     return tabular.make(transition, reward, initial, terminal, observations, episode_length, name="gridworld")
 
 
+def rows_of(layout: str, name: str = "gridworld") -> list[str]:
+    """The rows of a text map, top first. Raises ``UserError``, which begins with ``name``, for a map that is empty,
+    ragged, or with another character than ``# . S G``."""
+    rows = layout.split()
+    if not rows or len({len(row) for row in rows}) > 1:
+        raise UserError(f"{name}: the layout needs rows of equal length")
+    strange = sorted(set("".join(rows)) - set("#.SG"))
+    if strange:
+        raise UserError(f"{name}: unknown character {strange[0]!r} in the layout; known are # . S G")
+    return rows
+
+
 def matrices(
     layout: str = LAYOUT, slip: float = 0.0, step_reward: float = 0.0
 ) -> tuple[Array, Array, Array, Array, Array]:
@@ -50,12 +62,7 @@ def matrices(
 
     A terminal state is absorbing and pays nothing, so the solvers agree with and without ``terminal``.
     """
-    rows = layout.split()
-    if not rows or len({len(row) for row in rows}) > 1:
-        raise UserError("gridworld: the layout needs rows of equal length")
-    strange = sorted(set("".join(rows)) - set("#.SG"))
-    if strange:
-        raise UserError(f"gridworld: unknown character {strange[0]!r} in the layout; known are # . S G")
+    rows = rows_of(layout)
     if not 0 <= slip <= 1:
         raise UserError(f"gridworld: slip is a probability, got {slip}")
     cells = [(y, x) for y, row in enumerate(rows) for x, mark in enumerate(row) if mark != "#"]

@@ -1,4 +1,4 @@
-"""Returns of a policy: episodes side by side, each frozen once it has ended."""
+"""Returns of a policy, and where its episodes end: side by side, each frozen once it has ended."""
 
 from __future__ import annotations
 
@@ -35,6 +35,15 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
     Raises:
       UserError: if ``episodes`` is below 1.
     """
+    run = final_states(env, episodes, discount)
+    return lambda act, key: run(act, key)[1]
+
+
+def final_states(
+    env: Env, episodes: int, discount: float | Array = 1.0, *, same_start: bool = False
+) -> Callable[[Act, Key], tuple[EnvState, dict[str, Array]]]:
+    """As ``episode_returns``, whose ``N`` episodes these are: ``fn(act, key) -> (states, totals)``, where ``states``,
+    leaves ``[N, ...]``, are what the episodes ended in. ``same_start``: all begin with the same key."""
     if episodes < 1:
         raise UserError(f"episodes={episodes} must be at least 1")
     limit = env.spec.max_episode_steps
@@ -43,10 +52,12 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
         following = env.step(state, action)
         return jax.tree.map(lambda new, old: jnp.where(alive, new, old), following, state), following
 
-    def run(act: Act, key: Key) -> dict[str, Array]:
+    def run(act: Act, key: Key) -> tuple[EnvState, dict[str, Array]]:
         reset_key, act_key = jax.random.split(key)
+        keys = jax.random.split(reset_key, 1 if same_start else episodes)
+        keys = jnp.broadcast_to(keys, (episodes,))
         zeros, policy = jnp.zeros(episodes), memoryless(act)
-        first = jax.vmap(env.reset)(jax.random.split(reset_key, episodes))
+        first = jax.vmap(env.reset)(keys)
         beside = [name for name in first.metrics if name.startswith("reward/")]
         totals = dict.fromkeys(("return", "discounted", "length", "terminated", *beside), zeros)
 
@@ -78,7 +89,8 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
             policy.start((episodes,)),
             zeros,
         )
-        return jax.lax.while_loop(unfinished, body, start)[3]
+        _, state, _, totals, *_ = jax.lax.while_loop(unfinished, body, start)
+        return state, totals
 
     return run
 

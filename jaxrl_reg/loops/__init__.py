@@ -9,5 +9,18 @@ from jaxrl_reg.loops.online import online
 from jaxrl_reg.loops.pretrain import pretrain
 from jaxrl_reg.loops.rlvr import rlvr
 from jaxrl_reg.loops.rollout import record, rollout
+from jaxrl_reg.loops.search import diversify
 
-__all__ = ["collect", "d4rl_style", "explore", "finetune", "offline", "online", "pretrain", "record", "rlvr", "rollout"]
+__all__ = [
+    "collect",
+    "d4rl_style",
+    "diversify",
+    "explore",
+    "finetune",
+    "offline",
+    "online",
+    "pretrain",
+    "record",
+    "rlvr",
+    "rollout",
+]
