@@ -26,7 +26,8 @@ compiled by the accelerator's own compiler and read, none was run. Agents at the
 on-policy agent: 64 steps of 32 environments of `pointnav`), 17 observations, 6 actions, 1,000 rows; the whole
 training program as a sweep runs it, metrics included. Of the token agents, which differ from one another by switches,
 `grpo` stands for all: an update samples, verifies and learns from 8 completions of 16 prompts of `tokens/reverse`. For
-a sweep of your own: `jaxrl-reg plan --for h100 ...`.
+a sweep of your own: `jaxrl-reg plan --for h100 ...`. Where the compiler, which has no card to try kernels on, finds no
+tiles for a product (`grpo` with one member, whose rows are 14 tokens), all products of that program are the library's.
 
 Launches, branches and copies are per update of all members side by side (ppo: per iteration). A launch is a kernel
 that the device starts; on a GPU about 2 to 5 microseconds each, so that one member alone is bound by them. A branch

@@ -88,6 +88,9 @@ TARGETS = {
     ),
 }  # fmt: skip
 
+# What XLA says where its first guess at tiles for a product fails, and the option that leaves products to the library.
+NO_TILES, LIBRARY = "output tile sizes", {"xla_gpu_enable_triton_gemm": False}
+
 # Extras of this package that bring a compiler, and the module by which it is known.
 COMPILERS = {"cuda": ("plan-cuda", ("jax_cuda13_plugin", "nvidia.cu13")), "tpu": ("plan-tpu", ("libtpu",))}
 
@@ -150,12 +153,22 @@ def _find_cuda() -> None:
 
 
 def compile_for(device: Any, platform: str, function: Any, *args: Any) -> Any:
-    """The optimised program of ``function`` for ``device``; ``args`` are shapes or arrays, the first is donated."""
+    """The optimised program of ``function`` for ``device``; ``args`` are shapes or arrays, the first is donated.
+
+    On a card the compiler tries how to cut a product into tiles. Here it cannot, and where its first guess does not
+    work for one of them, as with 14 tokens in a row, all products of the program are the library's.
+    """
     sharding = jax.sharding.SingleDeviceSharding(device)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), args)
     cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)  # programs for another machine are not kept
     try:
-        return jax.jit(function, donate_argnums=0).trace(*shapes).lower(lowering_platforms=(platform,)).compile()
+        lowered = jax.jit(function, donate_argnums=0).trace(*shapes).lower(lowering_platforms=(platform,))
+        try:
+            return lowered.compile()
+        except jax.errors.JaxRuntimeError as error:
+            if NO_TILES not in str(error):
+                raise
+            return lowered.compile(compiler_options=LIBRARY)
     finally:
         jax.config.update("jax_enable_compilation_cache", cached)

@@ -219,3 +219,33 @@ def test_a_population_that_moves_and_an_agent_that_serves_tasks_are_planned_from
     assert "noise stand for it" in told
     assert told.count("evaluation compiles too") == 2, "of the agent on all tasks, and of its rival"
     assert not list(tmp_path.iterdir()), "a plan writes nothing"
+
+
+@pytest.mark.parametrize(
+    "complaint", ["INTERNAL: Couldn't find output tile sizes that satisfy hlo: %dot.1", "no memory"]
+)
+def test_where_no_tiles_are_found_products_are_left_to_the_library(monkeypatch, complaint):
+    asked = []
+
+    class Stages:  # tracing and lowering give this again
+        def trace(self, *shapes):
+            return self
+
+        def lower(self, lowering_platforms):
+            return self
+
+        def compile(self, compiler_options=None):
+            asked.append(compiler_options)
+            if compiler_options is None:
+                raise jax.errors.JaxRuntimeError(complaint)
+            return "program"
+
+    monkeypatch.setattr(targets.jax, "jit", lambda function, donate_argnums: Stages())
+    compile_it = lambda: targets.compile_for(jax.devices()[0], "cuda", lambda x: x, jnp.zeros(2))  # noqa: E731
+    if "tile" in complaint:
+        assert compile_it() == "program"
+        assert asked == [None, {"xla_gpu_enable_triton_gemm": False}]
+    else:  # another failure is told as it is
+        with pytest.raises(jax.errors.JaxRuntimeError, match="no memory"):
+            compile_it()
+        assert asked == [None]
