@@ -44,6 +44,11 @@ What pays, for an H100 and one member (two layers of 256, or the sizes an agent'
   is the start of that loop's counter, 4 bytes; a loop within a loop cannot begin without.
 - DiffusionQL's average takes a step of size 0 in between, where it had a condition.
 - A minibatch of PPO is one gather and one write of metrics: 55 launches, no copy.
+
+Compiling for a CPU, FB and BREEZE at the sizes of their papers with eight members take 19 and 49 CPU-seconds for a
+segment: 850 and 2,465 fused kernels. 210 and 641 of them each write one array of the members' states, optimiser step
+included. Options of the compiler do not halve that (FB): optimisation level 2 or 1 16.8 and 16.1 s, its preset for fast
+compiling 21.3, one part for code generation 20.8, no expensive passes 22.2, the older emitters 22.7.
 """
 
 
