@@ -1,0 +1,1 @@
+"""Experiments on token policies with verified rewards: small transformers, exact judges."""
