@@ -50,16 +50,19 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the 
     from jaxrl_reg.agents.online import rnd as rnd
     from jaxrl_reg.agents.online import sac as sac
     from jaxrl_reg.agents.online import td3 as td3
+    from jaxrl_reg.agents.tokens import aepo as aepo
     from jaxrl_reg.agents.tokens import apo as apo
     from jaxrl_reg.agents.tokens import cispo as cispo
     from jaxrl_reg.agents.tokens import dapo as dapo
     from jaxrl_reg.agents.tokens import dr_grpo as dr_grpo
     from jaxrl_reg.agents.tokens import grpo as grpo
     from jaxrl_reg.agents.tokens import gspo as gspo
+    from jaxrl_reg.agents.tokens import lp_reg as lp_reg
     from jaxrl_reg.agents.tokens import oreal as oreal
     from jaxrl_reg.agents.tokens import reinforce as reinforce
     from jaxrl_reg.agents.tokens import rloo as rloo
     from jaxrl_reg.agents.tokens import score as score
+    from jaxrl_reg.agents.tokens import siren as siren
     from jaxrl_reg.agents.zero_shot import breeze as breeze
     from jaxrl_reg.agents.zero_shot import fb as fb
     from jaxrl_reg.agents.zero_shot import hilp as hilp

@@ -8,23 +8,24 @@ import jax.numpy as jnp
 from jaxrl_reg.losses.checks import shapes
 from jaxrl_reg.losses.divergence import sampled_kl
 from jaxrl_reg.losses.policy_gradient import log_ratio, policy_gradient_loss, ppo_clip_loss
-from jaxrl_reg.losses.tokens import truncate_logits
 
 Array = jax.Array
 
 
-def min_p_log_proxy(logits: Array, threshold: float) -> Array:
+def min_p_log_proxy(logits: Array, threshold: Array | float) -> Array:
     """Log-probabilities of a policy without its noise, DETACHED: tokens below a share of the likeliest are left out.
 
     Args:
       logits: ``[..., V]``, of the policy that sampled, at its temperature.
-      threshold: in [0, 1], the share of the largest probability that a token needs.
+      threshold: scalar in [0, 1], the share of the largest probability that a token needs; may be traced.
     Returns:
       ``[..., V]``, nats: the kept tokens' log-probabilities, each raised by the same amount; minus infinity elsewhere.
     Edges: where everything is kept, the policy itself.
     Source: Huang et al., 2025, Low-probability Tokens Sustain Exploration in RLVR (Lp-Reg).
     """
-    return jax.lax.stop_gradient(jax.nn.log_softmax(truncate_logits(logits, min_p=threshold), axis=-1))
+    logits, threshold = jax.lax.stop_gradient((logits, threshold))
+    least = logits.max(-1, keepdims=True) + jnp.log(threshold)
+    return jax.nn.log_softmax(jnp.where(logits >= least, logits, -jnp.inf), axis=-1)
 
 
 def lowest_share(value: Array, candidate: Array, share: Array | float) -> Array:

@@ -30,6 +30,7 @@ PPO = f"{GOLDEN}/online/test_golden_ppo.py"
 PLANS = f"{GOLDEN}/imitation/test_golden_plans.py"
 SEQUENCES = f"{GOLDEN}/offline/test_sequence_agents.py"
 FAMILY = f"{GOLDEN}/tokens/test_token_family.py"
+REGULARISED = f"{GOLDEN}/tokens/test_regularised.py"
 GOLDEN_TOKENS = "tests/losses/test_token_golden.py"
 CONTRACT = "tests/losses/test_loss_contract.py"
 PREFERENCES = "tests/losses/test_preference_losses.py"
@@ -476,6 +477,46 @@ AGENTS = (
         'advantage="centred"',
         FAMILY,
         "named_agent",
+    ),
+    Mutant(
+        "tokens of right completions are pulled",
+        "jaxrl_reg/agents/tokens/lp_reg.py",
+        "(known.mask > 0) & (each < 0)",
+        "(known.mask > 0) & (each > 0)",
+        REGULARISED,
+        "lp_reg_pulls",
+    ),
+    Mutant(
+        "the anchor follows the policy",
+        "jaxrl_reg/agents/tokens/siren.py",
+        "jnp.where(anchor < 0.0, entropy, anchor)",
+        "entropy",
+        REGULARISED,
+        "siren",
+    ),
+    Mutant(
+        "extra completions are part of the group",
+        "jaxrl_reg/agents/tokens/aepo.py",
+        "_terms.advantages(config, known.batch.reward[:, :-extra])",
+        "known.advantage[:, :-extra]",
+        REGULARISED,
+        "clones",
+    ),
+    Mutant(
+        "extra completions have a say in the entropy that steers",
+        "jaxrl_reg/agents/tokens/aepo.py",
+        "losses.masked_mean(categorical_entropy(logits[:, :-extra]), known.mask[:, :-extra])",
+        "losses.masked_mean(categorical_entropy(logits), known.mask)",
+        REGULARISED,
+        "steers",
+    ),
+    Mutant(
+        "what an objective keeps is lost",
+        "jaxrl_reg/agents/tokens/_group.py",
+        "return State(model, state.reference, kept), metrics",
+        "return State(model, state.reference, state.kept), metrics",
+        REGULARISED,
+        "siren",
     ),
     Mutant(
         "the lower clip on both sides",
