@@ -39,8 +39,8 @@ ARMS = {
     **{f"AEPO, target {target:g}": {"target_entropy": target} for target in TARGETS},
     **{f"entropy bonus, weight {weight:g}": {"alpha": 0.0, "entropy_coef": weight} for weight in BONUS},
 }
-CONFIG = {"hidden": (32, 32), "heads": 4, "epochs": 1, "extra": 2}
-SIZES = {"updates": 220, "segments": 22, "prompts": 16, "group": 10, "warm_up": 170}
+CONFIG = {"hidden": (32,), "heads": 4, "epochs": 1, "extra": 2}
+SIZES = {"updates": 180, "segments": 18, "prompts": 8, "group": 10, "warm_up": 170}
 
 
 def run(seeds, scale, say):

@@ -36,8 +36,8 @@ ARMS = {
     **{f"SIREN, weight {weight:g}": {"anchor_coef": weight} for weight in ANCHOR},
     **{f"entropy bonus, weight {weight:g}": {"anchor_coef": 0.0, "entropy_coef": weight} for weight in BONUS},
 }
-CONFIG = {"hidden": (32, 32), "heads": 4, "epochs": 1}
-SIZES = {"updates": 150, "segments": 15, "prompts": 16, "group": 8, "warm_up": 170}
+CONFIG = {"hidden": (32,), "heads": 4, "epochs": 1}
+SIZES = {"updates": 150, "segments": 15, "prompts": 8, "group": 8, "warm_up": 170}
 
 
 def run(seeds, scale, say):
