@@ -29,7 +29,7 @@ CLAIM = Claim(
     systems=(50,),
     higher_is_better=False,
     margin=0.02,
-    seeds=10,
+    seeds=5,
 )
 TARGETS = (0.2, 0.4, 0.6)
 BONUS = (0.015, 0.022, 0.035)  # for each of them

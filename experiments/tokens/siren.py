@@ -28,7 +28,7 @@ CLAIM = Claim(
     metric="different right answers of 64",
     systems=(38,),
     margin=10.0,
-    seeds=10,
+    seeds=5,
 )
 ANCHOR, BONUS = (1.0, 30.0), (0.018, 0.1, 0.55)
 ARMS = {
