@@ -37,8 +37,9 @@ def sweep(
     warm = over_devices(lambda seed: run.init(jax.random.key(seed), as_float32(common)), jnp.asarray(seeds, jnp.uint32))
     start = jax.tree.map(lambda leaf: np.broadcast_to(leaf, (len(arms), *leaf.shape)), warm)
 
-    def begun(key: jax.Array, hyper: PyTree, start: PyTree) -> PyTree:
-        return start._replace(kept=made.init(key, hyper).kept)  # which may depend on what is swept
+    def begun(key: jax.Array, hyper: PyTree, start: PyTree = None) -> PyTree:
+        first = made.init(key, hyper)
+        return first if start is None else start._replace(kept=first.kept)  # which may depend on what is swept
 
     hypers = population.stack([dataclasses.replace(common, **own) for own in arms.values()])
     result = population.sweep(dataclasses.replace(run, init=begun), seeds=list(seeds), hypers=hypers, start=start)

@@ -40,7 +40,7 @@ ARMS = {
     **{f"entropy bonus, weight {weight:g}": {"alpha": 0.0, "entropy_coef": weight} for weight in BONUS},
 }
 CONFIG = {"hidden": (32,), "heads": 4, "epochs": 1, "extra": 2}
-SIZES = {"updates": 180, "segments": 18, "prompts": 8, "group": 10, "warm_up": 170}
+SIZES = {"updates": 180, "segments": 18, "prompts": 8, "group": 10, "warm_up": 160}
 
 
 def run(seeds, scale, say):

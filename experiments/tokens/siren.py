@@ -37,7 +37,7 @@ ARMS = {
     **{f"entropy bonus, weight {weight:g}": {"anchor_coef": 0.0, "entropy_coef": weight} for weight in BONUS},
 }
 CONFIG = {"hidden": (32,), "heads": 4, "epochs": 1}
-SIZES = {"updates": 150, "segments": 15, "prompts": 8, "group": 8, "warm_up": 170}
+SIZES = {"updates": 150, "segments": 15, "prompts": 8, "group": 8, "warm_up": 160}
 
 
 def run(seeds, scale, say):
