@@ -35,6 +35,7 @@ CLAIM = Claim(
     higher_is_better=False,
     margin=0.02,
     seeds=10,
+    chosen="seeds 0 to 9: over entropy bonus 0.053, sd 0.005; power 1.000",
 )
 ARMS = {  # weights of the pull and of the bonus
     "GRPO": (0.0, 0.0),

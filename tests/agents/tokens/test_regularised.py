@@ -9,6 +9,7 @@ import pytest
 
 from jaxrl_reg import agents
 from jaxrl_reg.agents.tokens import _group, _switches, aepo, lp_reg, siren
+from jaxrl_reg.contract.subject import quick
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import tokens
 from jaxrl_reg.types import Completions, TokenSpec, as_float32
@@ -34,7 +35,7 @@ def log_softmax(logits):
 
 def unsettled(agent, hyper, key):
     """The first state with weights that make no two tokens alike; those of a new policy are uniform."""
-    state = agent.init(key, hyper)
+    state = quick(agent.init)(key, hyper)
     leaves, tree = jax.tree.flatten(state.model.params)
     keys = jax.random.split(key, len(leaves))
     leaves = [leaf + 0.5 * jax.random.normal(key, leaf.shape) for leaf, key in zip(leaves, keys, strict=True)]
@@ -43,7 +44,7 @@ def unsettled(agent, hyper, key):
 
 def logits_of(params):
     prompt = jnp.broadcast_to(PROMPT[:, None], (2, 4, 3))
-    return np.asarray(jax.jit(POLICY.apply)(params, prompt, jnp.asarray(COMPLETION)), np.float64)
+    return np.asarray(quick(POLICY.apply)(params, prompt, jnp.asarray(COMPLETION)), np.float64)
 
 
 def test_lp_reg_pulls_the_least_likely_tokens_of_what_was_wrong():
@@ -86,7 +87,7 @@ def test_lp_reg_pulls_the_least_likely_tokens_of_what_was_wrong():
         (logits, logits, advantage, 1.0),
     ]
     stacked = [jnp.asarray(np.stack(column)) for column in zip(*cases, strict=True)]
-    values, shares = jax.jit(jax.vmap(found))(*stacked)
+    values, shares = quick(jax.vmap(found))(*stacked)
     for case, value, share in zip(cases, values, shares, strict=True):
         np.testing.assert_allclose((value, share), wanted(*case), rtol=1e-5)
     assert shares[0] > 0
@@ -99,7 +100,7 @@ def test_siren_holds_the_peaks_at_what_they_were_in_the_first_batch():
     start = unsettled(agent, hyper, jax.random.key(0))
     assert float(start.kept) == siren.UNSET
 
-    @jax.jit
+    @quick
     @jax.vmap
     def learnt(anchor):
         batch = completions(1.0)  # equal rewards: what moves the policy is the anchor alone
@@ -133,7 +134,7 @@ def steered():
     """An AEPO agent, a policy of it, and its updates of several batches and settings at once: parameters ``[N]``."""
     agent = aepo.make(aepo.Config(hidden=(8,), heads=2, epochs=1, extra=2), SPEC)
     start = unsettled(agent, as_float32(aepo.Hyper()), jax.random.key(3))
-    update = jax.jit(jax.vmap(lambda batch, hyper: agent.update(start, batch, hyper, jax.random.key(0), jnp.int32(0))))
+    update = quick(jax.vmap(lambda batch, hyper: agent.update(start, batch, hyper, jax.random.key(0), jnp.int32(0))))
 
     def updated(batches, targets):
         hypers = [as_float32(aepo.Hyper(target_entropy=target, learning_rate=1e-2)) for target in targets]
@@ -194,7 +195,7 @@ def test_aepo_draws_the_last_of_every_group_at_its_temperature(steered):
     cold = start._replace(kept=jnp.float32(1e-4))
     groups, flat = jnp.repeat(PROMPT[:, None], 12, axis=1), jnp.repeat(PROMPT, 12, axis=0)
 
-    @jax.jit
+    @quick
     def both(state):
         alone = POLICY.sample(state.model.params, flat, key)[0]
         drawn = [agent.act(state, prompt, hyper, key, True) for prompt in (groups, flat)]
