@@ -144,7 +144,7 @@ def make(config: TokensConfig) -> Job:
         # Of completions that are drawn: the greedy ones may all be right after the warm start already.
         score=Score(
             "eval/sampled" if turns == 1 else "eval/second/sampled",
-            "verified reward" if turns == 1 else "verified reward of the second answer",
+            "verified reward" if turns == 1 else "second verified reward",
             WARM_START if rivals else None,
             "The warm start",
         ),
