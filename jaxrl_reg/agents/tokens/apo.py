@@ -5,7 +5,7 @@ In words. As ``grpo``, with two weights. DADS: the divergence of a right complet
 move further. STCR: the advantage of a wrong completion that is ``D`` tokens longer than the group's right ones is
 multiplied by ``2 - exp(-sharpness D)``; the advantages of a group then no longer sum to 0. Right is a reward of 1.
 
-At the same mean weight DADS did no better than a constant here: compare it with ``kl_coef`` times ``kl_weight``.
+What DADS is worth shows against ``difficulty=False`` with ``kl_coef`` times ``kl_weight``.
 
 Metrics: those of ``grpo``; ``kl_weight``, the divergence as DADS weighs it over the plain one.
 """
