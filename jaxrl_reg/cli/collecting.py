@@ -12,6 +12,7 @@ COLLECT_EXAMPLES = """\
 examples:
   jaxrl-reg collect --env brax/hopper --backend spring
   jaxrl-reg collect --env pointmaze --behavior rnd --steps 200000
+  jaxrl-reg collect --env rooms --behavior stax --steps 500000
   jaxrl-reg collect --env pointnav --collect-steps 50000 --data-dir ~/datasets"""
 
 _COLLECTING = ("env", "backend", "data_dir", "scale", "hidden", "seed_offset")
@@ -22,7 +23,7 @@ def _collect_options(parser: argparse.ArgumentParser) -> None:
     add_config(parser, (*_COLLECTING, *_COLLECTED))
     parser.add_argument("--steps", dest="collect_steps", type=whole, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
     parser.add_argument(
-        "--behavior", default="task", metavar="B", help="task, or without one: random, rnd, diayn [task]"
+        "--behavior", default="task", metavar="B", help="task, or without one: random, rnd, diayn, stax [task]"
     )
 
 
@@ -43,7 +44,8 @@ VERBS = (
         "[options]",
         "only make the data sets of an environment",
         "Train soft actor-critic online and cut its experience into random, medium, medium-replay, expert and "
-        "medium-expert data sets; or explore without a task and keep everything.",
+        "medium-expert data sets; or explore without a task and keep everything; or search for policies that end up "
+        "everywhere (stax), whose rewarded episodes are a data set of their own.",
         _collect_options,
         _collect,
         COLLECT_EXAMPLES,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+QUARTERS = 4
 MOST_COLOURS = 7  # more lines than this cannot be told apart; the rest are drawn thin and grey
 
 
@@ -230,6 +231,59 @@ def visits(
     bar = figure.colorbar(picture, ax=canvas)
     bar.set_label("visits, powers of ten; blank: never", color=theme.ink)
     bar.ax.tick_params(colors=theme.ink)
+    return figure
+
+
+def repertoire(
+    places: np.ndarray,
+    fitness: np.ndarray,
+    extent: Sequence[Sequence[float]],
+    axes: Sequence[str],
+    *,
+    title: str,
+    ancestors: np.ndarray | None = None,
+    theme: Theme = LIGHT,
+) -> Figure:
+    """How a repertoire grew: where solutions had ended after each quarter of a search, coloured where rewarding.
+
+    Args:
+      places: ``[N, 2]``, where each solution ended, in order of time.
+      fitness: ``[N]``; above 0 is rewarding, and those are drawn on top.
+      extent: ((x0, x1), (y0, y1)) of the map.
+      axes: names of the two coordinates.
+      title: above all.
+      ancestors: ``[A, 2]``, the ends of solutions that emitters climb from, as rings in the last picture.
+      theme: ``LIGHT`` or ``DARK``.
+    """
+    need("matplotlib")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.0, 3.2), layout="constrained", facecolor=theme.background)
+    panels = figure.subplots(1, QUARTERS, sharex=True, sharey=True)
+    places, fitness = np.asarray(places), np.asarray(fitness)
+    highest, shown = max(float(fitness.max(initial=0.0)), 1e-9), None
+    for quarter, panel in enumerate(panels, start=1):
+        count = len(places) * quarter // QUARTERS
+        rewarding = fitness[:count] > 0
+        panel.set_facecolor(theme.background)
+        panel.plot(*places[:count][~rewarding].T, ".", color=theme.baseline, markersize=1.5, alpha=0.6)
+        order = np.argsort(fitness[:count][rewarding])
+        shown = panel.scatter(
+            *places[:count][rewarding][order].T, c=fitness[:count][rewarding][order], s=7, cmap="viridis", vmin=0.0,
+            vmax=highest,
+        )  # fmt: skip
+        if quarter == QUARTERS and ancestors is not None and len(ancestors):
+            panel.plot(*np.asarray(ancestors).T, "o", mfc="none", mec=theme.palette[1], markersize=8)
+        panel.set_xlim(*extent[0])
+        panel.set_ylim(*extent[1])
+        panel.set_title(f"{count:,} episodes, {int(rewarding.sum()):,} rewarding", color=theme.ink, fontsize=8)
+        panel.set_xlabel(axes[0], color=theme.ink)
+        panel.tick_params(colors=theme.ink, labelsize=7)
+    panels[0].set_ylabel(axes[1], color=theme.ink)
+    bar = figure.colorbar(shown, ax=panels)
+    bar.set_label("return, of rewarding ones", color=theme.ink)
+    bar.ax.tick_params(colors=theme.ink)
+    figure.suptitle(title, color=theme.ink, fontsize=10)
     return figure
 
 

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SCALES
+from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SCALES, SEARCHED
 
 if TYPE_CHECKING:
     from jaxrl_reg.jobs.settings import SweepConfig
@@ -98,9 +98,10 @@ def _folders(first: pathlib.Path) -> Iterator[pathlib.Path]:
 
 def _fits(folder: pathlib.Path, name: str, config: SweepConfig) -> bool:
     """Whether a file was collected as the config asks, as far as it says; one that cannot be read is left to the
-    reader's message. Random actions have no network."""
+    reader's message. Random actions have no network, and a search one of its own unless it is told another."""
     about, wanted = _about(folder / f"{name}.hdf5"), provenance(config)
-    asked = {key: value for key, value in wanted.items() if key != "hidden" or name != "random"}
+    no_matter = name == "random" or (name in SEARCHED and not config.collect_hidden)
+    asked = {key: value for key, value in wanted.items() if key != "hidden" or not no_matter}
     return all(about.get(key, value) == value for key, value in asked.items())
 
 

@@ -22,7 +22,7 @@ from jaxrl_reg.jobs.collected import (
 )
 from jaxrl_reg.jobs.learners import make_env
 from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
-from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SweepConfig, resolve
+from jaxrl_reg.jobs.settings import COLLECTED, EXPLORED, SEARCHED, SweepConfig, resolve
 
 if TYPE_CHECKING:
     from jaxrl_reg.envs.adapters.gymnasium import Host
@@ -60,7 +60,7 @@ def collect(config: SweepConfig, *, say: Say = silent, on_tick: OnTick = silent)
 
     One soft actor-critic run gives them all: its replay up to the medium level, and episodes of the random, the medium
     and the best policy. They are written below ``config.data_dir``, in D4RL's HDF5 layout. The data sets that know no
-    task, ``random``, ``rnd`` and ``diayn``, come from ``explore``, which trains no expert.
+    task, ``random``, ``rnd``, ``diayn`` and those of a search, come from ``explore``, which trains no expert.
 
     Raises:
       UserError: if the agent learns nothing in ``config.collect_steps``.
@@ -84,7 +84,7 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     Args:
       config: environment, steps, network size and seed count; the rest has no say.
       behavior: ``random``, ``rnd`` or ``diayn``, see ``loops.explore``; also the name of the data set. Beside it a
-        picture shows where the data have been, for an environment with tasks.
+        picture shows where the data have been, for an environment with tasks. Or ``stax``, see ``jobs.searching``.
 
     Raises:
       UserError: for an unknown behaviour.
@@ -92,9 +92,14 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     """
     from jaxrl_reg import data
     from jaxrl_reg.evaluation import plots
-    from jaxrl_reg.loops.explore import coverage
+    from jaxrl_reg.jobs import searching
+    from jaxrl_reg.loops.explore import BEHAVIORS, coverage
     from jaxrl_reg.loops.explore import explore as exploring
 
+    if behavior in SEARCHED:
+        return searching.search(config, behavior, say=say, on_tick=on_tick)
+    if behavior not in BEHAVIORS:
+        raise unknown("behavior", behavior, (*BEHAVIORS, "stax"))
     config = resolve(as_collected(dataclasses.replace(config, dataset=behavior)))
     env, path = make_env(config), place(config, behavior)
     steps, hidden = whole_steps(config.collect_steps), collecting_hidden(config)
@@ -104,9 +109,9 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
         return path
     need(*WRITTEN_WITH, *(("matplotlib",) if env.tasks is not None else ()))
     say(f"exploring {config.env}, {behavior}: {steps:,} steps of {COLLECT_ENVS} environments, no rewards looked at")
-    state, _, done = _online(exploration.run, exploration.hyper, behavior, config, path, say, on_tick)
+    state, _, done = carried_out(exploration.run, exploration.hyper, behavior, config, path, say, on_tick)
     rows = exploration.dataset(state, f"{path.parent.name}-{behavior}")
-    rows = _references_beside(path, rows, behavior)
+    rows = references_beside(path, rows, behavior)
     about = {**provenance(config), "behavior": behavior}
     path.parent.mkdir(parents=True, exist_ok=True)
     line = f"wrote {path}: {rows.size:,} rows, {int(rows.last.sum()):,} episodes"
@@ -128,11 +133,18 @@ def explore(config: SweepConfig, behavior: str, *, say: Say = silent, on_tick: O
     return path
 
 
-def _online(
-    run: Run, hyper: Any, stage: str, config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick
+def carried_out(
+    run: Run,
+    hyper: Any,
+    stage: str,
+    config: SweepConfig,
+    path: pathlib.Path,
+    say: Say,
+    on_tick: OnTick,
+    metric: str = "train/return",
 ) -> tuple[Any, Any, Callable[[], None]]:
     """Run a collection for ``path``, or what is left of one that was stopped: its last state, its settings and a
-    function that removes the checkpoints once the data are safe."""
+    function that removes the checkpoints once the data are safe. ``metric`` is shown on the way."""
     import shutil
 
     from jaxrl_reg import population
@@ -146,8 +158,8 @@ def _online(
     def on_segment(progress: population.Progress) -> None:
         speed = progress.updates_per_second * steps / (progress.segments * progress.updates / progress.segment)
         done = steps * progress.segment // progress.segments
-        returns = float(progress.metrics["train/return"][0, 0])
-        on_tick(Tick(stage, done, steps, speed, progress.eta_seconds, returns, "steps", "return"))
+        score = float(progress.metrics[metric][0, 0])
+        on_tick(Tick(stage, done, steps, speed, progress.eta_seconds, score, "steps", metric.split("/")[-1]))
 
     # A folder of its own for every way to collect, so that another one never meets these checkpoints.
     widths, seed = "-".join(map(str, collecting_hidden(config) or ("default",))), provenance(config)["seed"]
@@ -182,7 +194,7 @@ def _collect(config: SweepConfig, path: pathlib.Path, say: Say, on_tick: OnTick)
         agent, env, steps=steps, num_envs=COLLECT_ENVS, segments=COLLECT_SEGMENTS, extras=extras
     )
     say(f"collecting data in {config.env}: soft actor-critic, {steps:,} steps of {COLLECT_ENVS} environments")
-    state, hyper, done = _online(collection.run, sac.Hyper(), "collect", config, path, say, on_tick)
+    state, hyper, done = carried_out(collection.run, sac.Hyper(), "collect", config, path, say, on_tick)
     made = d4rl_style(
         agent,
         env,
@@ -214,7 +226,7 @@ def _physics(env: Env) -> Callable[[Any], dict[str, Any]]:
     return lambda state: {"physics": tasks.physics(state)}
 
 
-def _references_beside(path: pathlib.Path, rows: Dataset, behavior: str) -> Dataset:
+def references_beside(path: pathlib.Path, rows: Dataset, behavior: str) -> Dataset:
     """The data set with the reference scores of one that was collected beside it, in the same environment; else with
     the random policy's own, if that is who acted: what an expert scores is not known then."""
     import numpy as np
@@ -298,6 +310,7 @@ def summarise(data: Dataset, config: SweepConfig, path: pathlib.Path | None, lim
     return {
         "name": config.dataset,
         "file": str(path) if path is not None else config.dataset,
+        "picture": picture_beside(path),
         "fingerprint": datasets.fingerprint(data),
         "rows": data.size,
         "episodes": acted.episodes,
@@ -326,6 +339,12 @@ def _foreign_scores(env: str, low: float, high: float) -> str:
     if not task or env in fitting or env.lower() in [f"gymnasium/{name}" for name in known]:
         return ""
     return f"its reference scores are D4RL's for {task}, which hold in {' and '.join(fitting) or 'no environment here'}"
+
+
+def picture_beside(path: pathlib.Path | None) -> str:
+    """The picture that was drawn of a collected data set, for reports; "" where there is none."""
+    drawn = None if path is None else path.with_name(f"{path.stem.removesuffix('-rewarding')}.png")
+    return str(drawn) if drawn is not None and path is not None and path.stem in EXPLORED and drawn.is_file() else ""
 
 
 def data_line(about: Mapping[str, Any]) -> str:

@@ -20,7 +20,8 @@ DESIGNS = ("random", "sobol")
 STOPPING_RULES = ("asha", "halving", "prediction")
 COLLECTED = ("random", "medium", "medium-replay", "medium-expert", "expert")
 NO_ENV = "none"  # in the place of an environment: training on a file, nothing rolled out
-EXPLORED = ("rnd", "diayn")  # collected without a task
+SEARCHED = ("stax", "stax-rewarding")  # every episode of one search, and those of its rewarding solutions
+EXPLORED = ("rnd", "diayn", *SEARCHED)  # collected without a task
 # What a config leaves open. ``small`` answers in minutes on two cores; ``full`` is the protocol that the agent's own
 # paper has (``preprocessing.published``), and these numbers only where it names none.
 SCALES: dict[str, dict[str, Any]] = {
@@ -169,7 +170,7 @@ class SweepConfig(JobConfig):
 
     dataset: str = option(
         "medium-replay",
-        "random, medium, medium-replay, medium-expert, expert, rnd or diayn (collected here), or a file",
+        "random, medium, medium-replay, medium-expert, expert, rnd, diayn, stax or stax-rewarding, or a file",
     )
     updates: int = option(None, "gradient updates per member")
     batch_size: int = option(None, "rows per update")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
@@ -144,7 +146,7 @@ def render(
         any_stopped=any(map(analysis.stopped, range(len(analysis.groups)))),
         any_diverged=any(group.diverged for group in everything),
         few=min(len(group.scores) for group in everything) < 10,
-        figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light},
+        figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light} | picture_of(facts),
         episode=episode if embedded else None,
         viewer=viewer,
         exhibit=facts.get("exhibit", "The best run, one episode"),
@@ -153,6 +155,15 @@ def render(
         facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
         members=everyone,
     )
+
+
+def picture_of(facts: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
+    """The picture that a collection drew of its data (``collected``), where it still lies beside them."""
+    path = facts.get("dataset", {}).get("picture", "")
+    if not path or not pathlib.Path(path).is_file():
+        return {}
+    uri = f"data:image/png;base64,{base64.b64encode(pathlib.Path(path).read_bytes()).decode()}"
+    return {"collected": (uri, uri)}
 
 
 def asks_elsewhere(page: str) -> bool:
