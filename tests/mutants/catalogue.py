@@ -1044,4 +1044,23 @@ OF_LOSSES = (
     ),
 )
 
-MUTANTS = AGENTS + SHARED + OF_LOSSES
+OF_SEARCH = (
+    Mutant(
+        "the row itself is its nearest neighbour",
+        "jaxrl_reg/search/repertoire.py",
+        "count)[0][:, 1:]",
+        "count)[0][:, :-1]",
+        "tests/search/test_repertoire.py",
+        "novelty",
+    ),
+    Mutant(
+        "the most improved emitters are dropped",
+        "jaxrl_reg/search/emitters.py",
+        "jnp.where(both.filled, -both.improvement, jnp.inf)",
+        "jnp.where(both.filled, both.improvement, jnp.inf)",
+        "tests/search/test_emitters.py",
+        "keep_their_slots",
+    ),
+)
+
+MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH
