@@ -49,7 +49,7 @@ def episodes(env: Env, policy: Network, key: Key, genome: Array, *, name: str) -
         some = genome[begin : begin + AT_ONCE]
         padded = np.concatenate([some, np.zeros((AT_ONCE - len(some), size), np.float32)])
         rows, alive = jax.device_get(play(padded))
-        alive[len(some) :] = False
+        alive = alive & (np.arange(AT_ONCE) < len(some))[:, None]  # not those that fill up
         kept.append(jax.tree.map(lambda leaf, alive=alive: leaf[alive], rows))
     whole = jax.tree.map(lambda *leaves: np.concatenate(leaves)[:, None], *kept)  # one environment after the other
     return data.from_transitions(whole, name=name)
