@@ -10,6 +10,7 @@ from jaxrl_reg.loops.pretrain import pretrain
 from jaxrl_reg.loops.rlvr import rlvr
 from jaxrl_reg.loops.rollout import record, rollout
 from jaxrl_reg.loops.search import diversify
+from jaxrl_reg.loops.wandering import wander
 
 __all__ = [
     "collect",
@@ -23,4 +24,5 @@ __all__ = [
     "record",
     "rlvr",
     "rollout",
+    "wander",
 ]

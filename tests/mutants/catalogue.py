@@ -1061,6 +1061,30 @@ OF_SEARCH = (
         "tests/search/test_emitters.py",
         "keep_their_slots",
     ),
+    Mutant(
+        "a failure weakens what lies behind",
+        "jaxrl_reg/search/cognitive_graph.py",
+        "jnp.maximum(cosine, 0.0) ** 4",
+        "jnp.maximum(-cosine, 0.0) ** 4",
+        "tests/search/test_cognitive_graph.py",
+        "failure_weakens",
+    ),
+    Mutant(
+        "short waves do not learn from long ones",
+        "jaxrl_reg/search/harmonics.py",
+        "/ length - turn)",
+        "/ length - turn) * 0.0",
+        "tests/search/test_cognitive_graph.py",
+        "displacements",
+    ),
+    Mutant(
+        "a graph from before does not know where the body stands",
+        "jaxrl_reg/loops/wandering.py",
+        "graph, current = cognitive_graph.continued(start, place(state), goal, hyper)",
+        "graph, current = start, jnp.int32(GOAL)",
+        "tests/loops/test_wandering.py",
+        "used_again",
+    ),
 )
 
 MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH
