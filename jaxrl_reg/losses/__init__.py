@@ -64,7 +64,15 @@ from jaxrl_reg.losses.distillation import (
     prediction_distillation_loss,
     self_evolution_target,
 )
-from jaxrl_reg.losses.divergence import categorical_kl, cross_entropy_loss, gaussian_kl, sampled_kl, switched_kl
+from jaxrl_reg.losses.divergence import (
+    categorical_chi2,
+    categorical_kl,
+    cross_entropy_loss,
+    gaussian_chi2,
+    gaussian_kl,
+    sampled_kl,
+    switched_kl,
+)
 from jaxrl_reg.losses.entropy import (
     anchored_entropy_loss,
     categorical_entropy,
@@ -86,6 +94,13 @@ from jaxrl_reg.losses.groups import group_advantage, informative, leave_one_out_
 from jaxrl_reg.losses.invariance import irm_penalty, linear_invariance_loss, outcome_invariance_loss, vrex_penalty
 from jaxrl_reg.losses.judge import expected_score, judged_answer_loss, self_judge_loss, weigh_segments
 from jaxrl_reg.losses.noise_mask import beta_log_prob, blend_parameters, mask_policy_loss, pooled_mask_loss
+from jaxrl_reg.losses.occupancy import (
+    discriminator_loss,
+    occupancy_divergence,
+    occupancy_penalty,
+    reward_correlation,
+    true_gain_bound,
+)
 from jaxrl_reg.losses.outlier import energy, energy_margin_loss
 from jaxrl_reg.losses.policy import (
     adaptive_q_scale,
@@ -193,6 +208,7 @@ __all__ = [
     "box_weights",
     "bradley_terry_loss",
     "calibrated_value",
+    "categorical_chi2",
     "categorical_entropy",
     "categorical_kl",
     "churn_weight",
@@ -214,6 +230,7 @@ __all__ = [
     "deconfounded_reward",
     "difficulty_weight",
     "diffusion_ql_loss",
+    "discriminator_loss",
     "dispersive_cosine_loss",
     "dispersive_covariance_loss",
     "dispersive_hinge_loss",
@@ -241,6 +258,7 @@ __all__ = [
     "first_stage_f",
     "flex_dpo_loss",
     "fql_actor_loss",
+    "gaussian_chi2",
     "gaussian_kl",
     "generalised_advantage_estimation",
     "geometric_mixture",
@@ -284,6 +302,8 @@ __all__ = [
     "nash_md_advantage",
     "nt_xent_loss",
     "nucleus_entropy",
+    "occupancy_divergence",
+    "occupancy_penalty",
     "odds_ratio_loss",
     "one_sided_reinforce_loss",
     "one_step_distillation_loss",
@@ -314,6 +334,7 @@ __all__ = [
     "relevance",
     "reverse_kl_conjugate",
     "reverse_kl_weight",
+    "reward_correlation",
     "reward_generator_loss",
     "reward_model_loss",
     "robust_dpo_loss",
@@ -344,6 +365,7 @@ __all__ = [
     "time_variation_loss",
     "token_cosine",
     "treg_loss",
+    "true_gain_bound",
     "v_dice_losses",
     "vae_losses",
     "value_churn_loss",
