@@ -295,8 +295,8 @@ class Agent(NamedTuple):
     ``prepare(data) -> data`` makes of a data set what ``sample`` takes, such as the set and an index of it: once, on
     concrete arrays, by whoever starts a run (the jobs do); None: the data set as it is.
     ``begin(state, data, segment) -> state`` is for what an agent must see of all data before it learns, such as their
-    moments: ``loops.offline`` calls it before the updates of a segment, with its unbatched number; at others than 0 the
-    state stays as it is.
+    moments: loops call it before the updates of a segment, with its unbatched number; at others than 0 the state stays
+    as it is.
     ``replay(buffer, key, batch_size, stride) -> batch`` draws from a replay what ``sample`` draws from a data set, for
     agents that want more than transitions when they are trained on; see ``data.buffers.following`` for ``stride``.
     ``policy(state, hyper, explore) -> Policy`` is how an agent with a memory acts over an episode; its ``act`` then is
@@ -309,6 +309,8 @@ class Agent(NamedTuple):
     ``distribution(state, params, observation)`` is what the policy with the actor's parameters ``params`` (those of
     ``state`` or earlier ones) draws its actions from: logits ``[..., A]`` where actions are choices, else the mean and
     log standard deviation ``[..., A]`` of a normal, before any squashing; of agents that can be held to what they were.
+    ``beside(data, key, rows) -> extras`` is what an on-policy agent that is held to a data set wants of it beside each
+    trajectory ``rows [T, E]``: it finds them in ``batch.extras``.
     ``imitate``, of a token agent, is like ``update`` and learns the one completion of each prompt by heart, which its
     reference then is; its ``act`` takes prompts ``[..., P]`` and gives completions ``[..., T]``. One with ``turns`` 2
     answers every prompt twice: its ``act`` takes those of the second turn as well and tells them by their width.
@@ -326,6 +328,7 @@ class Agent(NamedTuple):
     cycle: tuple[Callable[[PyTree, Transition, PyTree, Key, Array], tuple[PyTree, Metrics]], ...] = ()
     replay: Callable[[Any, Key, int, int], Transition] | None = None
     begin: Callable[[PyTree, PyTree, Array], PyTree] | None = None
+    beside: Callable[[PyTree, Key, Transition], dict[str, Array]] | None = None
     imitate: Callable[[PyTree, Completions, PyTree, Key, Array], tuple[PyTree, Metrics]] | None = None
     turns: int = 1
     distribution: Callable[[PyTree, PyTree, Array], Any] | None = None

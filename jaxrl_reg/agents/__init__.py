@@ -46,6 +46,7 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the 
     from jaxrl_reg.agents.offline import td3_bc as td3_bc
     from jaxrl_reg.agents.offline import xql as xql
     from jaxrl_reg.agents.online import diayn as diayn
+    from jaxrl_reg.agents.online import occupancy_reg as occupancy_reg
     from jaxrl_reg.agents.online import ppo as ppo
     from jaxrl_reg.agents.online import rnd as rnd
     from jaxrl_reg.agents.online import sac as sac
@@ -128,6 +129,11 @@ def load(name: str) -> ModuleType:
     if name in names():
         return importlib.import_module(f"{__name__}.{family(name)}.{name}")
     module = foreign.load(name, "agent")
+    if module is None and name == "orpo":
+        raise UserError(
+            "unknown agent 'orpo'; two methods have that name: occupancy-regularised policy optimisation is "
+            "--agent occupancy_reg, odds-ratio preference optimisation --agent preference --set loss=odds_ratio"
+        )
     if module is None and "." not in name:
         raise unknown("agent", name, names())
     if module is None:

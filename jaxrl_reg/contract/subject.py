@@ -167,7 +167,7 @@ class Subject:
         self.config = tiny(self.module.Config, config or {})
         self.agent: Agent = self.module.make(self.config, self.spec)
         self.data = self.given(self.rows)
-        self.sample = sample or self.agent.sample or self.world.SAMPLERS[self.kind]
+        self.sample = sample or self.agent.sample or transitions.held(self.agent, self.world.SAMPLERS[self.kind])
         self.act: Callable[..., Array] = self.agent.act
         self.hyper = as_float32(self.module.Hyper())
         self.key = jax.random.key(0)

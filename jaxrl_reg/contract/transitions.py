@@ -9,8 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxrl_reg.data import from_arrays, uniform
-from jaxrl_reg.data.samplers import take
-from jaxrl_reg.types import Array, Dataset, Key, Spec, Transition
+from jaxrl_reg.data.samplers import Sampler, take
+from jaxrl_reg.types import Agent, Array, Dataset, Key, Spec, Transition
 
 SPEC = Spec(observation_dim=3, action_dim=2, max_episode_steps=8)
 ROWS = 64
@@ -23,6 +23,20 @@ def trajectory(data: Dataset, key: Key, batch_size: int) -> Transition:
     first = jax.random.randint(key, (), 0, data.size)
     rows = (first + jnp.arange(steps * streams).reshape(streams, steps).T) % data.size
     return dataclasses.replace(take(data, rows), next_action=None, return_rank=None)
+
+
+def held(agent: Agent, sample: Sampler) -> Sampler:
+    """``sample`` with what an agent that is held to a data set gets beside its trajectory."""
+    if agent.beside is None:
+        return sample
+    beside = agent.beside
+
+    def sampled(data: Dataset, key: Key, batch_size: int) -> Transition:
+        rows_key, key = jax.random.split(key)
+        rows = sample(data, rows_key, batch_size)
+        return dataclasses.replace(rows, extras={**rows.extras, **beside(data, key, rows)})
+
+    return sampled
 
 
 def replayed(data: Dataset, key: Key, batch_size: int) -> Transition:

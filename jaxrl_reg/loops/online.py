@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -97,7 +98,8 @@ def online(
         agent was trained on them. ``agent.act`` still sees the environment's, and ``train/return`` counts them.
 
     Returns:
-      A ``Run`` whose data only ``draw`` sees: ``run(key, hyper) -> (OnlineState, history)``. Beside the agent's
+      A ``Run`` whose data only ``draw`` sees, or an on-policy agent that is held to them (``Agent.begin`` and
+      ``beside``): ``run(key, hyper) -> (OnlineState, history)``. Beside the agent's
       metrics, ``train/return`` is the mean return of the environments' last finished episodes, exploration included;
       NaN until one has finished.
 
@@ -128,6 +130,11 @@ def online(
     vector, uniform = vectorize(env, num_envs), uniform_actions(env.spec.action_dim)
     batch_of: Draw = draw or (lambda replay, data, key, size: buffers.sample(replay, key, size))
 
+    def beside(rows: Transition, data: PyTree, key: Key) -> Transition:
+        if agent.beside is None or not on_policy:
+            return rows
+        return dataclasses.replace(rows, extras={**rows.extras, **agent.beside(data, key, rows)})
+
     def init(key: Key, hyper: PyTree, state: PyTree = None) -> OnlineState:
         key = jax.random.fold_in(key, INIT)
         key = key if start is None else jax.random.fold_in(key, behind.segments)  # not again the keys of its beginning
@@ -146,6 +153,9 @@ def online(
         now = index + behind.segments
         key, measure_key = (jax.random.fold_in(jax.random.fold_in(key, use), now) for use in (TRAIN, MEASURE))
 
+        if agent.begin is not None and on_policy:
+            state = state._replace(agent=agent.begin(state.agent, data, now))
+
         def iteration(i: Array, carry: tuple[OnlineState, Array]) -> tuple[OnlineState, Array]:
             state, totals = carry
             act_key, learn_key = jax.random.split(jax.random.fold_in(key, i))
@@ -162,6 +172,7 @@ def online(
             env_state, rows = rollout(vector, act, state.env, act_key, unroll, extras)
             returns = track(state.ongoing, state.finished, rows)
             rows = rows if preprocess is None else preprocess(rows)
+            rows = beside(rows, data, jax.random.fold_in(act_key, unroll))
             replay = None if on_policy else buffers.add(state.replay, rows)
 
             def turn(number: Array, carry: tuple[PyTree, Array]) -> tuple[PyTree, Array]:
@@ -195,7 +206,7 @@ def online(
 
         def once(state):
             rows = rollout(vector, uniform, state.env, key, unroll)[1]
-            batch = rows if on_policy else batch_of(state.replay, data, key, batch_size)
+            batch = beside(rows, data, key) if on_policy else batch_of(state.replay, data, key, batch_size)
             return agent.update(state.agent, batch, hyper, key, jnp.int32(0))[1]
 
         return jax.eval_shape(once, state)

@@ -42,6 +42,8 @@ def test_editors_are_told_of_every_agent():
 def test_unknown_names():
     with pytest.raises(UserError, match=r"unknown agent 'td3bc'; did you mean 'td3_bc'\?"):
         agents.load("td3bc")
+    with pytest.raises(UserError, match=r"unknown agent 'orpo'.*occupancy_reg.*loss=odds_ratio"):
+        agents.load("orpo")
     with pytest.raises(UserError, match="unknown agent '_common'"):
         agents.load("_common")
     with pytest.raises(UserError, match=r"no module named 'my_package\.my_agent'"):

@@ -223,3 +223,76 @@ def test_choices_are_rewarded_for_staying_open_unless_asked_otherwise(env, asked
     )
     (member,) = jobs.kinds.load("online").make(jobs.resolve(config)).learners
     np.testing.assert_allclose(member.hypers.entropy_coef, [wanted])
+
+
+HELD = (
+    "sweep --env tomato --agent occupancy_reg --steps 64 --num-envs 4 --unroll 8 --segments 2 --seeds 2 --hidden 8 "
+    "--eval-episodes 2 --set minibatches=2 --set epochs=1 --set discriminator_hidden=8 --set discriminator_steps=2 "
+    "--grid coefficient=0,1"
+)
+
+
+def save_reference(path):
+    """Rows of the garden as a collection writes them: trained on the true reward, with both beside."""
+    from jaxrl_reg import data, envs
+
+    spec, rng, rows = envs.make("tomato").spec, np.random.default_rng(0), 64
+    seen = rng.random((rows, spec.observation_dim))
+    true = rng.random(rows)
+    proxy = true + 0.1 * rng.random(rows)
+    ends = np.arange(rows) % 16 == 15
+    extras = {"reward/true": true, "reward/proxy": proxy}
+    action = rng.uniform(-1, 1, (rows, spec.action_dim))
+    made = data.from_arrays(seen, action, true, np.zeros(rows, bool), ends, seen, extras=extras)
+    data.save(made, path)
+    return np.corrcoef(proxy, true)[0, 1], proxy
+
+
+def test_a_run_that_is_held_to_a_data_set_reports_the_true_return_beside_the_proxy(tmp_path, capsys):
+    path, directory = tmp_path / "garden.hdf5", tmp_path / "run"
+    correlation, proxy = save_reference(path)
+    assert command(f"{HELD} --reference {path} --against ppo --out {directory}") == 0
+    said = capsys.readouterr()
+    assert f"proxy and true reward correlate at {correlation:.3f}" in said.out + said.err
+    assert "true return" in said.out
+    frame, facts = rows(directory), json.loads((directory / "summary.json").read_text())
+    np.testing.assert_allclose(frame["eval/return"], frame["eval/reward/proxy"], rtol=1e-5)
+    assert np.isfinite(frame["eval/reward/true"]).all()
+    held = frame[frame["agent"] == "occupancy_reg"]
+    assert held.groupby("setting")["occupancy_penalty"].apply(lambda x: (x == 0).all()).tolist() == [True, False]
+    assert facts["dataset"]["returns"] == pytest.approx(proxy.reshape(4, 16).sum(1).round(4).tolist(), abs=1e-3)
+    table = pd.read_csv(directory / "table.csv")
+    last = held[(held["step"] == 64) & (held["setting"] == 0)]["eval/reward/true"]
+    row = table[table["coefficient"] == 0].iloc[0]
+    np.testing.assert_allclose(row["last_true"], last.mean(), rtol=1e-5)
+    assert table[table["agent"] == "ppo"]["last_true"].notna().all()
+    page = (directory / "report.html").read_text()
+    assert "true return, last checkpoint" in page
+    job = jobs.kinds.load("online").reopen(jobs.load_config(directory), facts)
+    assert job.data is None
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("--env pointnav --agent ppo --reference medium", "--reference is a data set that an agent such as occupancy"),
+        ("--env pointnav --agent occupancy_reg --reference mediun", "did you mean 'medium'"),
+        ("--env tomato --agent ppo --env-set reward=ture", "unknown reward of tomato 'ture'; did you mean 'true'"),
+        ("--env tomato --agent orpo", "--agent occupancy_reg"),
+    ],
+)
+def test_what_a_reference_or_a_reward_cannot_be(line, message, tmp_path, capsys):
+    assert command(f"sweep {line} --data-dir {tmp_path} --out {tmp_path / 'run'}") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_reference_that_is_not_there_is_collected_of_a_policy_that_means_well(tmp_path):
+    config = jobs.OnlineConfig(env="tomato", agent="occupancy_reg", data_dir=str(tmp_path), collect_steps=640)
+    job = jobs.kinds.load("online").make(jobs.resolve(config.settled()))
+    assert job.collect is not None
+    source = jobs.references._source(config, job.world, "medium")
+    assert (source.env_settings, source.dataset) == ({"reward": "true"}, "medium")
+    assert jobs.dataset_path(source).parent == tmp_path / "tomato-reward=true"
+    other = jobs.SweepConfig(env="tomato", data_dir=str(tmp_path), dataset="medium")
+    assert jobs.dataset_path(other).parent == tmp_path / "tomato"

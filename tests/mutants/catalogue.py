@@ -249,6 +249,13 @@ AGENTS = (
         "diayn",
     ),
     Mutant(
+        "leaving the reference pays",
+        f"{ONLINE}/occupancy_reg.py",
+        "reward=batch.reward - taken.reshape",
+        "reward=batch.reward + taken.reshape",
+        f"{GOLDEN}/online/test_golden_occupancy_reg.py",
+    ),
+    Mutant(
         "clip_value inverted",
         f"{ONLINE}/ppo.py",
         "hyper.clip if config.clip_value else jnp.inf",
@@ -802,6 +809,13 @@ OF_LOSSES = (
         "/ risk.shape[0]",
         CONTRACT,
         "vrex_penalty",
+    ),
+    Mutant(
+        "the root of a divergence is not divided by",
+        "jaxrl_reg/losses/occupancy.py",
+        "return jnp.where(mean > 0, excess / jnp.sqrt(jnp.where(mean > 0, mean, 1.0)), excess)",
+        "return excess",
+        "tests/losses/test_occupancy_losses.py",
     ),
     Mutant(
         "poor actions weigh most",

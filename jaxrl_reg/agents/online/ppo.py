@@ -14,6 +14,7 @@ acting and the trained policy (nats), ``clipped`` share of rows outside the clip
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -96,6 +97,19 @@ def merge(old: Statistics, observation: Array) -> Statistics:
     return Statistics(old.mean + shift * count / total, spread / total, total)
 
 
+def actor_of(config: Config, spec: Spec) -> Any:
+    """The policy that ``make`` trains, as a ``policies.Policy``."""
+    make_policy = categorical.coded if spec.discrete else gaussian.squashed
+    return make_policy(spec, config.hidden, final_scale=0.01, activation=config.activation, init="orthogonal")
+
+
+def standardised(config: Config, seen: Statistics, tree: PyTree) -> PyTree:
+    """Observations ``[..., O]`` as the networks take them."""
+    if not config.normalise:
+        return tree
+    return jax.tree.map(lambda x: jnp.clip((x - seen.mean) * jax.lax.rsqrt(seen.variance + 1e-8), -10, 10), tree)
+
+
 def make(
     config: Config, spec: Spec, penalty: _common.Penalty | None = None, transform: _common.Transform | None = None
 ) -> Agent:
@@ -107,9 +121,8 @@ def make(
     of optax or ``hyper ->`` one, comes between the clipped gradient of the actor and Adam: ``lambda hyper:
     anchored(hyper.start, hyper.anchor)``. Both take what they need from a ``Hyper`` of one's own.
     """
+    policy, standardise = actor_of(config, spec), functools.partial(standardised, config)
     options: dict[str, Any] = {"activation": config.activation, "init": "orthogonal"}
-    make_policy = categorical.coded if spec.discrete else gaussian.squashed
-    policy = make_policy(spec, config.hidden, final_scale=0.01, **options)
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
     reported = METRICS if penalty is None else (*METRICS, "penalty")
 
@@ -117,11 +130,6 @@ def make(
         of_actor, of_value = (adam(rate, eps=1e-5) for rate in (hyper.actor_learning_rate, hyper.value_learning_rate))
         clip = optax.clip_by_global_norm(hyper.max_grad_norm)
         return [optax.chain(clip, one) for one in (_common.held(transform, hyper, of_actor), of_value)]
-
-    def standardise(seen: Statistics, tree: PyTree) -> PyTree:
-        if not config.normalise:
-            return tree
-        return jax.tree.map(lambda x: jnp.clip((x - seen.mean) * jax.lax.rsqrt(seen.variance + 1e-8), -10, 10), tree)
 
     def init(key: Key, hyper: Hyper) -> State:
         params = [network.init(key) for network, key in zip((policy, value), jax.random.split(key), strict=True)]

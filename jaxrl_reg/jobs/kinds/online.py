@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.jobs import references
 from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
 from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env
 from jaxrl_reg.jobs.settings import SCALES, JobConfig, option, resolve
@@ -47,6 +48,14 @@ class OnlineConfig(JobConfig):
     batch_size: int = option(None, "off-policy: rows per update")
     warmup: int = option(None, "off-policy: steps with random actions first [a hundredth of the steps]")
     capacity: int = option(None, "off-policy: rows of the replay [all steps, 1_000_000 at most]")
+    reference: str | None = option(
+        None,
+        "data set that an agent such as occupancy_reg is held to: medium or another that is collected here (of a "
+        "policy that means well, where a world has two rewards), or a file [its own, else none]",
+        metavar="DATA",
+    )
+    data_dir: str = option("datasets", "where data sets are kept")
+    collect_steps: int = option(None, "environment steps of the agent whose experience becomes the data")
     against: str | None = option(None, "online agent that is trained beside it on the same budget", metavar="AGENT")
 
     def presets(self) -> Mapping[str, Any]:
@@ -61,6 +70,9 @@ class OnlineConfig(JobConfig):
         warmup = chosen["warmup"] if self.warmup is None else self.warmup
         chosen["capacity"] = min(chosen["steps"] + warmup, CAPACITY)
         return chosen
+
+    def settled(self) -> OnlineConfig:
+        return references.settled(super().settled())
 
     def length(self) -> int:
         return self.steps // (self.num_envs * self.unroll) * self.updates_per_iteration
@@ -105,6 +117,11 @@ def make(config: OnlineConfig) -> Job:
       UserError: for a config that cannot be run, or an agent or rival that does not learn online.
     """
     env = make_env(config)
+    return references.held(_job(config, env), config, env)
+
+
+def _job(config: OnlineConfig, env: Env) -> Job:
+    """The job without the data that its agent may be held to."""
     students, rivals = learners(config.agent, config, spec=env.spec), []
     configs = {config.agent: config}
     if config.against is not None:
@@ -129,7 +146,7 @@ def make(config: OnlineConfig) -> Job:
 
 def reopen(config: OnlineConfig, facts: Mapping[str, Any]) -> Job:
     """The job of a run that was trained."""
-    return make(config)
+    return _job(config, make_env(config))
 
 
 def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None = None) -> tuple[Agent, Run]:
