@@ -1,0 +1,1 @@
+"""Experiments on worlds whose reward is a proxy, or that vary."""
