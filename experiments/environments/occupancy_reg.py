@@ -85,7 +85,9 @@ def base_rows(seeds):
         # Lane after lane, each of whole episodes.
         one = jax.tree.map(lambda x, i=i: np.swapaxes(x[i], 0, 1).reshape(ROWS, *x.shape[3:]), rows)
         never, columns = np.zeros(ROWS, bool), (one.observation, one.action, one.reward)
-        made.append(data.from_arrays(*columns, never, one.last > 0, one.next_observation, extras=one.extras))
+        made.append(
+            data.from_arrays(*columns, never, one.last > 0, one.next_observation, extras=one.extras, name="base")
+        )
     return made
 
 

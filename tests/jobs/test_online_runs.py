@@ -243,7 +243,7 @@ def save_reference(path):
     ends = np.arange(rows) % 16 == 15
     extras = {"reward/true": true, "reward/proxy": proxy}
     action = rng.uniform(-1, 1, (rows, spec.action_dim))
-    made = data.from_arrays(seen, action, true, np.zeros(rows, bool), ends, seen, extras=extras)
+    made = data.from_arrays(seen, action, true, np.zeros(rows, bool), ends, seen, extras=extras, name="garden")
     data.save(made, path)
     return np.corrcoef(proxy, true)[0, 1], proxy
 

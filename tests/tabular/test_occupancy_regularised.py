@@ -65,7 +65,8 @@ def test_the_garden_is_watered_where_the_theory_holds_and_hacked_without():
     base = 0.9 * jax.nn.softmax(q / 0.35) + 0.1 / 4
     mu0 = discounted.occupancy(transition, base, discount, initial)
     sigma, sigma_true, r = proxy_statistics(mu0, proxy, true)
-    rows = np.random.default_rng(0).choice(mu0.size, 200_000, p=np.asarray(mu0, np.float64).ravel() / float(mu0.sum()))
+    share = np.asarray(mu0, np.float64).ravel()
+    rows = np.random.default_rng(0).choice(mu0.size, 200_000, p=share / share.sum())
     sampled = [np.asarray(reward).ravel()[rows] for reward in (proxy, true)]
     np.testing.assert_allclose([sigma, sigma_true], [reward.std() for reward in sampled], rtol=0.02)
     np.testing.assert_allclose(r, np.corrcoef(*sampled)[0, 1], atol=0.02)

@@ -30,7 +30,7 @@ def reference_set(rows=512, seed=0):
     action = np.where(first[:, None], [0.4, -0.3], [-0.9, 0.1])
     reward = np.where(np.arange(rows) % 2, 2.0, -2.0)
     last = np.arange(rows) % 32 == 31
-    return from_arrays(np.eye(3)[state], action, reward, np.zeros(rows, bool), last, np.eye(3)[state])
+    return from_arrays(np.eye(3)[state], action, reward, np.zeros(rows, bool), last, np.eye(3)[state], name="three")
 
 
 def trajectory(states, actions, extras, seed=1):
