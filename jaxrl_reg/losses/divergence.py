@@ -13,6 +13,7 @@ from jaxrl_reg.losses.policy_gradient import log_ratio
 Array = jax.Array
 
 _LARGEST_EXPONENT = 20.0  # of a ratio of standard deviations; its square times a distance still fits float32
+LARGEST_CHI2_EXPONENT = 8.0  # of one plus a chi-square over actions; beyond, float32 has few digits left of the sum
 
 
 @shapes(logits="... A", target="... A")
@@ -153,14 +154,14 @@ def categorical_chi2(p_logits: Array, q_logits: Array) -> Array:
       ``[...]``; >= 0 up to rounding.
     Raises:
       ValueError: shapes differ.
-    Edges: at most e^20 - 1, with gradient 0, where it is larger or infinite (a logit of minus infinity in ``q``
+    Edges: at most e^8 - 1, with gradient 0, where it is larger or infinite (a logit of minus infinity in ``q``
       alone); an action that is impossible in both counts as 0.
     Source: Laidlaw et al., 2025, Correlated Proxies: the penalty over actions; the closed form is textbook.
     """
     possible = p_logits > -jnp.inf
     log_p, log_q = _finite_log_softmax(p_logits, possible), _finite_log_softmax(q_logits, possible)
     exponents = jnp.where(possible, jnp.minimum(2.0 * log_p - log_q, 2 * _LARGEST_EXPONENT), -jnp.inf)
-    return jnp.expm1(jnp.minimum(jax.nn.logsumexp(exponents, axis=-1), _LARGEST_EXPONENT))
+    return jnp.expm1(jnp.minimum(jax.nn.logsumexp(exponents, axis=-1), LARGEST_CHI2_EXPONENT))
 
 
 @shapes(p_mean="... A", p_log_std="... A", q_mean="... A", q_log_std="... A")
@@ -179,7 +180,7 @@ def gaussian_chi2(p_mean: Array, p_log_std: Array, q_mean: Array, q_log_std: Arr
       ``[...]``; >= 0 up to rounding.
     Raises:
       ValueError: shapes differ.
-    Edges: at most e^20 - 1, with gradient 0, where it is larger or infinite, which it is from ``s_p^2 = 2 s_q^2`` on
+    Edges: at most e^8 - 1, with gradient 0, where it is larger or infinite, which it is from ``s_p^2 = 2 s_q^2`` on
       in any dimension. The released code takes ``gaussian_kl`` there.
     Source: Laidlaw et al., 2025, Correlated Proxies: the penalty over actions; the closed form is textbook.
     """
@@ -191,4 +192,4 @@ def gaussian_chi2(p_mean: Array, p_log_std: Array, q_mean: Array, q_log_std: Arr
     shift = jnp.square(p_mean - q_mean) * jnp.exp(2.0 * bounded) / left
     terms = jnp.minimum(shift, 2 * _LARGEST_EXPONENT) - log_ratio - 0.5 * jnp.log(left)
     terms = jnp.where(finite, terms, 2 * _LARGEST_EXPONENT)
-    return jnp.expm1(jnp.minimum(terms.sum(-1), _LARGEST_EXPONENT))
+    return jnp.expm1(jnp.minimum(terms.sum(-1), LARGEST_CHI2_EXPONENT))

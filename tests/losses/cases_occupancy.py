@@ -10,7 +10,8 @@ STATIC = {
     "occupancy_penalty": {"divergence": "sqrt_chi2", "trim": 0.25},
     "occupancy_divergence": {"divergence": "chi2", "trim": 0.25},
 }
-MOST = math.e**20 - 1
+LARGEST = 8.0  # exponent of one plus a chi-square
+
 
 
 def softplus(x):
@@ -50,7 +51,7 @@ def softmax(logits):
 
 def categorical(a, s):
     p, q = softmax(a.p_logits), softmax(a.q_logits)
-    return np.minimum(((p - q) ** 2 / q).sum(-1), MOST)
+    return np.minimum(((p - q) ** 2 / q).sum(-1), math.expm1(LARGEST))
 
 
 def gaussian(a, s):
@@ -59,7 +60,7 @@ def gaussian(a, s):
     with np.errstate(all="ignore"):
         log = np.log(q) - 0.5 * np.log(p) - 0.5 * np.log(left) + (a.p_mean - a.q_mean) ** 2 / left
     log = np.where(left > 0, log, np.inf).sum(-1)
-    return np.expm1(np.minimum(log, 20.0))
+    return np.expm1(np.minimum(log, LARGEST))
 
 
 CASES = {

@@ -57,10 +57,11 @@ def test_no_gradient_flows_through_a_penalty_and_slopes_are_finite_at_the_edges(
     slopes = jax.grad(true_gain_bound, (0, 1, 2))(0.5, 0.0, 0.6)
     assert np.isfinite(slopes).all()
     wide = losses.gaussian_chi2(np.zeros(1), np.full(1, 0.5), np.zeros(1), np.zeros(1))  # s_p^2 = e s_q^2 > 2 s_q^2
-    np.testing.assert_allclose(wide, np.expm1(20.0), rtol=1e-5)
+    np.testing.assert_allclose(wide, np.expm1(8.0), rtol=1e-5)
     slope = jax.grad(lambda x: losses.gaussian_chi2(jnp.zeros(1), x, jnp.zeros(1), jnp.zeros(1)))(jnp.full(1, 0.5))
     np.testing.assert_array_equal(slope, [0.0])
-    assert float(losses.categorical_chi2(np.array([0.0, 0.0]), np.array([0.0, -np.inf]))) > 1e8
+    impossible = losses.categorical_chi2(np.array([0.0, 0.0]), np.array([0.0, -np.inf]))
+    np.testing.assert_allclose(impossible, np.expm1(8.0), rtol=1e-5)
     np.testing.assert_allclose(losses.categorical_chi2(np.array([0, 0, -np.inf]), np.array([0, 0, -np.inf])), 0.0)
 
 

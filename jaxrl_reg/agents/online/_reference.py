@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import jax
@@ -12,13 +13,14 @@ from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.online import ppo
 from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.losses.divergence import LARGEST_CHI2_EXPONENT
 from jaxrl_reg.policies.categorical import code
 from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Dataset, Key, PyTree, Spec, Transition
 
 CLONE_BATCH, CLONE_RATE = 256, 1e-3
 LARGEST = 10.0  # of a standardised observation
-INFINITE = 4e8  # from here on a chi-square is at the bound of its closed form
+INFINITE = 0.999 * math.expm1(LARGEST_CHI2_EXPONENT)  # from here on a chi-square is at the bound of its closed form
 Extras = dict[str, Array]
 
 
