@@ -92,13 +92,16 @@ def penalised(divergence, d):
     return (ratio - 1) / np.sqrt(mean) if mean > 0 else ratio - 1
 
 
+@pytest.fixture(scope="module")
+def plain():
+    return quick(ppo.make(ppo.Config(**{name: SMALL[name] for name in PPOS}), GRID).update)
+
+
 @pytest.mark.parametrize(("divergence", "measure"), [("sqrt_chi2", "state_action"), ("kl", "state")])
-def test_the_rest_is_ppo_on_the_reward_less_the_penalty(batch, divergence, measure):
-    """Scores are those of the discriminator AFTER its steps, on states and choices, whatever numbers these came as."""
-    agent, plain = (
-        made(divergence=divergence, measure=measure),
-        ppo.make(ppo.Config(**{k: SMALL[k] for k in PPOS}), GRID),
-    )
+def test_the_rest_is_ppo_on_the_reward_less_the_penalty(batch, plain, divergence, measure):
+    """Scores are those of the discriminator AFTER its steps, on states and choices, whatever numbers these came as; it
+    has learnt the ratio of two distributions that are known."""
+    agent = made(divergence=divergence, measure=measure, discriminator_steps=300)
     state, key = agent.init(jax.random.key(0), HYPER), jax.random.key(3)
     after, metrics = quick(agent.update)(state, batch, HYPER, key, jnp.int32(0))
     x = (np.eye(3)[STATES] - np.asarray(batch.extras["reference/mean"])) / np.asarray(batch.extras["reference/std"])
@@ -108,30 +111,24 @@ def test_the_rest_is_ppo_on_the_reward_less_the_penalty(batch, divergence, measu
     taken = 0.7 * 2.0 * penalised(divergence, d)
     np.testing.assert_allclose(metrics["occupancy_penalty"], taken.mean(), rtol=1e-3, atol=1e-5)
     less = dataclasses.replace(batch, reward=batch.reward - jnp.asarray(taken.reshape(T, E), jnp.float32))
-    wanted, _ = quick(plain.update)(state.ppo, less, HYPER, jax.random.split(key)[1], jnp.int32(0))
+    wanted, _ = plain(state.ppo, less, HYPER, jax.random.split(key)[1], jnp.int32(0))
     moved = [jax.tree.leaves((one.actor.params, one.value.params)) for one in (after.ppo, wanted, state.ppo)]
     for found, right, before in zip(*moved, strict=True):
         np.testing.assert_allclose(found, right, atol=2e-5)
         assert np.abs(np.asarray(right) - np.asarray(before)).max() > 1e-4
 
-
-def test_the_discriminator_learns_the_ratio_of_the_occupancies(batch):
-    """KL and chi-square of two distributions over states and choices that are known."""
-    found = {}
-    for divergence in ("kl", "chi2"):
-        agent = made(divergence=divergence, discriminator_steps=300)
-        state = agent.init(jax.random.key(0), HYPER)
-        found[divergence] = quick(agent.update)(state, batch, HYPER, jax.random.key(1), jnp.int32(0))[1]
-    own = np.zeros((3, 2))
+    own, base = np.zeros((3, 2)), np.zeros((3, 2))
     np.add.at(own, (STATES, ACTIONS), 1 / len(STATES))
     theirs = batch.extras["reference/observation"].reshape(-1, 3), batch.extras["reference/action"].reshape(-1, 2)
-    base = np.zeros((3, 2))
     np.add.at(base, tuple(np.asarray(x).argmax(1) for x in theirs), 1 / len(STATES))
-    np.testing.assert_allclose(found["kl"]["occupancy_divergence"], (own * np.log(own / base)).sum(), rtol=0.15)
-    chi2 = ((own - base) ** 2 / base).sum()
-    np.testing.assert_allclose(found["chi2"]["occupancy_divergence"], chi2, rtol=0.35)
-    assert float(found["kl"]["discriminator_loss"]) < 2 * np.log(2)
-    assert float(found["kl"]["held"]) == 0.0
+    if divergence == "kl":
+        own, base = own.sum(1), base.sum(1)
+        known = (own * np.log(own / base)).sum()
+    else:
+        known = np.sqrt(((own - base) ** 2 / base).sum())
+    np.testing.assert_allclose(metrics["occupancy_divergence"], known, rtol=0.2)
+    assert float(metrics["discriminator_loss"]) < 2 * np.log(2)
+    assert float(metrics["held"]) == 0.0
 
 
 def test_over_actions_the_reference_is_cloned_once_and_states_do_not_count(batch):
