@@ -225,13 +225,6 @@ def test_choices_are_rewarded_for_staying_open_unless_asked_otherwise(env, asked
     np.testing.assert_allclose(member.hypers.entropy_coef, [wanted])
 
 
-HELD = (
-    "sweep --env tomato --agent occupancy_reg --steps 64 --num-envs 4 --unroll 8 --segments 2 --seeds 2 --hidden 8 "
-    "--eval-episodes 2 --set minibatches=2 --set epochs=1 --set discriminator_hidden=8 --set discriminator_steps=2 "
-    "--grid coefficient=0,1"
-)
-
-
 def save_reference(path):
     """Rows of the garden as a collection writes them: trained on the true reward, with both beside."""
     from jaxrl_reg import data, envs
@@ -248,28 +241,19 @@ def save_reference(path):
     return np.corrcoef(proxy, true)[0, 1], proxy
 
 
-def test_a_run_that_is_held_to_a_data_set_reports_the_true_return_beside_the_proxy(tmp_path, capsys):
-    path, directory = tmp_path / "garden.hdf5", tmp_path / "run"
+def test_a_job_that_is_held_to_a_data_set_is_paid_by_the_proxy_and_tells_how_it_correlates(tmp_path):
+    path = tmp_path / "garden.hdf5"
     correlation, proxy = save_reference(path)
-    assert command(f"{HELD} --reference {path} --against ppo --out {directory}") == 0
-    said = capsys.readouterr()
-    assert f"proxy and true reward correlate at {correlation:.3f}" in said.out + said.err
-    assert "true return" in said.out
-    frame, facts = rows(directory), json.loads((directory / "summary.json").read_text())
-    np.testing.assert_allclose(frame["eval/return"], frame["eval/reward/proxy"], rtol=1e-5)
-    assert np.isfinite(frame["eval/reward/true"]).all()
-    held = frame[frame["agent"] == "occupancy_reg"]
-    assert held.groupby("setting")["occupancy_penalty"].apply(lambda x: (x == 0).all()).tolist() == [True, False]
-    assert facts["dataset"]["returns"] == pytest.approx(proxy.reshape(4, 16).sum(1).round(4).tolist(), abs=1e-3)
-    table = pd.read_csv(directory / "table.csv")
-    last = held[(held["step"] == 64) & (held["setting"] == 0)]["eval/reward/true"]
-    row = table[table["coefficient"] == 0].iloc[0]
-    np.testing.assert_allclose(row["last_true"], last.mean(), rtol=1e-5)
-    assert table[table["agent"] == "ppo"]["last_true"].notna().all()
-    page = (directory / "report.html").read_text()
-    assert "true return, last checkpoint" in page
-    job = jobs.kinds.load("online").reopen(jobs.load_config(directory), facts)
-    assert job.data is None
+    config = jobs.resolve(jobs.OnlineConfig(env="tomato", agent="occupancy_reg", reference=str(path)).settled())
+    kind = jobs.kinds.load("online")
+    job = kind.make(config)
+    np.testing.assert_allclose(job.data.reward, proxy, rtol=1e-6)
+    bound = f"asks for coefficient={np.sqrt(1 - correlation**2):.2g}"
+    (line,) = [line for line in job.lines if f"proxy and true reward correlate at {correlation:.3f}" in line]
+    assert bound in line
+    assert job.about["returns"] == pytest.approx(proxy.reshape(4, 16).sum(1).round(4).tolist(), abs=1e-3)
+    assert np.isnan(job.data.score_random)  # those that are known are of the true reward
+    assert kind.reopen(config, {}).data is None
 
 
 @pytest.mark.parametrize(
