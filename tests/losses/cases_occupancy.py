@@ -13,7 +13,6 @@ STATIC = {
 LARGEST = 8.0  # exponent of one plus a chi-square
 
 
-
 def softplus(x):
     return np.logaddexp(0.0, x)
 
