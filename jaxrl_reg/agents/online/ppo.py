@@ -24,6 +24,7 @@ import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
+from jaxrl_reg.agents.online._statistics import Statistics, merge
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import categorical, gaussian
 from jaxrl_reg.transforms import adam
@@ -74,27 +75,10 @@ def defaults(spec: Spec) -> dict[str, float]:
     return {"entropy_coef": 0.01} if spec.discrete else {}
 
 
-class Statistics(NamedTuple):
-    """Running mean and variance of the observations seen so far."""
-
-    mean: Array  # [O], of ``count`` observations
-    variance: Array  # [O]
-    count: Array
-
-
 class State(NamedTuple):
     actor: _common.Trainable
     value: _common.Trainable
     statistics: Statistics
-
-
-def merge(old: Statistics, observation: Array) -> Statistics:
-    """Statistics of everything seen, ``observation [B, O]`` included (Chan et al. 1979, the pairwise update)."""
-    mean, variance, count = observation.mean(axis=0), observation.var(axis=0), observation.shape[0]
-    total = old.count + count
-    shift = mean - old.mean
-    spread = old.count * old.variance + count * variance + jnp.square(shift) * old.count * count / total
-    return Statistics(old.mean + shift * count / total, spread / total, total)
 
 
 def actor_of(config: Config, spec: Spec) -> Any:

@@ -1,0 +1,26 @@
+"""Running statistics of what an agent has observed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+
+from jaxrl_reg.types import Array
+
+
+class Statistics(NamedTuple):
+    """Running mean and variance of the observations seen so far."""
+
+    mean: Array  # [O], of ``count`` observations
+    variance: Array  # [O]
+    count: Array
+
+
+def merge(old: Statistics, observation: Array) -> Statistics:
+    """Statistics of everything seen, ``observation [B, O]`` included (Chan et al. 1979, the pairwise update)."""
+    mean, variance, count = observation.mean(axis=0), observation.var(axis=0), observation.shape[0]
+    total = old.count + count
+    shift = mean - old.mean
+    spread = old.count * old.variance + count * variance + jnp.square(shift) * old.count * count / total
+    return Statistics(old.mean + shift * count / total, spread / total, total)
