@@ -1,6 +1,7 @@
 """Runs of token agents from the command line: rows, report with samples, going on after a stop, answering prompts."""
 
 import json
+import shutil
 import signal
 
 import jax
@@ -99,6 +100,20 @@ def test_a_run_stopped_and_resumed_is_bit_identical(whole, tmp_path, monkeypatch
     prompt = [9, 4, 5, 6, 2]
     answers = [jobs.load_policy(one, setting=1, seed=4)(prompt) for one in (directory, whole)]
     np.testing.assert_array_equal(*answers)
+
+
+def test_more_prompts_are_answered_from_the_checkpoints(whole, tmp_path):
+    directory = tmp_path / "run"
+    shutil.copytree(whole, directory)
+    assert command(f"evaluate {directory} --episodes 5") == 0
+    frame = rows(directory)
+    fresh = frame[frame["evaluation"] == 1]
+    assert fresh.groupby("agent").size().to_dict() == {"grpo": 4, "warm start": 2}
+    assert (fresh["update"] == 6).all()
+    assert (fresh["episodes"] == 5).all()
+    assert np.isfinite(fresh[["eval/return", "eval/sampled", "eval/pass_at_k"]]).all(axis=None)
+    assert fresh["train/return"].isna().all()  # nothing was trained
+    pd.testing.assert_frame_equal(rows(whole), frame[frame["evaluation"] == 0].reset_index(drop=True))
 
 
 def test_a_policy_answers_prompts(whole):
