@@ -1,4 +1,4 @@
-# make demo | test | test-floor | install | lint | types | bench | experiments | notebooks
+# make demo | test | test-floor | install | lint | types | bench | experiments | notebooks | docs
 # (PYTHON=python3.12 picks an interpreter)
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,7 +10,7 @@ WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
 NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: help install demo full table table-full zero-shot-full test mutants test-floor lint types format bench experiments systems notebooks constraints clean
+.PHONY: help install demo full table table-full zero-shot-full test mutants test-floor lint types format bench experiments systems notebooks docs docs-serve constraints clean
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes);"
@@ -26,6 +26,7 @@ help:
 	@echo "make bench        measure against peers, write docs/benchmark.md"
 	@echo "make experiments  run every experiment at its small scale, write SYSTEMS.md"
 	@echo "make notebooks    execute the notebooks at full size"
+	@echo "make docs         build the documentation's site into site/; docs-serve shows it while you write"
 
 install: $(STAMP)
 
@@ -109,11 +110,16 @@ systems: install
 notebooks: install
 	$(BIN)/python -m notebooks.execute
 
+# The site, into site/; a link that leads nowhere fails. In an environment of its own.
+docs docs-serve:
+	@$(MAKE) --no-print-directory install VENV=.venv-docs WHAT="--constraint $(CONSTRAINTS) --editable '.[all,docs]'"
+	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs $(if $(filter docs,$@),build --strict,serve)
+
 # Refresh the tested sets; no index address is written into them.
 constraints: install
 	for v in 11 12; do \
 		{ echo "# The set that the tests run against on Python 3.$$v$$( [ $$v = 12 ] && echo ' and 3.13'). Made by: make constraints"; \
-		$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra logging --extra playground --upgrade \
+		$(BIN)/uv pip compile -q pyproject.toml --extra dev --extra docs --extra logging --extra playground --upgrade \
 			--python-version 3.$$v --no-header --no-annotate --no-emit-index-url --no-emit-find-links; } \
 		> constraints/py3$$v.txt; done
 	{ echo "# The lowest set that a part of the tests runs against (make test-floor), on Python 3.11 and 3.12. Made by: make constraints"; \

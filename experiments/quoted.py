@@ -1,7 +1,9 @@
-"""The runs that the README quotes: kept in ``docs/results``, one folder each, and turned into the README's tables."""
+"""What README and ``docs/results.md`` quote: finished runs, kept in ``docs/results``, and what there is, counted."""
 
 from __future__ import annotations
 
+import collections
+import inspect
 import json
 import pathlib
 import shutil
@@ -15,11 +17,12 @@ FILES = ("config.json", "summary.json", "table.csv", "curves.png")
 UNPREPROCESSED = (
     "An older run, on observations and rewards as they are; jobs now preprocess them as the agent's paper does."
 )
-START, END = "<!-- results -->", "<!-- /results -->"
+RESULTS, README = ROOT / "docs" / "results.md", ROOT / "README.md"
+START, END = "<!-- counts -->", "<!-- /counts -->"
 
 
 def keep(run: pathlib.Path) -> pathlib.Path:
-    """Copy what the README needs of a finished run into ``docs/results``.
+    """Copy what is quoted of a finished run into ``docs/results``.
 
     Raises:
       UserError: if the run is not finished.
@@ -117,18 +120,15 @@ def section(folder: pathlib.Path) -> list[str]:
         "",
         # Older configs say nothing of preprocessing because there was none.
         *([] if "normalise" in config else [UNPREPROCESSED, ""]),
-        f"![learning curves](docs/results/{folder.name}/curves.png)",
+        f"![learning curves](results/{folder.name}/curves.png)",
         "",
     ]
 
 
-def block() -> str:
-    """The README's part between the markers."""
-    folders = sorted(path for path in KEPT.iterdir() if path.is_dir()) if KEPT.is_dir() else []
-    if not folders:
-        return ""
+def results() -> str:
+    """The text of ``docs/results.md``."""
     lines = [
-        "## A result to hold us to",
+        "# Results to hold us to",
         "",
         "Written by `python -m experiments quote`, from reports that `jaxrl-reg sweep` wrote; the folders in",
         "`docs/results` hold the settings. Score: interquartile mean over seeds of the last checkpoint with its 95%",
@@ -137,20 +137,50 @@ def block() -> str:
         "data's own episodes.",
         "",
     ]
-    for folder in folders:
+    for folder in sorted(path for path in KEPT.iterdir() if path.is_dir()):
         lines += section(folder)
     return "\n".join(lines)
 
 
+def counts() -> str:
+    """The README's table of what there is."""
+    from experiments import systems
+    from jaxrl_reg import agents, envs, losses
+
+    by_family = collections.Counter(agents.family(name) for name in agents.names())
+    families = {
+        "offline": "agents on fixed data",
+        "imitation": "imitation",
+        "zero_shot": "without rewards, for any task",
+        "online": "in the environment",
+        "tokens": "tokens with verifiable rewards",
+    }
+    rows = [(families.get(family, family), count, f"jaxrl_reg/agents/{family}") for family, count in by_family.items()]
+    functions = [value for name, value in vars(losses).items() if name[0] != "_" and inspect.isfunction(value)]
+    held = [stored["record"]["holds"] for _, stored in systems.read(ROOT / "experiments") if stored["record"]]
+    rows += [
+        ("pure losses", len(functions), "jaxrl_reg/losses"),
+        ("environments", len(envs.names()), "jaxrl_reg/envs"),
+        ("recorded claims", f"{len(held)}, {held.count(True)} of which hold", "SYSTEMS.md"),
+    ]
+    lines = ["| what | how many | where |", "|---|---|---|"]
+    return "\n".join([*lines, *(f"| {what} | {count} | [{where}]({where}) |" for what, count, where in rows)]) + "\n"
+
+
 def rewrite(text: str) -> str:
-    """``text`` with what is between the markers replaced by ``block``."""
+    """The README ``text`` with what is between the markers replaced by ``counts``."""
     head, rest = text.split(START)
-    return f"{head}{START}\n{block()}{END}{rest.split(END)[1]}"
+    return f"{head}{START}\n{counts()}{END}{rest.split(END)[1]}"
 
 
 def quote(runs: Sequence[pathlib.Path]) -> None:
-    """Keep the runs and rewrite the README."""
+    """Keep the runs, rewrite the page of results and the README's counts."""
     for run in runs:
         print(f"kept {keep(run).relative_to(ROOT)}")
-    readme = ROOT / "README.md"
-    readme.write_text(rewrite(readme.read_text()))
+    RESULTS.write_text(results(), encoding="utf-8")
+    recount()
+
+
+def recount() -> None:
+    """Rewrite the README's counts."""
+    README.write_text(rewrite(README.read_text(encoding="utf-8")), encoding="utf-8")

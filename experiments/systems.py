@@ -198,7 +198,7 @@ def evidence(path: pathlib.Path, stored: dict) -> str:
 def row(number: int, system: str, becomes: str, parts: list[tuple[pathlib.Path, dict]], root: pathlib.Path) -> str:
     """A row of the table of systems; it holds only if all of its experiments do."""
     if not parts:
-        return f"| {number} | {system} | {becomes} | not built yet | | | |"
+        return f"| {number} | {system} | {becomes} | no experiment yet | | | |"
     held = [bool(stored["record"]) and stored["record"]["holds"] and not _outdated(stored) for _, stored in parts]
     whole = "holds" if all(held) else f"**fails**: {held.count(True)} of {len(held)} experiments hold"
     lines = {

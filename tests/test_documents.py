@@ -10,7 +10,7 @@ from jaxrl_reg import cli, data, jobs
 from jaxrl_reg.cli.options import config_of
 
 ROOT = pathlib.Path(__file__).parents[1]
-DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+DOCUMENTS = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), *sorted((ROOT / "docs/guide").glob("*.md"))]
 # What a block says and what is run instead, so that hours become seconds.
 SMALLER = {
     "hidden=(256, 256)": "hidden=(8,)",

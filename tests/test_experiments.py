@@ -252,9 +252,10 @@ def test_the_table_of_systems_lists_all_and_matches_the_committed_results():
     assert path.read_text() == systems.table(finding.FOLDER, finding.FOLDER.parent), "run: python -m experiments table"
 
 
-def test_the_readme_quotes_the_kept_runs():
-    text = (finding.FOLDER.parent / "README.md").read_text()
-    assert quoted.rewrite(text) == text, "run: python -m experiments quote"
+def test_what_is_quoted_is_what_is_there():
+    readme = quoted.README.read_text(encoding="utf-8")
+    assert quoted.rewrite(readme) == readme, "run: python -m experiments quote"
+    assert quoted.RESULTS.read_text(encoding="utf-8") == quoted.results(), "run: python -m experiments quote"
 
 
 def test_an_unfinished_run_cannot_be_quoted(tmp_path):

@@ -24,7 +24,7 @@ FAMILIES = {
     "online": "In the environment",
     "tokens": "Tokens with verifiable rewards",
 }
-# Pages of tasks, in the order in which people come to need them; those in guide/ are steps, the others have the reasons.
+# Pages of tasks, in the order in which people come to need them: steps; the pages beside guide/ have the reasons.
 TASKS = (
     "guide/first_sweep.md",
     "guide/borrow_a_loss.md",
@@ -32,7 +32,9 @@ TASKS = (
     "guide/own_agent.md",
     "guide/own_environment.md",
     "guide/own_reward.md",
+    "guide/search_settings.md",
     "guide/zero_shot.md",
+    "guide/goals.md",
     "guide/fine_tune.md",
     "guide/deploy.md",
     "guide/accelerator.md",
@@ -49,8 +51,16 @@ def pages_in(folder: str = "") -> list[str]:
 
 def navigation() -> list:
     """MkDocs' ``nav``: every page has its place."""
-    listed = {"index.md", "architecture.md", "contract.md", "benchmark.md", "accelerators.md", "populations.md"}
-    topics = [page for page in pages_in() if page not in listed]
+    listed = {
+        "index.md",
+        "architecture.md",
+        "contract.md",
+        "stable.md",
+        "benchmark.md",
+        "accelerators.md",
+        "populations.md",
+    }
+    topics = [page for page in pages_in() if page.removesuffix(".md") not in listed]
     by_family = [
         {title: [f"agents/{name}.md" for name in agents.names() if agents.family(name) == family]}
         for family, title in known_families().items()
@@ -126,8 +136,7 @@ def literal(text: str) -> str:
 
 def settings(cls: type) -> list[tuple]:
     return [
-        (f"`{f.name}`", f"`{f.default}`", cell(literal(f.metadata.get("help", ""))))
-        for f in dataclasses.fields(cls)
+        (f"`{f.name}`", f"`{f.default}`", cell(literal(f.metadata.get("help", "")))) for f in dataclasses.fields(cls)
     ]
 
 

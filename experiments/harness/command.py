@@ -51,7 +51,7 @@ def parser() -> argparse.ArgumentParser:
     verb = verbs.add_parser("table", help="write SYSTEMS.md from the results")
     verb.add_argument("--results", type=pathlib.Path, default=finding.FOLDER)
     verb.add_argument("--to", type=pathlib.Path, default=finding.FOLDER.parent / "SYSTEMS.md")
-    verb = verbs.add_parser("quote", help="keep finished runs in docs/results and rewrite the README's tables")
+    verb = verbs.add_parser("quote", help="keep finished runs in docs/results, rewrite its page and README's counts")
     verb.add_argument("runs", nargs="*", type=pathlib.Path, metavar="RUN", help="run directories of jaxrl-reg sweep")
     return top
 
@@ -167,10 +167,12 @@ def _list(options: argparse.Namespace) -> bool:
 
 
 def _table(options: argparse.Namespace) -> bool:
-    from experiments import systems
+    from experiments import quoted, systems
 
     options.to.write_text(systems.table(options.results, options.to.parent), encoding="utf-8")
     print(f"wrote {options.to}")
+    if options.results == finding.FOLDER:
+        quoted.recount()
     return True
 
 
