@@ -10,7 +10,7 @@ WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
 NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: help install demo full table table-full zero-shot-full test mutants test-floor lint types format bench experiments systems notebooks docs docs-serve constraints clean
+.PHONY: help install demo full table table-full zero-shot-full test mutants test-floor lint types format bench experiments systems notebooks docs docs-serve docs-install constraints clean
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes);"
@@ -111,9 +111,15 @@ notebooks: install
 	$(BIN)/python -m notebooks.execute
 
 # The site, into site/; a link that leads nowhere fails. In an environment of its own.
-docs docs-serve:
+MKDOCS = NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs
+docs: docs-install
+	$(MKDOCS) build --strict
+
+docs-serve: docs-install
+	$(MKDOCS) serve
+
+docs-install:
 	@$(MAKE) --no-print-directory install VENV=.venv-docs WHAT="--constraint $(CONSTRAINTS) --editable '.[all,docs]'"
-	NO_MKDOCS_2_WARNING=1 .venv-docs/bin/python -m mkdocs $(if $(filter docs,$@),build --strict,serve)
 
 # Refresh the tested sets; no index address is written into them.
 constraints: install

@@ -51,16 +51,8 @@ def pages_in(folder: str = "") -> list[str]:
 
 def navigation() -> list:
     """MkDocs' ``nav``: every page has its place."""
-    listed = {
-        "index.md",
-        "architecture.md",
-        "contract.md",
-        "stable.md",
-        "benchmark.md",
-        "accelerators.md",
-        "populations.md",
-    }
-    topics = [page for page in pages_in() if page.removesuffix(".md") not in listed]
+    elsewhere = ("index", "architecture", "contract", "stable", "benchmark", "accelerators", "populations", "results")
+    topics = [page for page in pages_in() if page.removesuffix(".md") not in elsewhere]
     by_family = [
         {title: [f"agents/{name}.md" for name in agents.names() if agents.family(name) == family]}
         for family, title in known_families().items()
@@ -71,7 +63,12 @@ def navigation() -> list:
         {"Topics": topics},
         {"Agents": ["agents/index.md", *by_family]},
         {"Losses": ["losses/index.md", *(f"losses/{name}.md" for name in loss_modules())]},
-        {"Evidence": ["systems.md", "benchmark.md", "accelerators.md", "populations.md", "comparison/comparison.md"]},
+        {
+            "Evidence": [
+                *("systems.md", "results.md", "comparison/comparison.md"),
+                *("benchmark.md", "accelerators.md", "populations.md"),
+            ]
+        },
         {"Inside": ["architecture.md", "contract.md", "stable.md", "contributing.md", "changelog.md"]},
     ]
 
