@@ -309,6 +309,7 @@ class Agent(NamedTuple):
     ``distribution(state, params, observation)`` is what the policy with the actor's parameters ``params`` (those of
     ``state`` or earlier ones) draws its actions from: logits ``[..., A]`` where actions are choices, else the mean and
     log standard deviation ``[..., A]`` of a normal, before any squashing; of agents that can be held to what they were.
+    ``q(state, observation [..., O], action [..., A]) -> [...]`` is what its critics make of an action, the least.
     ``beside(data, key, rows) -> extras`` is what an on-policy agent that is held to a data set wants of it beside each
     trajectory ``rows [T, E]``: it finds them in ``batch.extras``.
     ``imitate``, of a token agent, is like ``update`` and learns the one completion of each prompt by heart, which its
@@ -332,6 +333,7 @@ class Agent(NamedTuple):
     imitate: Callable[[PyTree, Completions, PyTree, Key, Array], tuple[PyTree, Metrics]] | None = None
     turns: int = 1
     distribution: Callable[[PyTree, PyTree, Array], Any] | None = None
+    q: Callable[[PyTree, Array, Array], Array] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

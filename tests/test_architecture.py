@@ -39,7 +39,7 @@ MAY_IMPORT = {
     "tabular": BASE | {"losses"},
     "search": BASE | {"losses", "networks"},
     "io": BASE,
-    "evaluation": BASE | {"io"},
+    "evaluation": BASE | {"io", "losses", "transforms"},
     "loops": BASE
     | {"agents", "data", "envs", "evaluation", "generative", "losses", "representation", "search", "transforms"},
     "population": BASE | {"io", "loops"},

@@ -91,6 +91,7 @@ class Core(NamedTuple):
     act: Callable[[State, Array, Any, Key, bool], Array]
     q: Network  # all critics: [N, B]
     measure: Callable[[State, Transition, Any, Key], Metrics] | None
+    least: Callable[[State, Array, Array], Array]  # ``Agent.q``
 
 
 def td_target(batch: Transition, next_q: Array, next_action: Array, hyper: Any) -> Array:
@@ -182,7 +183,10 @@ def core(
         action = actor_network.apply(state.actor.params, observation)
         return deterministic.explore(action, key, config.exploration_noise) if explore else action
 
-    return Core(init, critics, actor, value, act, q, _beer.measure(config.measure_features, q, bootstrap))
+    def least(state: State, observation: Array, action: Array) -> Array:
+        return q.apply(state.critic.params, observation, action).min(axis=0)
+
+    return Core(init, critics, actor, value, act, q, _beer.measure(config.measure_features, q, bootstrap), least)
 
 
 def make(
@@ -197,4 +201,4 @@ def make(
         return state, {**critic_metrics, **actor_metrics}
 
     cycle = _common.cycle(update, config.policy_freq)
-    return Agent(steps.init, update, steps.act, sample, measure=steps.measure, cycle=cycle)
+    return Agent(steps.init, update, steps.act, sample, measure=steps.measure, cycle=cycle, q=steps.least)

@@ -9,6 +9,19 @@ from jaxrl_reg import jobs
 from jaxrl_reg.cli import machine
 from jaxrl_reg.cli.display import Display, print_rows, print_table
 from jaxrl_reg.cli.options import Verb, numbers, whole
+from jaxrl_reg.errors import UserError
+
+EVALUATE_EXAMPLES = """\
+examples:
+  jaxrl-reg evaluate runs/hopper --episodes 200
+  jaxrl-reg evaluate runs/hopper --attack random:0.1,pgd:0.05,pgd:0.1
+  jaxrl-reg evaluate runs/maze --attack random:0.2,pgd:0.2,critic:0.2 --target my_targets.py:stays_left
+
+A size is in standard deviations of each coordinate of the observation. A target is a function of one step, in JAX:
+
+  def stays_left(observation, action, next_observation):
+      return next_observation[0] < 0"""
+
 
 ZEROSHOT_EXAMPLES = """\
 examples:
@@ -37,6 +50,17 @@ def _run_option(parser: argparse.ArgumentParser) -> None:
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     _run_option(parser)
     parser.add_argument("--episodes", type=whole, metavar="N", help="per member [ten times the run's own]")
+    parser.add_argument(
+        "--attack",
+        metavar="NAME:SIZE,...",
+        help=f"what the policies see is perturbed instead, by {', '.join(jobs.ATTACKS)}; may be repeated in the list",
+    )
+    parser.add_argument(
+        "--target", metavar="FILE.py:FUNCTION", help="with --attack: what it shall make them do [as badly as they can]"
+    )
+    parser.add_argument(
+        "--attack-steps", type=whole, metavar="N", help="with --attack: steps that one that learns is trained [50_000]"
+    )
 
 
 def _zeroshot_options(parser: argparse.ArgumentParser) -> None:
@@ -67,9 +91,32 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if arguments.attack is not None:
+        _attack(arguments)
+        return
+    for name in ("target", "attack_steps"):
+        if getattr(arguments, name) is not None:
+            raise UserError(f"--{name.replace('_', '-')} is of an attack; add --attack pgd:0.1, say")
     with machine.job(None) as display:
         table = jobs.evaluate(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
     print_table(display, table, pathlib.Path(arguments.run))
+
+
+def _attack(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.report import brief_robustness
+
+    chosen = {} if arguments.attack_steps is None else {"steps": arguments.attack_steps}
+    with machine.job(None) as display:
+        table = jobs.attack(
+            arguments.run,
+            arguments.attack,
+            arguments.target,
+            episodes=arguments.episodes,
+            say=display.say,
+            on_tick=display.tick,
+            **chosen,
+        )
+    print_rows(display, brief_robustness(table), pathlib.Path(arguments.run))
 
 
 def _zeroshot(arguments: argparse.Namespace) -> None:
@@ -100,9 +147,11 @@ VERBS = (
         "evaluate",
         "RUN [options]",
         "more episodes from the checkpoints of a run",
-        "Roll out more episodes from the checkpoints of a run and write its report again.",
+        "Roll out more episodes from the checkpoints of a run and write its report again. With --attack, under attacks "
+        "on what the policies see.",
         _evaluate_options,
         _evaluate,
+        EVALUATE_EXAMPLES,
     ),
     Verb(
         "zeroshot",

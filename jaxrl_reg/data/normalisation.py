@@ -205,7 +205,7 @@ def on_raw_policy(policy: Policy, preprocessing: Preprocessing) -> Policy:
 
 
 def on_raw(agent: Agent, preprocessing: Preprocessing) -> Agent:
-    """``agent`` for raw observations: ``act``, ``policy`` and ``zero_shot`` preprocess what they are given, and
+    """``agent`` for raw observations: ``act``, ``q``, ``policy`` and ``zero_shot`` preprocess what they are given, and
     ``prepare`` takes a raw data set, so that ``update``, ``measure`` and ``sample`` stay as they are."""
 
     def act(state: Any, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
@@ -216,6 +216,9 @@ def on_raw(agent: Agent, preprocessing: Preprocessing) -> Agent:
         return done if agent.prepare is None else agent.prepare(done)
 
     changes: dict[str, Any] = {"act": act, "prepare": prepare}
+    value = agent.q
+    if value is not None:
+        changes["q"] = lambda state, observation, action: value(state, preprocessing.observe(observation), action)
     inner = agent.policy
     if inner is not None:
         changes["policy"] = lambda state, hyper, explore: on_raw_policy(inner(state, hyper, explore), preprocessing)

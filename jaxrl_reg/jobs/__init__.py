@@ -7,6 +7,7 @@ leaves a run directory::
     metrics.parquet  one row per member per evaluation
     summary.json     the data set's summary, plans and timings
     checkpoints/     the newest states of the population and of the baseline
+    attacks.parquet  one row per member and attack, once ``attack`` has been on it
     zeroshot.parquet one row per member and task, once ``zeroshot`` has put tasks to an agent trained without any
     report.html      one self-contained page, beside table.csv, curves.png, profile.png, episode.html and rollout.html
 
@@ -18,6 +19,7 @@ skin over this package. JAX is imported inside the functions, so importing this 
 """
 
 from jaxrl_reg.jobs import collected, kinds
+from jaxrl_reg.jobs.attacks import ATTACKS, attack
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
 from jaxrl_reg.jobs.deployment import Act, load_policy
@@ -37,6 +39,7 @@ from jaxrl_reg.jobs.settings import COLLECTED, COMPARISONS, EXPLORED, SCALES, Jo
 from jaxrl_reg.jobs.training import Outcome, finetune, resume, sweep, train
 
 __all__ = [
+    "ATTACKS",
     "COLLECTED",
     "COMPARISONS",
     "EXPLORED",
@@ -57,6 +60,7 @@ __all__ = [
     "SweepConfig",
     "Tick",
     "TokensConfig",
+    "attack",
     "collect",
     "collected",
     "compare",

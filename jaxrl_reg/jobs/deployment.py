@@ -139,7 +139,7 @@ def read_member(directory: str | pathlib.Path, setting: int | None = None, seed:
     program = next(one for one, count in zip(programs, counts, strict=True) if setting < one.first + count)
     spec = _spec(path, config, facts)
     agent = program.make(program.config, spec)
-    updates, states = _agent_states(path, program, agent, config)
+    updates, states = agent_states(path, program, agent, config)
     row = setting - program.first, seed - config.seed_offset
     at = jax.tree.map(lambda leaf: leaf[row[0] * config.seeds + row[1]], states)
     hyper = jax.tree.map(lambda leaf: leaf[row[0]], program.hypers)
@@ -224,7 +224,7 @@ def _chosen(
     return setting, seed, value if np.isfinite(value) else None
 
 
-def _agent_states(path: pathlib.Path, program: Learner, agent: Agent, config: JobConfig) -> tuple[int, PyTree]:
+def agent_states(path: pathlib.Path, program: Learner, agent: Agent, config: JobConfig) -> tuple[int, PyTree]:
     """How far the members of a program have come, and their agents' states, leaves ``[M, ...]``. In every kind of run
     these are the first leaves of the checkpoint: what the environment and the replay held is not read."""
     import jax

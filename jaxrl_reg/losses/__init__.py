@@ -6,6 +6,7 @@ hyperparameters can be vmapped. Wrong shapes raise ``ValueError`` and are never 
 least; results have the dtype of the array arguments. Gradients are stopped only where a docstring says DETACHED.
 """
 
+from jaxrl_reg.losses.adversarial import action_deviation, policy_smoothness_loss, targeted_attack_loss
 from jaxrl_reg.losses.aggregation import constant_mean, masked_mean, sequence_mean
 from jaxrl_reg.losses.anchored import kl_regularised_value, log_barrier_cloning_loss
 from jaxrl_reg.losses.churn import churn_weight, value_churn_loss
@@ -193,6 +194,7 @@ from jaxrl_reg.losses.verified import (
 )
 
 __all__ = [
+    "action_deviation",
     "adaptive_q_scale",
     "advantage_select",
     "anchored_entropy_loss",
@@ -319,6 +321,7 @@ __all__ = [
     "pearson_weight",
     "personal_space_loss",
     "policy_gradient_loss",
+    "policy_smoothness_loss",
     "pooled_embedding",
     "pooled_mask_loss",
     "ppo_clip_loss",
@@ -358,6 +361,7 @@ __all__ = [
     "srank",
     "supervised_contrastive_loss",
     "switched_kl",
+    "targeted_attack_loss",
     "td_target",
     "tdpo_loss",
     "temperature_loss",

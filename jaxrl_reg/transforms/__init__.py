@@ -11,6 +11,13 @@ from jaxrl_reg.transforms.alignment import (
     split,
 )
 from jaxrl_reg.transforms.anchoring import anchored, consolidate, pulled, sgld, synaptic_intelligence
+from jaxrl_reg.transforms.attacks import (
+    directed,
+    project,
+    projected_ascent,
+    signed_step,
+    weight_hypergradient,
+)
 from jaxrl_reg.transforms.bilevel import Constants, hypergradient, maid, solve_lower
 from jaxrl_reg.transforms.companding import compand, companded, expand
 from jaxrl_reg.transforms.low_rank import adapted, is_kernel, low_rank, low_rank_change, merged, orthogonality
@@ -58,6 +65,7 @@ __all__ = [
     "compand",
     "companded",
     "consolidate",
+    "directed",
     "edit_units",
     "expand",
     "fisher_diagonal",
@@ -84,6 +92,8 @@ __all__ = [
     "output_sensitivity",
     "overlap_penalty",
     "polyak",
+    "project",
+    "projected_ascent",
     "prune_units",
     "pulled",
     "refine",
@@ -92,9 +102,11 @@ __all__ = [
     "separation_penalty",
     "sgld",
     "shrink_perturb",
+    "signed_step",
     "solve_lower",
     "split",
     "squared_gradients",
     "synaptic_intelligence",
     "update_rows",
+    "weight_hypergradient",
 ]

@@ -1,6 +1,7 @@
 """Runs that train in the environment, from the command line: rows, report, rivals, going on after a stop."""
 
 import json
+import shutil
 import signal
 
 import jax
@@ -280,3 +281,56 @@ def test_a_reference_that_is_not_there_is_collected_of_a_policy_that_means_well(
     assert jobs.dataset_path(source).parent == tmp_path / "tomato-reward=true"
     other = jobs.SweepConfig(env="tomato", data_dir=str(tmp_path), dataset="medium")
     assert jobs.dataset_path(other).parent == tmp_path / "tomato"
+
+
+TARGETS = """
+def left(observation, action, next_observation):
+    return -next_observation[0]
+"""
+
+
+def test_members_are_attacked_by_the_same_episodes_and_a_second_call_goes_on(ppo, tmp_path, capsys):
+    run, targets = tmp_path / "run", tmp_path / "targets.py"
+    shutil.copytree(ppo, run)
+    targets.write_text(TARGETS, encoding="utf-8")
+    line = f"evaluate {run} --attack random:0.3,pgd:0.3,critic:0.3 --target {targets}:left --episodes 4"
+    assert command(line) == 0
+    said = capsys.readouterr().out
+    assert "critic is left out: ppo has no critic of actions" in said
+    frame = read_parquet(run / "attacks.parquet")
+    assert frame.groupby("attack").size().to_dict() == {"none": 4, "pgd": 4, "random": 4}
+    assert frame.groupby("attack")["epsilon"].max().to_dict() == {"none": 0.0, "pgd": 0.3, "random": 0.3}
+    assert set(frame["seed"]) == {3, 4}
+    by = frame.pivot(index=["setting", "seed"], columns="attack", values="target")
+    assert (by["pgd"] != by["none"]).all()
+    assert (by["pgd"] != by["random"]).all()
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert "Under attack" in page
+    assert "What an attacker wants" in page
+    assert (run / "robustness_target.png").stat().st_size > 1000
+    table = pd.read_csv(run / "attacks.csv")
+    assert (table["return_low"] <= table["return"]).all()
+
+    assert command(line.replace("random:0.3,", "")) == 0
+    assert "pgd:0.3 is in attacks.parquet already" in capsys.readouterr().out
+    assert jobs.attacks._there(run / "attacks.parquet", "pgd", 0.3, [0, 1], {"episodes": 4}) is True
+    targets.write_text(TARGETS.replace("-next", "next"), encoding="utf-8")
+    changed = jobs.attacks._digest(f"{targets}:left")
+    assert jobs.attacks._there(run / "attacks.parquet", "pgd", 0.3, [0, 1], {"against": changed}) is False
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ("--attack pgb:0.1", "did you mean 'pgd'"),
+        ("--attack pgd", "give the size as pgd:0.1"),
+        ("--attack pgd:-1", "above 0"),
+        ("--attack pgd:0.1,pgd:0.10", "pgd:0.1 twice"),
+        ("--target t.py:f", "add --attack"),
+        ("--attack rat:0.1 --target t.py:f", "no file t.py"),
+    ],
+)
+def test_what_an_attack_cannot_be(ppo, options, message, capsys):
+    assert command(f"evaluate {ppo} {options}") == 2
+    assert message in capsys.readouterr().err
+    assert not (ppo / "attacks.parquet").exists()

@@ -811,6 +811,20 @@ OF_LOSSES = (
         "vrex_penalty",
     ),
     Mutant(
+        "a smooth policy is held in units of its spread, not of its variance",
+        "jaxrl_reg/losses/adversarial.py",
+        "jnp.exp(-2.0 * jnp.maximum(log_std, -20.0))",
+        "jnp.exp(-1.0 * jnp.maximum(log_std, -20.0))",
+        "tests/evaluation/test_attacks.py",
+    ),
+    Mutant(
+        "an attack with an intention moves the intention",
+        "jaxrl_reg/losses/adversarial.py",
+        "fixed = map(jax.lax.stop_gradient, (intention_mean, intention_log_std, weight))",
+        "fixed = map(jnp.asarray, (intention_mean, intention_log_std, weight))",
+        "tests/evaluation/test_attacks.py",
+    ),
+    Mutant(
         "the root of a divergence is not divided by",
         "jaxrl_reg/losses/occupancy.py",
         "return jnp.where(mean > 0, excess / jnp.sqrt(jnp.where(mean > 0, mean, 1.0)), excess)",

@@ -73,5 +73,12 @@ def make(
 
     cycle = _common.cycle(update, config.policy_freq)
     return Agent(
-        steps.init, update, steps.act, measure=steps.measure, kind=KIND, cycle=cycle, distribution=distribution
+        steps.init,
+        update,
+        steps.act,
+        measure=steps.measure,
+        kind=KIND,
+        cycle=cycle,
+        distribution=distribution,
+        q=steps.least,
     )

@@ -19,6 +19,7 @@ from jaxrl_reg.evaluation.report.finding import verdict
 from jaxrl_reg.evaluation.report.judged import Judged, judged_by
 from jaxrl_reg.evaluation.report.met import brief_met, met_figure, met_table
 from jaxrl_reg.evaluation.report.page import asks_elsewhere, render
+from jaxrl_reg.evaluation.report.robustness import brief_robustness, robustness_figures, robustness_table
 from jaxrl_reg.evaluation.report.tables import Members, members, table
 from jaxrl_reg.evaluation.report.tasks import Served, served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief, brief_tasks
@@ -43,6 +44,7 @@ __all__ = [
     "bootstrap",
     "brief",
     "brief_met",
+    "brief_robustness",
     "brief_tasks",
     "data_scores",
     "decimals",
@@ -57,6 +59,9 @@ __all__ = [
     "number",
     "pool",
     "render",
+    "robustness_figures",
+    "robustness_of",
+    "robustness_table",
     "seconds",
     "served",
     "table",
@@ -66,6 +71,15 @@ __all__ = [
     "write",
     "write_unscored",
 ]
+
+
+ATTACKS = "attacks.parquet"
+
+
+def robustness_of(directory: pathlib.Path) -> pd.DataFrame:
+    """The table of the attacks that were made on a run."""
+    stored = _json(directory / "config.json")
+    return robustness_table(read_parquet(directory / ATTACKS), stored.get("swept", list(stored["config"]["grid"])))
 
 
 def write(directory: str | pathlib.Path) -> pd.DataFrame:
@@ -107,6 +121,12 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         write_csv(directory / "met.csv", met)
         write_bytes(directory / "met.png", plots.encode(met_figure(met, plots.LIGHT)))
         summary.attrs["met"] = brief_met(met)
+    attacked = None
+    if (directory / ATTACKS).exists():
+        attacked = robustness_of(directory)
+        write_csv(directory / "attacks.csv", attacked)
+        for name, figure in robustness_figures(attacked, plots.LIGHT).items():
+            write_bytes(directory / f"{name}.png", plots.encode(figure))
     page = render(
         analysis,
         drawn,
@@ -117,6 +137,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         tasks,
         members(frame, str(judged.metric), swept, judged.column),
         met,
+        attacked,
     )
     write_text(directory / "report.html", page)
     return summary

@@ -15,6 +15,7 @@ from jaxrl_reg.evaluation.report.estimates import Estimate
 from jaxrl_reg.evaluation.report.facts import facts_of
 from jaxrl_reg.evaluation.report.finding import places_of, verdict
 from jaxrl_reg.evaluation.report.met import brief_met, met_figure
+from jaxrl_reg.evaluation.report.robustness import brief_robustness, robustness_figures
 from jaxrl_reg.evaluation.report.tables import Members
 from jaxrl_reg.evaluation.report.tasks import Served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief_tasks
@@ -92,6 +93,7 @@ def render(
     tasks: Sequence[Served] = (),
     everyone: Members | None = None,
     met: pd.DataFrame | None = None,
+    attacked: pd.DataFrame | None = None,
 ) -> str:
     """The page: HTML without any address outside itself.
 
@@ -106,6 +108,7 @@ def render(
       tasks: from ``served``, for an agent to which tasks were put after training.
       everyone: from ``members``, a table of single runs.
       met: from ``met_table``, of a run that went on from another task.
+      attacked: from ``robustness_table``, of a run whose members were attacked.
     """
     places = places_of(analysis)
     everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
@@ -124,6 +127,9 @@ def render(
     if met is not None:
         for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
             shown["met"] = met_figure(met, theme)
+    if attacked is not None:
+        for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+            shown |= robustness_figures(attacked, theme)
     embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not asks_elsewhere(episode)
     config = stored["config"]
     template = templates().get_template("report.html")
@@ -152,6 +158,7 @@ def render(
         exhibit=facts.get("exhibit", "The best run, one episode"),
         tasks=brief_tasks(task_table(tasks)) if tasks else [],
         met=[] if met is None else brief_met(met),
+        attacked=[] if attacked is None else brief_robustness(attacked),
         facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
         members=everyone,
     )

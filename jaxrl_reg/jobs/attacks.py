@@ -1,0 +1,421 @@
+"""Attacks on what the members of a trained run see: how their returns fall, and whether they can be made to do what
+someone else wants."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import pathlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from jaxrl_reg.errors import UserError, need, unknown
+from jaxrl_reg.io.files import read_json, write_parquet
+from jaxrl_reg.jobs import deployment, hosted, kinds
+from jaxrl_reg.jobs.files import load_config
+from jaxrl_reg.jobs.learners import Learner, learners, make_env
+from jaxrl_reg.jobs.preprocessing import known, wrapped
+from jaxrl_reg.jobs.progress import OnTick, Say, Tick, silent
+from jaxrl_reg.jobs.settings import NO_ENV, JobConfig, seeds_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from jaxrl_reg.evaluation.attacks import Attack
+    from jaxrl_reg.loops.zero_shot import Task
+    from jaxrl_reg.types import Env, Key
+
+NONE = "none"
+ATTACK = 103  # stream of the episodes under attack, beside those of the loops
+ADVERSARY = 104  # stream of what an adversary is trained with
+SCALE_STEPS, SCALE_EPISODES = 10_000, 8  # observations that the size of a perturbation is measured by; episodes each
+CHUNK, LEARNING_CHUNK = 64, 8  # members side by side, of which each has a replay where an adversary learns
+
+
+class Victim(NamedTuple):
+    """One member under attack: ``mean`` has gradients, None where there are none; ``q`` is its own critic or None."""
+
+    act: Any
+    mean: Any
+    q: Any
+
+
+class Judge(NamedTuple):
+    """What an attack is for: the world, the same with the target's sums beside its own, and the target itself, None:
+    harm. ``steps`` is the budget of an adversary that learns."""
+
+    env: Env
+    judged: Env
+    target: Task | None
+    steps: int
+
+
+class Box(NamedTuple):
+    """What a perturbation is measured by, ``[O]`` each: the largest, and mean and spread of the observations."""
+
+    epsilon: Any
+    center: Any
+    spread: Any
+
+
+Made = Callable[[Victim, Judge, Box, "Key"], "Attack"]
+
+
+def _random(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
+    from jaxrl_reg.evaluation import attacks
+
+    return attacks.random_attack(box.epsilon)
+
+
+def _pgd(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
+    from jaxrl_reg.evaluation import attacks
+
+    return attacks.mad(victim.mean, box.epsilon)
+
+
+def _critic(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
+    from jaxrl_reg.evaluation import attacks
+
+    return attacks.critic(victim.mean, victim.q, box.epsilon)
+
+
+def _sa_rl(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
+    from jaxrl_reg.loops.adversaries import Budget, sa_rl
+
+    reward = None if judge.target is None else judge.target.reward
+    return sa_rl(victim.mean, judge.env, box.epsilon, key, reward, Budget(steps=judge.steps))[0]
+
+
+def _pa_ad(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
+    from jaxrl_reg.loops.adversaries import Budget, pa_ad
+
+    reward = None if judge.target is None else judge.target.reward
+    return pa_ad(victim.mean, judge.env, box.epsilon, key, reward, Budget(steps=judge.steps))[0]
+
+
+def _rat(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
+    from jaxrl_reg.loops.rat import Config, rat
+
+    def harm(before: Any, action: Any, after: Any) -> Any:
+        return -after.reward
+
+    target = harm if judge.target is None else judge.target.reward
+    scale = box.center, box.spread
+    return rat(victim.mean, judge.env, target, box.epsilon, key, scale, Config(steps=judge.steps))[0]
+
+
+HEURISTICS: Mapping[str, Made] = {"random": _random, "pgd": _pgd, "critic": _critic}
+LEARNED: Mapping[str, Made] = {"sa_rl": _sa_rl, "pa_ad": _pa_ad, "rat": _rat}
+ATTACKS = (*HEURISTICS, *LEARNED)
+
+
+def parse(text: str) -> list[tuple[str, float]]:
+    """``random:0.1,pgd:0.1,pgd:0.2`` as names and sizes.
+
+    Raises:
+      UserError: for an unknown attack, a size that is none, or one that is named twice.
+    """
+    found: list[tuple[str, float]] = []
+    for part in (one.strip() for one in text.split(",")):
+        name, colon, size = part.partition(":")
+        if name not in ATTACKS:
+            raise unknown("attack", name, ATTACKS)
+        try:
+            epsilon = float(size)
+        except ValueError:
+            epsilon = math.nan
+        if not colon or not math.isfinite(epsilon) or epsilon <= 0:
+            raise UserError(
+                f"--attack {part}: give the size as {name}:0.1, in standard deviations of each observation, above 0"
+            )
+        if (name, epsilon) in found:
+            raise UserError(f"--attack names {name}:{epsilon:g} twice")
+        found.append((name, epsilon))
+    return found
+
+
+def attack(
+    directory: str | pathlib.Path,
+    attacks: str | Sequence[tuple[str, float]],
+    target: str | None = None,
+    *,
+    steps: int = 50_000,
+    episodes: int | None = None,
+    say: Say = silent,
+    on_tick: OnTick = silent,
+) -> pd.DataFrame:
+    """Episodes of every member under attacks on its observations; rewrites the report.
+
+    A member's score under an attack is the interquartile mean over its episodes, which are the same ones (first states,
+    chances of the world) under every attack and under none. Each attack's rows go to ``attacks.parquet`` when it is
+    done, so that a command which is given again goes on; ``none`` comes by itself.
+
+    Args:
+      directory: a run directory of agents that act in a world in JAX.
+      attacks: such as ``random:0.1,pgd:0.1``, or pairs of name and size. Sizes are in standard deviations of each
+        coordinate of the observation, over episodes of all members without an attack.
+      target: ``FILE.py:FUNCTION``, ``function(observation [O], action [A], next_observation [O]) -> scalar`` in JAX:
+        what a targeted attack shall bring about, and what its return is told of for every attack.
+      steps: environment steps that an adversary which has to learn is trained for, one per member.
+      episodes: per member and attack; ten times the run's own by default.
+
+    Returns:
+      One row per setting and attack: interquartile means over runs with their 95% intervals.
+
+    Raises:
+      UserError: if the directory holds no such run or no checkpoint, or for an attack or target that does not work.
+    """
+    need("pandas")
+    from jaxrl_reg.evaluation import report as reporting
+
+    path = pathlib.Path(directory)
+    config = load_config(path)
+    asked = parse(attacks) if isinstance(attacks, str) else list(attacks)
+    episodes = 10 * config.eval_episodes if episodes is None else episodes
+    for name, value in (("episodes", episodes), ("attack_steps", steps)):
+        if value < 1:
+            raise UserError(f"{name}={value} must be at least 1")
+    judge = _judge(path, config, target, steps)
+    stored = path / "attacks.parquet"
+    mark = {"episodes": episodes, "against": _digest(target)}
+    for group in _groups(path, config, judge.env):
+        possible = [one for one in asked if _possible(group, judge.env, one[0], say)]
+        measured = None
+        for name, epsilon in [(NONE, 0.0), *possible]:
+            about = {**mark, "attack_steps": steps if name in LEARNED else 0, "update": group.updates}
+            if _there(stored, name, epsilon, group.settings, about):
+                say(f"{_label(name, epsilon)} is in {stored.name} already")
+                continue
+            if measured is None:
+                measured = _measured(group, judge.env)
+            results = _run(group, judge, name, Box(epsilon * measured[1], *measured), episodes, on_tick)
+            say(f"{_label(name, epsilon)}: {len(group.keys)} members, {episodes} episodes each")
+            _write(stored, _rows(path, config, group, name, epsilon, results, about))
+    reporting.write(path)
+    return reporting.robustness_of(path)
+
+
+class Group(NamedTuple):
+    """The members of one program: agent states ``[M, ...]``, keys ``[M]``, hypers ``[M]``, with what they are."""
+
+    member: Learner
+    agent: Any
+    states: Any
+    keys: Any
+    hypers: Any
+    updates: int
+    settings: tuple[int, ...]
+    discrete: bool
+
+
+def _judge(path: pathlib.Path, config: JobConfig, target: str | None, steps: int) -> Judge:
+    from jaxrl_reg.evaluation.attacks import judged
+    from jaxrl_reg.loops.zero_shot import load_task
+
+    if config.env == NO_ENV:
+        raise UserError(f"{path} is a run without an environment; there is nothing to attack")
+    if hosted.asked(config):
+        raise UserError(f"{config.env} runs on the host; an attack needs a world in JAX, such as brax/hopper")
+    if config.kind == "tokens":
+        raise UserError(f"{path} is a run of a token agent; attacks are on observations that are numbers")
+    env = make_env(config)
+    if target is None:
+        return Judge(env, env, None, steps)
+    task = load_task(target, env)
+    return Judge(env, judged(env, task.reward), task, steps)
+
+
+def _groups(path: pathlib.Path, config: JobConfig, env: Env) -> list[Group]:
+    import numpy as np
+
+    from jaxrl_reg import population
+    from jaxrl_reg.population.checkpointing import layout
+
+    statistics = known(read_json(path / "summary.json", default={})).get(config.agent)
+    made = getattr(kinds.of(config), "programs", lambda config: learners(config.agent, config))(config)
+    seeds, groups = np.asarray(seeds_of(config)), []
+    for member in (wrapped(one, statistics) for one in made):
+        if not (path / "checkpoints" / member.folder).is_dir():
+            raise UserError(f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}")
+        agent = member.make(member.config, env.spec)
+        if agent.zero_shot is not None:
+            raise UserError(
+                f"{config.agent} serves tasks and has no behaviour of its own to attack; put tasks to it: jaxrl-reg "
+                f"zeroshot {path}"
+            )
+        count = population.setting_count(member.hypers)
+        updates, states = deployment.agent_states(path, member, agent, config)
+        keys, hypers = layout(seeds, member.hypers, np.arange(count * seeds.size))
+        settings = tuple(range(member.first, member.first + count))
+        groups.append(Group(member, agent, states, keys, hypers, updates, settings, env.spec.discrete))
+    return groups
+
+
+def _victim(group: Group, env: Env, state: Any, hyper: Any) -> Victim:
+    from jaxrl_reg.evaluation.attacks import mean_of
+    from jaxrl_reg.types import policy_of
+
+    own = group.agent.q
+    q = None if own is None else lambda observation, action: own(state, observation, action)
+    return Victim(policy_of(group.agent, state, hyper), mean_of(group.agent, env.spec, state, hyper), q)
+
+
+def _possible(group: Group, env: Env, name: str, say: Say) -> bool:
+    """Whether the agent has what an attack asks for; says so where not."""
+    import jax
+
+    if name == "random":
+        return True
+    one = jax.tree.map(lambda leaf: leaf[0], (group.states, group.hypers))
+    victim = _victim(group, env, *one)
+    if victim.mean is None:
+        why = "has a memory" if group.agent.policy is not None else "tells no probabilities of its choices"
+        say(f"{name} is left out: {group.member.label} {why}, and the attack needs the gradient of what it does")
+    elif name == "critic" and victim.q is None:
+        say(f"critic is left out: {group.member.label} has no critic of actions; pgd needs none")
+    else:
+        return True
+    return False
+
+
+def _mapped(function: Callable[..., Any], members: Any, shared: Any, tick: Callable[[int], None], most: int) -> Any:
+    """``function(member, shared)`` of all members, as many side by side as divide them, telling how many are done."""
+    import jax
+    import numpy as np
+
+    count = len(jax.tree.leaves(members)[0])
+    chunk = max(n for n in range(1, min(count, most) + 1) if count % n == 0)
+    mapped, found = jax.jit(jax.vmap(function, in_axes=(0, None))), []
+    for begin in range(0, count, chunk):
+        part = jax.tree.map(lambda leaf, begin=begin: leaf[begin : begin + chunk], members)
+        found.append(jax.device_get(mapped(part, shared)))
+        tick(begin + chunk)
+    return jax.tree.map(lambda *leaves: np.concatenate(leaves), *found)
+
+
+def _measured(group: Group, env: Env) -> tuple[Any, Any]:
+    """Mean and standard deviation of each coordinate of the observation ``[O]``, over episodes of all members."""
+    import jax
+    import numpy as np
+
+    from jaxrl_reg.evaluation.attacks import moments
+
+    count = len(group.keys)
+    steps = min(env.spec.max_episode_steps, max(1, -(-SCALE_STEPS // (SCALE_EPISODES * count))))
+    watch = moments(env, SCALE_EPISODES, steps)
+
+    def one(member: Any, shared: Any) -> Any:
+        state, key, hyper = member
+        return watch(_victim(group, env, state, hyper).act, jax.random.fold_in(key, ATTACK - 1))
+
+    found = _mapped(one, (group.states, group.keys, group.hypers), None, lambda done: None, CHUNK)
+    rows, means, variances = (np.asarray(x, np.float64) for x in found)
+    weight = (rows / rows.sum())[:, None]
+    mean = (weight * means).sum(0)
+    spread = np.sqrt((weight * (variances + (means - mean) ** 2)).sum(0))
+    return mean.astype(np.float32), spread.astype(np.float32)
+
+
+def _run(group: Group, judge: Judge, name: str, box: Box, episodes: int, on_tick: OnTick) -> dict[str, Any]:
+    """Sums over episodes under one attack, ``[M, N]`` each; an adversary that has to learn does so first."""
+    import jax
+
+    from jaxrl_reg.evaluation import attacks
+    from jaxrl_reg.evaluation.returns import episode_returns
+
+    play, make = episode_returns(judge.judged, episodes), {**HEURISTICS, **LEARNED}.get(name)
+
+    def one(member: Any, box: Box) -> Any:
+        state, key, hyper = member
+        victim, made = _victim(group, judge.env, state, hyper), attacks.none
+        if make is not None:
+            made = make(victim, judge, box, jax.random.fold_in(key, ADVERSARY))
+        return play(attacks.perturbed(victim.act, made), jax.random.fold_in(key, ATTACK))
+
+    per_member, unit = (judge.steps, "steps") if name in LEARNED else (episodes, "episodes")
+    total, begun = len(group.keys) * per_member, time.perf_counter()
+
+    def tick(members: int) -> None:
+        done = members * per_member
+        rate = done / max(time.perf_counter() - begun, 1e-9)
+        on_tick(Tick(name, done, total, rate, (total - done) / max(rate, 1e-9), unit=unit))
+
+    most = LEARNING_CHUNK if name in LEARNED else CHUNK
+    return _mapped(one, (group.states, group.keys, group.hypers), box, tick, most)
+
+
+def _rows(
+    path: pathlib.Path,
+    config: JobConfig,
+    group: Group,
+    name: str,
+    epsilon: float,
+    results: Mapping[str, Any],
+    about: Mapping[str, Any],
+) -> list[dict[str, Any]]:
+    import jax
+    import numpy as np
+
+    from jaxrl_reg.evaluation import statistics
+
+    sums = {key: values for key, values in results.items() if key == "return" or key.startswith("reward/")}
+    score = jax.jit(jax.vmap(lambda values: statistics.iqm(values[:, None])))
+    scores = {key.removeprefix("reward/"): np.asarray(score(values)) for key, values in sums.items()}
+    seeds, rows = seeds_of(config), []
+    for m in range(len(group.keys)):
+        setting, seed = divmod(m, config.seeds)
+        rows.append(
+            {
+                "agent": group.member.name,
+                "seed": seeds[seed],
+                "setting": group.settings[setting],
+                **{key: values[setting] for key, values in group.member.swept.items()},
+                "attack": name,
+                "epsilon": epsilon,
+                **{key: float(values[m]) for key, values in scores.items()},
+                **about,
+            }
+        )
+    return rows
+
+
+def _label(name: str, epsilon: float) -> str:
+    return "without an attack" if name == NONE else f"{name}:{epsilon:g}"
+
+
+def _digest(target: str | None) -> str:
+    """The target as it is now: a file that has changed since is another one."""
+    if target is None:
+        return ""
+    text = pathlib.Path(target.rpartition(":")[0]).read_bytes()
+    return f"{target} {hashlib.sha256(text).hexdigest()[:12]}"
+
+
+def _there(stored: pathlib.Path, name: str, epsilon: float, settings: Sequence[int], about: Mapping[str, Any]) -> bool:
+    """Whether these rows were made before, by the same command of the same checkpoints."""
+    from jaxrl_reg.io.sinks import read_parquet
+
+    if not stored.exists():
+        return False
+    rows = read_parquet(stored)
+    rows = rows[(rows["attack"] == name) & (rows["epsilon"] == epsilon) & rows["setting"].isin(settings)]
+    return bool(len(rows)) and all((rows[key] == value).all() for key, value in about.items())
+
+
+def _write(stored: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Rows in the place of earlier ones of the same attack; those of an other number of episodes or target go."""
+    import pandas as pd
+
+    from jaxrl_reg.io.sinks import read_parquet
+
+    frame = pd.DataFrame(rows)
+    if stored.exists():
+        before = read_parquet(stored)
+        new = frame.iloc[0]
+        same = (before["attack"] == new["attack"]) & (before["epsilon"] == new["epsilon"])
+        same &= before["setting"].isin(frame["setting"])
+        for key in ("episodes", "against"):
+            same |= before[key] != new[key]
+        frame = pd.concat([before[~same], frame], ignore_index=True)
+    write_parquet(stored, frame)

@@ -1,0 +1,114 @@
+"""Adversaries that learn: a line on which the victim goes right, and is shown that it is elsewhere."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxrl_reg.agents.online import ppo
+from jaxrl_reg.contract.subject import quick
+from jaxrl_reg.envs import core
+from jaxrl_reg.envs.attacked import attacked
+from jaxrl_reg.errors import UserError
+from jaxrl_reg.evaluation.attacks import perturbed
+from jaxrl_reg.evaluation.returns import episode_returns
+from jaxrl_reg.loops import adversaries, rat
+from jaxrl_reg.types import Spec
+
+STEPS = 8
+
+
+def line():
+    """A place on a line that moves by 0.2 times the action; seen with a number that tells nothing."""
+
+    def seen(x):
+        return jnp.stack([x, jnp.float32(0.5)])
+
+    def reset(key):
+        x = jax.random.uniform(key, (), minval=-0.2, maxval=0.2)
+        return core.Outcome(x, seen(x))
+
+    def step(x, action, key):
+        x = jnp.clip(x + 0.2 * action[0], -1.0, 1.0)
+        return core.Outcome(x, seen(x), reward=x)
+
+    env = core.environment(reset, step, Spec(2, 1), "line")
+    return core.time_limit(env, STEPS)
+
+
+def victim(observation):
+    """Goes to 0.5, from wherever it seems to be."""
+    return jnp.tanh(4.0 * (0.5 - observation[..., :1]))
+
+
+def left(before, action, after):
+    return -after.final_observation[0]
+
+
+EPSILON = jnp.array([1.0, 0.0])
+FAST = ppo.Hyper(actor_learning_rate=1e-2, value_learning_rate=1e-2)
+BUDGET = adversaries.Budget(steps=1280, num_envs=8, unroll=16, hidden=(8,), epochs=4, minibatches=2)
+
+
+def test_an_attacked_world_moves_by_what_the_victim_does_and_pays_the_adversary():
+    env = line()
+    shift = lambda observation, action, key: jnp.array([1.0, 0.0]) * action  # noqa: E731
+    world = attacked(env, lambda observation, key: victim(observation), shift, 2, left)
+    assert (world.spec.action_dim, world.spec.observation_dim) == (2, 2)
+    state = world.reset(jax.random.key(0))
+    after = world.step(state, jnp.array([3.0, 1.0]))  # clipped to 1
+    moved = env.step(state, victim(state.observation + jnp.array([1.0, 0.0])))
+    np.testing.assert_allclose(after.observation, moved.observation)
+    np.testing.assert_allclose(after.reward, -moved.observation[0], rtol=1e-6)
+    harm = attacked(env, lambda observation, key: victim(observation), shift, 2)
+    lost = env.step(state, victim(state.observation)).reward
+    np.testing.assert_allclose(harm.step(state, jnp.zeros(2)).reward, -lost)
+
+
+@pytest.fixture(scope="module")
+def plays():
+    play = quick(lambda key: episode_returns(line(), 32)(lambda observation, key: victim(observation), key)["return"])
+    return float(play(jax.random.key(7)).mean())
+
+
+@pytest.mark.parametrize("learner", [adversaries.sa_rl, adversaries.pa_ad])
+def test_what_learns_by_reinforcement_brings_the_victim_down(learner, plays):
+    def attacked_return(key):
+        attack, _ = learner(victim, line(), EPSILON, key, budget=BUDGET, hyper=FAST)
+        shown = perturbed(lambda observation, key: victim(observation), attack)
+        return episode_returns(line(), 32)(shown, jax.random.key(7))["return"].mean()
+
+    assert float(quick(attacked_return)(jax.random.key(0))) < plays - 1.0
+
+
+def test_rat_brings_about_what_the_judge_prefers_and_learns_it_from_answers(plays):
+    config = rat.Config(
+        steps=1280, num_envs=8, unroll=16, hidden=(16,), updates=32, batch_size=64, labels=40, rounds=4, segment=4
+    )
+
+    def attacked_return(key):
+        attack, metrics = rat.rat(victim, line(), left, EPSILON, key, config=config)
+        shifts = attack(jnp.array([[0.3, 0.5], [-0.4, 0.5]]), key)
+        total = episode_returns(line(), 32)(perturbed(lambda o, k: victim(o), attack), jax.random.key(7))
+        return total["return"].mean(), shifts, metrics
+
+    total, shifts, metrics = quick(attacked_return)(jax.random.key(0))
+    assert float(total) < plays - 1.0
+    assert np.abs(np.asarray(shifts)[:, 0]).max() <= 1.0
+    np.testing.assert_array_equal(np.asarray(shifts)[:, 1], 0.0)  # a coordinate without room is left alone
+    assert float(metrics["agreement"][-1]) > 0.9
+    assert float(metrics["target"][-1]) > float(metrics["target"][0])
+    assert float(metrics["weight_std"][-1]) > 0.0
+
+
+def test_refusals():
+    with pytest.raises(UserError, match="did you mean 'state'"):
+        rat.Config(weighting="states")
+    with pytest.raises(UserError, match="segment=40"):
+        dataclasses.replace(rat.Config(), segment=40, unroll=16)
+    with pytest.raises(UserError, match="rounds=9"):
+        rat.Config(labels=8, rounds=9)
+    with pytest.raises(UserError, match="steps=0"):
+        _ = adversaries.Budget(steps=0).iterations
