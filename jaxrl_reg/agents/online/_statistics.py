@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.types import Array
+from jaxrl_reg.types import Array, PyTree
 
 
 class Statistics(NamedTuple):
@@ -24,3 +25,10 @@ def merge(old: Statistics, observation: Array) -> Statistics:
     shift = mean - old.mean
     spread = old.count * old.variance + count * variance + jnp.square(shift) * old.count * count / total
     return Statistics(old.mean + shift * count / total, spread / total, total)
+
+
+def standardised(config: Any, seen: Statistics, tree: PyTree) -> PyTree:
+    """Observations ``[..., O]`` as the networks take them; ``config.normalise`` says whether these are other ones."""
+    if not config.normalise:
+        return tree
+    return jax.tree.map(lambda x: jnp.clip((x - seen.mean) * jax.lax.rsqrt(seen.variance + 1e-8), -10, 10), tree)

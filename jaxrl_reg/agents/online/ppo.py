@@ -8,7 +8,8 @@ statistics take in the trajectory. Where the world's actions are discrete the po
 exact; elsewhere it is a tanh-normal, whose entropy is estimated by one sample, having no closed form.
 
 Metrics, means over minibatches: ``actor_loss``, ``value_loss``, ``entropy`` (nats), ``approximate_kl`` between the
-acting and the trained policy (nats), ``clipped`` share of rows outside the clip range, ``v`` mean value.
+acting and the trained policy (nats), ``clipped`` share of rows outside the clip range, ``v`` mean value; with a
+``smoothness`` above 0 also ``smoothness``, see ``_smoothness``.
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ import optax
 
 from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
-from jaxrl_reg.agents.online._statistics import Statistics, merge
+from jaxrl_reg.agents.online import _smoothness
+from jaxrl_reg.agents.online._statistics import Statistics, merge, standardised
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import categorical, gaussian
 from jaxrl_reg.transforms import adam
@@ -52,6 +54,8 @@ class Config:
     minibatches: int = setting(default=16, help="parts of each pass; must divide the rows of a trajectory")
     clip_value: bool = setting(default=False, help="hold the value within `clip` of its old prediction as well")
     normalise: bool = setting(default=True, help="standardise observations with running statistics")
+    smoothness: float = _smoothness.coefficient()
+    smoothness_epsilon: float = _smoothness.epsilon()
 
 
 @pytree
@@ -87,13 +91,6 @@ def actor_of(config: Config, spec: Spec) -> Any:
     return make_policy(spec, config.hidden, final_scale=0.01, activation=config.activation, init="orthogonal")
 
 
-def standardised(config: Config, seen: Statistics, tree: PyTree) -> PyTree:
-    """Observations ``[..., O]`` as the networks take them."""
-    if not config.normalise:
-        return tree
-    return jax.tree.map(lambda x: jnp.clip((x - seen.mean) * jax.lax.rsqrt(seen.variance + 1e-8), -10, 10), tree)
-
-
 def make(
     config: Config, spec: Spec, penalty: _common.Penalty | None = None, transform: _common.Transform | None = None
 ) -> Agent:
@@ -108,7 +105,9 @@ def make(
     policy, standardise = actor_of(config, spec), functools.partial(standardised, config)
     options: dict[str, Any] = {"activation": config.activation, "init": "orthogonal"}
     value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
-    reported = METRICS if penalty is None else (*METRICS, "penalty")
+    _smoothness.check(config)
+    held = [name for name, there in (("penalty", penalty), ("smoothness", config.smoothness)) if there]
+    reported = (*METRICS, *held)
 
     def optimisers(hyper: Hyper) -> list[optax.GradientTransformation]:
         of_actor, of_value = (adam(rate, eps=1e-5) for rate in (hyper.actor_learning_rate, hyper.value_learning_rate))
@@ -159,6 +158,8 @@ def make(
                 if penalty is not None:
                     metrics["penalty"] = penalty(distribution, numbers[3], hyper, step).mean()
                     loss = loss + metrics["penalty"]
+                if config.smoothness:
+                    loss, metrics["smoothness"] = _smoothness.held(config, spec, policy, params, observation, key, loss)
                 return loss, metrics
 
             def value_loss(params):
