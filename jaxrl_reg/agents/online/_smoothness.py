@@ -1,9 +1,9 @@
 """A policy that does the same when what it sees is perturbed: the regulariser of SA-PPO.
 
-The loss gets ``smoothness`` times the largest change of the action within a box around each observation, ``sum (mean -
-mean')^2 / std^2`` of a normal and the KL of a choice (``losses.policy_smoothness_loss``, ``categorical_kl``). The box is ``smoothness_epsilon`` standard deviations of each observation, by the running statistics; the worst point is
-looked for by projected gradient ascent, where Zhang et al. 2020 take Langevin dynamics or a convex bound. The metric
-``smoothness`` is the change, before the coefficient.
+The loss gets ``smoothness`` times the largest change of the action within a box around each observation: ``sum (mean -
+mean')^2 / std^2`` of a normal, the KL of a choice. The box is ``smoothness_epsilon`` standard deviations of each
+observation, by the running statistics; the worst point is looked for by projected gradient ascent, where Zhang et al.
+2020 take Langevin dynamics or a convex bound. The metric ``smoothness`` is the change, before the coefficient.
 """
 
 from __future__ import annotations
