@@ -137,17 +137,17 @@ def victim_of(key):
 def made(arm, victim, env, key):
     epsilon = jnp.full(SENSORS, EPSILON)
     if arm == "random":
-        return attacks.random_attack(epsilon)
+        return attacks.random_attack(epsilon), {}
     if arm == "PGD":
-        return attacks.mad(victim, epsilon)
+        return attacks.mad(victim, epsilon), {}
     if arm == "SA-RL":
-        return adversaries.sa_rl(victim, env, epsilon, key, wanted, BUDGET, RATES)[0]
+        return adversaries.sa_rl(victim, env, epsilon, key, wanted, BUDGET, RATES)
     if arm == "PA-AD":
-        return adversaries.pa_ad(victim, env, epsilon, key, wanted, BUDGET, RATES)[0]
+        return adversaries.pa_ad(victim, env, epsilon, key, wanted, BUDGET, RATES)
     if arm in ("RAT", "RAT, states alike"):
         weighting = "state" if arm == "RAT" else "none"
-        return rat(victim, env, wanted, epsilon, key, config=Config(**RAT, weighting=weighting))[0]
-    return attacks.none
+        return rat(victim, env, wanted, epsilon, key, config=Config(**RAT, weighting=weighting))
+    return attacks.none, {}
 
 
 ARMS = ("RAT", "PA-AD", "SA-RL", "PGD", "random", "none", "RAT, states alike")
@@ -161,12 +161,14 @@ def run(seeds, scale, say):
 
         def one(key, arm=arm):
             victim, env = victim_of(key)
-            attack = made(arm, victim, env, jax.random.fold_in(key, 2))
+            attack, told = made(arm, victim, env, jax.random.fold_in(key, 2))
             shown = attacks.perturbed(lambda observation, key: victim(observation), attack)
             sums = episode_returns(attacks.judged(env, on_the_left), EPISODES)(shown, jax.random.fold_in(key, 3))
-            return sums["reward/target"].mean()
+            last = {name: told[name][-1] for name in ("agreement", "target", "weight_std") if name in told}
+            return sums["reward/target"].mean(), last
 
-        values = np.asarray(jax.jit(jax.vmap(one))(keys))
-        say(f"{arm}: {values.mean():.3f} {np.round(values, 2)}")
+        values, told = jax.device_get(jax.jit(jax.vmap(one))(keys))
+        more = "".join(f"; {name} {value.mean():.3f}" for name, value in told.items())
+        say(f"{arm}: {values.mean():.3f} {np.round(values, 2)}{more}")
         results[arm] = values.tolist()
     return results

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.types import Array, Env, EnvState, Key, as_float32
+from jaxrl_reg.types import Array, Env, EnvState, Key, PyTree, as_float32
 
 Reward = Callable[[EnvState, Array, EnvState], Array]
 
@@ -48,3 +49,29 @@ def attacked(
 
     spec = dataclasses.replace(env.spec, action_dim=action_dim, discrete=False)
     return env._replace(step=step, spec=spec, name=f"attacked {env.name}".strip())
+
+
+class Shown(NamedTuple):
+    """``inner`` of an environment that is shown perturbed; keeps what there was to be seen."""
+
+    inner: PyTree
+    observation: Array
+
+
+def shown(env: Env, perturb: Callable[[Array, Key], Array]) -> Env:
+    """``env`` as a policy under attack sees it: every observation is ``observation + perturb(observation, key)``.
+
+    For one environment, not vectorised. Tasks are left out: they are of true states.
+    """
+
+    def seen(state: EnvState) -> EnvState:
+        key = jax.random.fold_in(jax.random.fold_in(state.key, 2**31 - 1), state.step)
+        false = state.observation + perturb(state.observation, key)
+        inner = Shown(state.inner, state.observation)
+        return dataclasses.replace(state, observation=false, final_observation=false, inner=inner)
+
+    def step(state: EnvState, action: Array) -> EnvState:
+        inner, observation = state.inner
+        return seen(env.step(dataclasses.replace(state, inner=inner, observation=observation), action))
+
+    return env._replace(reset=lambda key: seen(env.reset(key)), step=step, tasks=None)

@@ -110,7 +110,7 @@ LEARNED: Mapping[str, Made] = {"sa_rl": _sa_rl, "pa_ad": _pa_ad, "rat": _rat}
 ATTACKS = (*HEURISTICS, *LEARNED)
 
 
-def parse(text: str) -> list[tuple[str, float]]:
+def parse(text: str, flag: str = "--attack") -> list[tuple[str, float]]:
     """``random:0.1,pgd:0.1,pgd:0.2`` as names and sizes.
 
     Raises:
@@ -127,10 +127,10 @@ def parse(text: str) -> list[tuple[str, float]]:
             epsilon = math.nan
         if not colon or not math.isfinite(epsilon) or epsilon <= 0:
             raise UserError(
-                f"--attack {part}: give the size as {name}:0.1, in standard deviations of each observation, above 0"
+                f"{flag} {part}: give the size as {name}:0.1, in standard deviations of each observation, above 0"
             )
         if (name, epsilon) in found:
-            raise UserError(f"--attack names {name}:{epsilon:g} twice")
+            raise UserError(f"{flag} names {name}:{epsilon:g} twice")
         found.append((name, epsilon))
     return found
 
@@ -404,7 +404,7 @@ def _there(stored: pathlib.Path, name: str, epsilon: float, settings: Sequence[i
 
 
 def _write(stored: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Rows in the place of earlier ones of the same attack; those of an other number of episodes or target go."""
+    """Rows in the place of earlier ones of the same attack; those of other episodes, targets or checkpoints go."""
     import pandas as pd
 
     from jaxrl_reg.io.sinks import read_parquet
@@ -415,7 +415,7 @@ def _write(stored: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
         new = frame.iloc[0]
         same = (before["attack"] == new["attack"]) & (before["epsilon"] == new["epsilon"])
         same &= before["setting"].isin(frame["setting"])
-        for key in ("episodes", "against"):
+        for key in ("episodes", "against", "update"):
             same |= before[key] != new[key]
         frame = pd.concat([before[~same], frame], ignore_index=True)
     write_parquet(stored, frame)

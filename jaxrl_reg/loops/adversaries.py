@@ -6,7 +6,6 @@ Both are PPO on ``envs.attacked``, in functions that can be mapped over victims:
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -17,7 +16,7 @@ from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.attacks import Attack, Mean, director, learned
 from jaxrl_reg.loops.online import online
 from jaxrl_reg.transforms import directed
-from jaxrl_reg.types import Array, Env, Key, Metrics, as_float32
+from jaxrl_reg.types import Agent, Array, Env, Key, Metrics, as_float32
 
 
 class Budget(NamedTuple):
@@ -67,12 +66,7 @@ def sa_rl(
     Source: Zhang et al., 2021, Robust Reinforcement Learning on State Observations with Learned Optimal Adversary.
     """
 
-    def perturb(observation: Array, action: Array, key: Key) -> Array:
-        return epsilon * action
-
-    world = attacked(env, lambda observation, key: victim(observation), perturb, env.spec.observation_dim, reward)
-    act, metrics = _trained(world, key, budget, hyper)
-    return learned(act, epsilon), metrics
+    return _learnt("sa_rl", victim, env, epsilon, key, reward, budget, hyper)
 
 
 def pa_ad(
@@ -91,18 +85,45 @@ def pa_ad(
     Source: Sun et al., 2022, Who Is the Strongest Enemy? Towards Optimal and Efficient Evasion Attacks in Deep RL.
     """
 
+    return _learnt("pa_ad", victim, env, epsilon, key, reward, budget, hyper)
+
+
+def world_of(kind: str, victim: Mean, env: Env, epsilon: Array, reward: Reward | None = None) -> Env:
+    """Where an adversary of this kind (``sa_rl``, ``pa_ad``) learns."""
+
     def perturb(observation: Array, action: Array, key: Key) -> Array:
-        return directed(victim, observation, action, key, epsilon)
+        return epsilon * action if kind == "sa_rl" else directed(victim, observation, action, key, epsilon)
 
-    world = attacked(env, lambda observation, key: victim(observation), perturb, env.spec.action_dim, reward)
-    act, metrics = _trained(world, key, budget, hyper)
-    return director(act, victim, epsilon), metrics
+    size = env.spec.observation_dim if kind == "sa_rl" else env.spec.action_dim
+    return attacked(env, lambda observation, key: victim(observation), perturb, size, reward)
 
 
-def _trained(world: Env, key: Key, budget: Budget, hyper: ppo.Hyper) -> tuple[Callable[[Array], Array], Metrics]:
-    config = ppo.Config(hidden=budget.hidden, epochs=budget.epochs, minibatches=budget.minibatches)
-    agent, hyper = ppo.make(config, world.spec), as_float32(hyper)
-    sizes = {"num_envs": budget.num_envs, "unroll": budget.unroll}
+def attack_of(kind: str, act: Mean, victim: Mean, epsilon: Array) -> Attack:
+    """What an adversary that acts so does to the victim."""
+    return learned(act, epsilon) if kind == "sa_rl" else director(act, victim, epsilon)
+
+
+def agent_of(budget: Budget, world: Env) -> Agent:
+    """The adversary as an agent in its world."""
+    return ppo.make(ppo.Config(hidden=budget.hidden, epochs=budget.epochs, minibatches=budget.minibatches), world.spec)
+
+
+def _learnt(
+    kind: str,
+    victim: Mean,
+    env: Env,
+    epsilon: Array,
+    key: Key,
+    reward: Reward | None,
+    budget: Budget,
+    hyper: ppo.Hyper,
+) -> tuple[Attack, Metrics]:
+    world, hyper = world_of(kind, victim, env, epsilon, reward), as_float32(hyper)
+    agent, sizes = agent_of(budget, world), {"num_envs": budget.num_envs, "unroll": budget.unroll}
     run = online(agent, world, steps=budget.iterations * budget.num_envs * budget.unroll, **sizes)
     state, metrics = run(key, hyper)
-    return lambda observation: agent.act(state.agent, observation, hyper, jax.random.key(0), False), metrics
+
+    def act(observation: Array) -> Array:
+        return agent.act(state.agent, observation, hyper, jax.random.key(0), False)
+
+    return attack_of(kind, act, victim, epsilon), metrics

@@ -334,3 +334,18 @@ def test_what_an_attack_cannot_be(ppo, options, message, capsys):
     assert command(f"evaluate {ppo} {options}") == 2
     assert message in capsys.readouterr().err
     assert not (ppo / "attacks.parquet").exists()
+
+
+@pytest.mark.parametrize(
+    ("adversary", "message"),
+    [
+        ("sarl:0.1", "did you mean 'sa_rl'"),
+        ("pgd:0.1", "unknown adversary to train against 'pgd'"),
+        ("sa_rl", "--adversary sa_rl: give the size as sa_rl:0.1"),
+        ("sa_rl:0.1,pa_ad:0.1", "one at a time"),
+    ],
+)
+def test_what_cannot_be_trained_against(adversary, message, tmp_path, capsys):
+    assert command(f"sweep --env pointnav --agent ppo --adversary {adversary} --out {tmp_path / 'run'}") == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()

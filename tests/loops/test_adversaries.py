@@ -10,12 +10,13 @@ import pytest
 from jaxrl_reg.agents.online import ppo
 from jaxrl_reg.contract.subject import quick
 from jaxrl_reg.envs import core
-from jaxrl_reg.envs.attacked import attacked
+from jaxrl_reg.envs.attacked import attacked, shown
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.attacks import perturbed
-from jaxrl_reg.evaluation.returns import episode_returns
+from jaxrl_reg.evaluation.returns import episode_returns, evaluator
 from jaxrl_reg.loops import adversaries, rat
-from jaxrl_reg.types import Spec
+from jaxrl_reg.loops.alternating import alternating
+from jaxrl_reg.types import Spec, as_float32
 
 STEPS = 8
 
@@ -101,6 +102,33 @@ def test_rat_brings_about_what_the_judge_prefers_and_learns_it_from_answers(play
     assert float(metrics["agreement"][-1]) > 0.9
     assert float(metrics["target"][-1]) > float(metrics["target"][0])
     assert float(metrics["weight_std"][-1]) > 0.0
+
+
+def test_a_world_that_is_shown_perturbed_moves_by_the_truth():
+    env, shift = line(), jnp.array([0.3, 0.0])
+    false = shown(env, lambda observation, key: shift)
+    state, true = false.reset(jax.random.key(2)), env.reset(jax.random.key(2))
+    for action in (0.5, -1.0):
+        np.testing.assert_allclose(state.observation, true.observation + shift, rtol=1e-6)
+        np.testing.assert_array_equal(state.final_observation, state.observation)
+        state, true = false.step(state, jnp.array([action])), env.step(true, jnp.array([action]))
+    np.testing.assert_allclose(state.reward, true.reward)
+
+
+def test_agent_and_adversary_learn_in_turn():
+    agent = ppo.make(ppo.Config(hidden=(8,), epochs=2, minibatches=1), Spec(2, 1))
+    sizes = {"steps": 512, "num_envs": 8, "unroll": 16, "segments": 2}
+    run = alternating(agent, line(), "sa_rl", 1.0, evaluate=evaluator(line(), 32), **sizes)
+    state, metrics = quick(run)(jax.random.key(0), as_float32(FAST))
+    assert float(metrics["eval/return"][-1]) > 1.0
+    np.testing.assert_array_less(metrics["eval/attacked"], metrics["eval/return"] - 0.01)
+    # Each has seen as many steps as the other: its own world's truth, and what the other made of it.
+    seen = state.agent.statistics.count, state.adversary.statistics.count
+    np.testing.assert_allclose(seen, [512, 512], rtol=1e-3)
+    with pytest.raises(UserError, match="did you mean 'sa_rl'"):
+        alternating(agent, line(), "sarl", 1.0, **sizes)
+    with pytest.raises(UserError, match="size above 0"):
+        alternating(agent, line(), "sa_rl", 0.0, **sizes)
 
 
 def test_refusals():

@@ -57,6 +57,12 @@ class OnlineConfig(JobConfig):
     data_dir: str = option("datasets", "where data sets are kept")
     collect_steps: int = option(None, "environment steps of the agent whose experience becomes the data")
     against: str | None = option(None, "online agent that is trained beside it on the same budget", metavar="AGENT")
+    adversary: str | None = option(
+        None,
+        "adversary that perturbs what the agent sees and is trained against it in turn, a segment each: sa_rl:0.1 "
+        "(ATLA) or pa_ad:0.1, in standard deviations of each observation [none]",
+        metavar="NAME:SIZE",
+    )
 
     def presets(self) -> Mapping[str, Any]:
         own = {"updates_per_iteration": 1, **SIZES[_learns(self.agent)][self.scale]}
@@ -153,8 +159,16 @@ def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None
     """The agent for this environment and its training run, evaluated on ``episodes`` episodes."""
     from jaxrl_reg.loops.online import online
 
-    agent = member.make(member.config, env.spec)
-    return agent, online(agent, env, **loop_settings(config, env, episodes))
+    agent, settings = member.make(member.config, env.spec), loop_settings(config, env, episodes)
+    if config.adversary is None:
+        return agent, online(agent, env, **settings)
+    from jaxrl_reg.jobs.attacks import parse
+    from jaxrl_reg.loops.alternating import alternating
+
+    ((name, epsilon), *more) = parse(config.adversary, "--adversary")
+    if more:
+        raise UserError(f"--adversary {config.adversary}: one at a time, such as sa_rl:0.1")
+    return agent, alternating(agent, env, name, epsilon, **settings)
 
 
 def loop_settings(config: Any, env: Env, episodes: int | None) -> dict[str, Any]:
