@@ -41,7 +41,18 @@ MAY_IMPORT = {
     "io": BASE,
     "evaluation": BASE | {"io", "losses", "transforms"},
     "loops": BASE
-    | {"agents", "data", "envs", "evaluation", "generative", "losses", "representation", "search", "transforms"},
+    | {
+        "agents",
+        "data",
+        "envs",
+        "evaluation",
+        "generative",
+        "losses",
+        "networks",
+        "representation",
+        "search",
+        "transforms",
+    },
     "population": BASE | {"io", "loops"},
 }
 # These stand above the rest and may import everything: what they offer is called by people.
