@@ -166,7 +166,6 @@ def attack(
     Raises:
       UserError: if the directory holds no such run or no checkpoint, or for an attack or target that does not work.
     """
-    need("pandas")
     from jaxrl_reg.evaluation import report as reporting
 
     path = pathlib.Path(directory)
@@ -405,6 +404,7 @@ def _there(stored: pathlib.Path, name: str, epsilon: float, settings: Sequence[i
 
 def _write(stored: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Rows in the place of earlier ones of the same attack; those of other episodes, targets or checkpoints go."""
+    need("pandas")
     import pandas as pd
 
     from jaxrl_reg.io.sinks import read_parquet

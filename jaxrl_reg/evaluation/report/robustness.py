@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxrl_reg.errors import need
 from jaxrl_reg.evaluation import plots
 from jaxrl_reg.evaluation.report.estimates import bootstrap, estimates, iqm_by_column
 from jaxrl_reg.evaluation.report.words import decimals, interval, labelled, number
@@ -26,6 +27,7 @@ def robustness_table(frame: pd.DataFrame, swept: Sequence[str]) -> pd.DataFrame:
       frame: ``attacks.parquet``. A member whose return is not finite counts as the lowest finite one.
       swept: names of the swept hyperparameters.
     """
+    need("pandas")
     import jax
     import pandas as pd
 
