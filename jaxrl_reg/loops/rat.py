@@ -101,6 +101,8 @@ class Pairs(NamedTuple):
 
 
 class State(NamedTuple):
+    """What an iteration starts from."""
+
     intention: sac.State
     adversary: _common.Trainable
     weighting: _common.Trainable

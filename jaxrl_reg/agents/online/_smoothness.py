@@ -22,10 +22,12 @@ STEPS = 10
 
 
 def coefficient() -> Any:
+    """The setting ``smoothness``."""
     return setting(default=0.0, help="weight of the largest change under perturbed observations (SA-PPO)")
 
 
 def epsilon() -> Any:
+    """The setting ``smoothness_epsilon``."""
     return setting(default=0.1, help="size of those perturbations, standard deviations of each observation")
 
 
