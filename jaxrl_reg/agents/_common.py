@@ -12,7 +12,7 @@ import optax
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.transforms import clamp_gradients
-from jaxrl_reg.types import Array, PyTree
+from jaxrl_reg.types import Array, Network, PyTree
 
 T = TypeVar("T")
 LONGEST_CYCLE = 4
@@ -134,3 +134,8 @@ def present(value: Array | None, agent: str, field: str) -> Array:
     if value is None:
         raise UserError(f"{agent} needs batch.{field}, which is None; data.load and data.from_arrays fill it in")
     return value
+
+
+def least_value(q: Network) -> Callable[[Any, Array, Array], Array]:
+    """``Agent.q`` of an agent whose state has its critics as ``critic``: ``q`` gives all of them, ``[N, ...]``."""
+    return lambda state, observation, action: q.apply(state.critic.params, observation, action).min(axis=0)

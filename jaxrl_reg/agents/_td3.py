@@ -91,7 +91,6 @@ class Core(NamedTuple):
     act: Callable[[State, Array, Any, Key, bool], Array]
     q: Network  # all critics: [N, B]
     measure: Callable[[State, Transition, Any, Key], Metrics] | None
-    least: Callable[[State, Array, Array], Array]  # ``Agent.q``
 
 
 def td_target(batch: Transition, next_q: Array, next_action: Array, hyper: Any) -> Array:
@@ -183,10 +182,7 @@ def core(
         action = actor_network.apply(state.actor.params, observation)
         return deterministic.explore(action, key, config.exploration_noise) if explore else action
 
-    def least(state: State, observation: Array, action: Array) -> Array:
-        return q.apply(state.critic.params, observation, action).min(axis=0)
-
-    return Core(init, critics, actor, value, act, q, _beer.measure(config.measure_features, q, bootstrap), least)
+    return Core(init, critics, actor, value, act, q, _beer.measure(config.measure_features, q, bootstrap))
 
 
 def make(
@@ -200,5 +196,5 @@ def make(
         state, actor_metrics = steps.actor(state, critic, batch, hyper, step, pull)
         return state, {**critic_metrics, **actor_metrics}
 
-    cycle = _common.cycle(update, config.policy_freq)
-    return Agent(steps.init, update, steps.act, sample, measure=steps.measure, cycle=cycle, q=steps.least)
+    cycle, least = _common.cycle(update, config.policy_freq), _common.least_value(steps.q)
+    return Agent(steps.init, update, steps.act, sample, measure=steps.measure, cycle=cycle, q=least)

@@ -138,8 +138,5 @@ def make(
     def distribution(state: State, params: PyTree, observation: Array) -> tuple[Array, Array]:
         return policy.apply(params, observation)
 
-    def least(state: State, observation: Array, action: Array) -> Array:
-        return q.apply(state.critic.params, observation, action).min(axis=0)
-
     measure = _beer.measure(config.measure_features, q, bootstrap)
-    return Agent(init, update, act, measure=measure, kind=KIND, distribution=distribution, q=least)
+    return Agent(init, update, act, measure=measure, kind=KIND, distribution=distribution, q=_common.least_value(q))

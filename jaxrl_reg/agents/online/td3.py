@@ -80,5 +80,5 @@ def make(
         kind=KIND,
         cycle=cycle,
         distribution=distribution,
-        q=steps.least,
+        q=_common.least_value(steps.q),
     )
