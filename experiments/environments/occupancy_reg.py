@@ -3,8 +3,8 @@
 One garden of 3 x 3 cells with a tomato in each corner, a corridor of two cells and a bucket that pays the proxy twice
 what all wet tomatoes pay; slips 0.1, tomatoes farther than 1.9 dry with 0.3 a step. The base is PPO after 10 iterations
 on the true reward, played with 15% of random actions: 12,800 rows. Every arm then makes 60 iterations of 16 x 40 steps
-on the proxy, with the same PPO. Coefficients are in units of the proxy's standard deviation in the base's rows; those
-of KL over actions and over occupancies are the best of their grids on seeds 0 to 9.
+on the proxy, with the same PPO. Coefficients are in units of the proxy's standard deviation in the base's rows; they
+are those of a prototype, and have to be tuned on seeds 0 to 9 before there is a record.
 
 Not claimed: an advantage over KL over OCCUPANCIES. A discriminator that has seen a state in one row of a thousand does
 not know it well enough for the chi-square to be what it is in the exact version (``occupancy_reg_exact``).
@@ -37,6 +37,8 @@ CLAIM = Claim(
     systems=(22,),
     margin=0.025,
     seeds=10,
+    note="not tuned yet: with the prototype's coefficient of 0.5 and a base whose rewards correlate at 0.84, 0.322 on seeds "
+    "0 to 9 where the base has 0.356",
 )
 GARDEN = """
 t.t###

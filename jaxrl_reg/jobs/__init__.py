@@ -19,7 +19,8 @@ skin over this package. JAX is imported inside the functions, so importing this 
 """
 
 from jaxrl_reg.jobs import collected, kinds
-from jaxrl_reg.jobs.attacks import ATTACKS, attack
+from jaxrl_reg.jobs.adversaries import ATTACKS
+from jaxrl_reg.jobs.attacks import attack
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
 from jaxrl_reg.jobs.deployment import Act, load_policy

@@ -162,7 +162,7 @@ def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None
     agent, settings = member.make(member.config, env.spec), loop_settings(config, env, episodes)
     if config.adversary is None:
         return agent, online(agent, env, **settings)
-    from jaxrl_reg.jobs.attacks import parse
+    from jaxrl_reg.jobs.adversaries import parse
     from jaxrl_reg.loops.alternating import alternating
 
     ((name, epsilon), *more) = parse(config.adversary, "--adversary")
