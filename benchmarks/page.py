@@ -259,6 +259,23 @@ def of_tokens(results: Results, about: dict, clock: str) -> list[str]:
     return found
 
 
+def of_repertoires(results: Results, about: dict, clock: str) -> list[str]:
+    second = "core-second" if clock == "cpu" else "second"
+    rows = [["contestant", f"solutions per {second} (min, max)", "cells filled by a turn's first run", "compile s"]]
+    for name, r in results.items():
+        speed = spread([1 / unit for unit in r.per_unit(clock)])
+        rows.append([name, within(speed, ",.0f"), f"{r.facts['coverage']:.0%}", f"{r.facts['compile_seconds']:.1f}"])
+    text = "MAP-Elites on an arm of 8 joints, whose evaluation costs next to nothing: batches of 256, 100 x 100 cells."
+    found = ["## Repertoires" + (", one core" if about["platform"] == "cpu" else ""), "", text, "", *table(*rows), ""]
+    if {"elites", "qdax"} <= set(results):
+        r = ratio(results["qdax"], results["elites"], clock)
+        found.append(
+            f"- {r['median']:.0f}x QDax per core ({r['min']:.0f} to {r['max']:.0f}), which compares each solution with "
+            "the centres of all cells, so that they may have any shape; ours are squares, found by division."
+        )
+    return found
+
+
 PARTS: dict[str, Callable[[Results, dict, str], list[str]]] = {
     "single": of_single,
     "members": of_members,
@@ -268,6 +285,7 @@ PARTS: dict[str, Callable[[Results, dict, str], list[str]]] = {
     "diffusion": of_diffusion,
     "zero_shot": of_zero_shot,
     "tokens": of_tokens,
+    "repertoires": of_repertoires,
 }
 
 

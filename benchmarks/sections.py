@@ -16,6 +16,7 @@ PEERS = {
     # torch's default build for Linux carries CUDA libraries; this environment is the benchmark's alone.
     "d3rlpy": ("d3rlpy==2.8.1", "torch==2.13.0"),
     "rejax": ("rejax==0.1.3", "gymnax==0.0.9"),
+    "qdax": ("qdax==0.5.0",),
 }
 OURS = "worker_ours.py"
 GEMM_CHAINS = 256  # side by side on one accelerator, to fill it
@@ -201,6 +202,15 @@ def tokens(setup: Setup) -> Results:
     return contest(found, setup.rounds)
 
 
+def repertoires(setup: Setup) -> Results:
+    """MAP-Elites on an arm, by our grid of elites and by QDax's repertoire."""
+    options = {"library": "ours", **setup.one}
+    found = [Contestant("elites", "worker_repertoires.py", options)]
+    if python := setup.peer("qdax"):
+        found.append(Contestant("qdax", "worker_repertoires.py", {**options, "library": "qdax"}, python))
+    return contest(found, setup.rounds)
+
+
 SECTIONS: dict[str, Callable[[Setup], Results]] = {
     "single": single,
     "members": lambda setup: members(setup, "iql") | members(setup, "td3_bc"),
@@ -210,6 +220,7 @@ SECTIONS: dict[str, Callable[[Setup], Results]] = {
     "diffusion": diffusion,
     "zero_shot": zero_shot,
     "tokens": tokens,
+    "repertoires": repertoires,
 }
 
 

@@ -266,14 +266,14 @@ def repertoire(
         count = len(places) * quarter // QUARTERS
         rewarding = fitness[:count] > 0
         panel.set_facecolor(theme.background)
-        panel.plot(*places[:count][~rewarding].T, ".", color=theme.baseline, markersize=1.5, alpha=0.6)
+        panel.plot(*places[:count][~rewarding].T, ".", color=theme.baseline, markersize=1.5, alpha=0.6, clip_on=False)
         order = np.argsort(fitness[:count][rewarding])
         shown = panel.scatter(
             *places[:count][rewarding][order].T, c=fitness[:count][rewarding][order], s=7, cmap="viridis", vmin=0.0,
-            vmax=highest,
+            vmax=highest, clip_on=False,  # what lies on the border is all there
         )  # fmt: skip
         if quarter == QUARTERS and ancestors is not None and len(ancestors):
-            panel.plot(*np.asarray(ancestors).T, "o", mfc="none", mec=theme.palette[1], markersize=8)
+            panel.plot(*np.asarray(ancestors).T, "o", mfc="none", mec=theme.palette[1], markersize=8, clip_on=False)
         panel.set_xlim(*extent[0])
         panel.set_ylim(*extent[1])
         panel.set_title(f"{count:,} episodes, {int(rewarding.sum()):,} rewarding", color=theme.ink, fontsize=8)

@@ -1194,12 +1194,12 @@ OF_SEARCH = (
         "displacements",
     ),
     Mutant(
-        "a graph from before does not know where the body stands",
+        "a body that is there goes on",
         "jaxrl_reg/loops/wandering.py",
-        "graph, current = cognitive_graph.continued(start, place(state), goal, hyper)",
-        "graph, current = start, jnp.int32(GOAL)",
+        "return (count < length) & (state.solved == 0)",
+        "return count < length",
         "tests/loops/test_wandering.py",
-        "used_again",
+        "there_already",
     ),
 )
 

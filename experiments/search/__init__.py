@@ -1,0 +1,1 @@
+"""Experiments on search without gradients."""
