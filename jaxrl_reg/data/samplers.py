@@ -172,6 +172,30 @@ def windows(length: int, pad: str = "left") -> Sampler:
     return sample
 
 
+def windows_with_past(length: int, past: int) -> Sampler:
+    """As ``windows(length, pad="right")``, with rows of the same episode from before the window.
+
+    ``extras`` hold ``past_observation [B, past, O]``, ``past_action [B, past, A]`` and ``past_mask [B, past]``, 1 for
+    real rows: all of them where there are at most ``past``, else one out of each of ``past`` equal stretches, drawn
+    anew for every batch.
+    """
+
+    def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
+        row_key, past_key = jax.random.split(key)
+        rows = _rows(dataset, row_key, batch_size)
+        batch = take_windows(dataset, rows, length, "right")
+        step, number = dataset.step[rows][:, None], jnp.arange(past)
+        drawn = (number + jax.random.uniform(past_key, (batch_size, past))) * step / past
+        ago = jnp.where(step > past, step - jnp.minimum(drawn.astype(jnp.int32), step - 1), 1 + number)
+        real = ago <= step
+        before = take(dataset, rows[:, None] - jnp.where(real, ago, 0))
+        batch.extras["past_observation"], batch.extras["past_action"] = before.observation, before.action
+        batch.extras["past_mask"] = real.astype(jnp.float32)
+        return batch
+
+    return sample
+
+
 def returns_to_go(sampler: Sampler) -> Sampler:
     """``sampler`` on rows that also carry ``extras["return_to_go"]``, the undiscounted reward from there to the
     episode's end.

@@ -15,9 +15,11 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.errors import UserError
+from jaxrl_reg.networks import hashed_memory
 from jaxrl_reg.networks.state_space import MambaMixer, filled
 from jaxrl_reg.types import Array, Key, PyTree, Spec
 
+MEMORY_BITS, MEMORY_KEY = 8, 16  # of a signature, and numbers in a key
 Choose = Callable[[Array], Array]  # predicted action [..., A] -> action that is taken
 
 
@@ -129,8 +131,14 @@ class _Transformer(nn.Module):
     steps: int
 
     @nn.compact
-    def __call__(self, togo: Array, observation: Array, action: Array, time: Array, deterministic: bool) -> Array:
-        x = _flat(_Tokens(self.width, self.steps, late=False)(time, (togo[..., None], observation, action)))
+    def __call__(
+        self, togo: Array, observation: Array, action: Array, time: Array, deterministic: bool, found: Array | None
+    ) -> Array:
+        """``found`` ``[..., K, E]`` is what each step read in a memory; None: there is none."""
+        x = _Tokens(self.width, self.steps, late=False)(time, (togo[..., None], observation, action))
+        if found is not None:
+            x = x.at[..., 1, :].add(nn.Dense(self.width, use_bias=False, name="memory")(found))
+        x = _flat(x)
         if self.dropout > 0:
             x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
         for i in range(self.blocks):  # the name is that of stored parameters
@@ -140,11 +148,20 @@ class _Transformer(nn.Module):
 
 
 def decision_transformer(
-    spec: Spec, hidden: Sequence[int] = (128, 128, 128), context: int = 20, *, heads: int = 1, dropout: float = 0.1
+    spec: Spec,
+    hidden: Sequence[int] = (128, 128, 128),
+    context: int = 20,
+    *,
+    heads: int = 1,
+    dropout: float = 0.1,
+    memory: int = 0,
 ) -> SequenceModel:
     """Causal attention over the last ``context`` steps; one block per entry of ``hidden``.
 
-    Acting keeps these steps and reads them all again each time, as attention to a sliding window must.
+    Acting keeps these steps and reads them all again each time, as attention to a sliding window must. With ``memory``
+    signatures every step also reads a table of the whole episode (see ``networks.hashed_memory``); ``apply`` then takes
+    ``past``, (observation ``[..., P, O]``, action ``[..., P, A]``, mask ``[..., P]``) from before the window, and gives
+    what a read is on average; acting reads the table.
 
     Raises ``UserError`` for blocks of several widths, or heads that do not divide them.
     """
@@ -152,26 +169,41 @@ def decision_transformer(
     if width % heads:
         raise UserError(f"heads={heads} must divide the width {width} of the blocks")
     module = _Transformer(spec.action_dim, width, len(hidden), heads, dropout, spec.max_episode_steps)
+    recall = hashed_memory.recall(memory, MEMORY_BITS, MEMORY_KEY, spec.action_dim) if memory else None
 
     def init(key: Key) -> PyTree:
-        return filled(jax.eval_shape(lambda key: module.init(key, *start((1,))[:4], True)["params"], key), key)
+        def shapes(key: Key) -> PyTree:
+            found = None if recall is None else jnp.zeros((1, context, recall.size))
+            return module.init(key, *_blank_window(spec, context, (1,)), True, found)["params"]
 
-    def apply(params, togo, observation, action, time, key=None) -> Prediction:
+        params = filled(jax.eval_shape(shapes, key), key)
+        if recall is None:
+            return params
+        # Beside the module's, whose calls leave what they do not know alone.
+        scale = spec.observation_dim**-0.5
+        keys = scale * jax.random.normal(jax.random.fold_in(key, 1), (spec.observation_dim, MEMORY_KEY))
+        return {**params, "memory_keys": {"kernel": keys}}
+
+    def apply(params, togo, observation, action, time, key=None, past=None) -> Prediction:
+        found = None
+        if recall is not None:
+            found = recall.expected(params["memory_keys"]["kernel"], observation, action, past)
+        return predict(params, togo, observation, action, time, found, key)
+
+    def predict(params, togo, observation, action, time, found, key=None) -> Prediction:
         rngs = None if key is None else {"dropout": key}
         inputs = (togo, observation, action, time)
-        return Prediction(jnp.asarray(module.apply({"params": params}, *inputs, key is None, rngs=rngs)))
+        return Prediction(jnp.asarray(module.apply({"params": params}, *inputs, key is None, found, rngs=rngs)))
 
     def start(shape: tuple[int, ...]) -> PyTree:
-        return (
-            jnp.zeros((*shape, context)),
-            jnp.zeros((*shape, context, spec.observation_dim)),
-            jnp.zeros((*shape, context, spec.action_dim)),
-            jnp.zeros((*shape, context), jnp.int32),
-            jnp.zeros(shape, jnp.int32),
-        )
+        carry = (*_blank_window(spec, context, shape), jnp.zeros(shape, jnp.int32))
+        if recall is None:
+            return carry
+        table = hashed_memory.empty(memory, MEMORY_BITS, recall.size)
+        return (*carry, jnp.zeros((*shape, context, recall.size)), jnp.broadcast_to(table, (*shape, *table.shape)))
 
-    def step(params, memory, togo, observation, time, choose) -> tuple[Array, PyTree]:
-        *window, count = memory
+    def step(params, carry, togo, observation, time, choose) -> tuple[Array, PyTree]:
+        *window, count = carry[:5]
         place = jnp.arange(context) == jnp.minimum(count, context - 1)[..., None]  # [..., K]
         full = (count >= context)[..., None]
 
@@ -182,12 +214,25 @@ def decision_transformer(
 
         blank = jnp.zeros((*count.shape, spec.action_dim))
         window = [put(*pair) for pair in zip(window, (togo, observation, blank, time), strict=True)]
-        predicted = apply(params, *window).action
+        found = None
+        if recall is not None:
+            name, (reads, table) = observation @ params["memory_keys"]["kernel"], carry[5:]
+            found = put(reads, hashed_memory.read(table, name, recall.planes))
+        predicted = predict(params, *window, found).action
         action = choose(jnp.where(place[..., None], predicted, 0.0).sum(axis=-2))
         window[2] = jnp.where(place[..., None], action[..., None, :], window[2])
-        return action, (*window, count + 1)
+        if recall is None:
+            return action, (*window, count + 1)
+        table = hashed_memory.write(table, name, recall.value(action), recall.planes)
+        return action, (*window, count + 1, found, table)
 
     return SequenceModel(init, apply, start, step)
+
+
+def _blank_window(spec: Spec, context: int, shape: tuple[int, ...]) -> tuple[Array, ...]:
+    """Returns, observations, actions and times of windows without steps."""
+    sizes = ((), (spec.observation_dim,), (spec.action_dim,))
+    return *(jnp.zeros((*shape, context, *size)) for size in sizes), jnp.zeros((*shape, context), jnp.int32)
 
 
 def _from_whole_steps(fine: Array) -> Array:

@@ -101,9 +101,12 @@ def make(
     model: SequenceModel,
     init: Callable[[Key, Any], Any],
     update: Callable[[Any, Transition, Any, Key, Array], tuple[Any, Metrics]],
+    past: int = 0,
 ) -> Agent:
-    """An agent whose state has ``model.params`` of ``model`` and ``returns``."""
-    windows = samplers.returns_to_go(samplers.windows(config.context, pad="right"))
+    """An agent whose state has ``model.params`` of ``model`` and ``returns``; its windows come with ``past`` rows from
+    before them."""
+    drawn = samplers.windows_with_past(config.context, past) if past else samplers.windows(config.context, pad="right")
+    windows = samplers.returns_to_go(drawn)
 
     def sample(data: Dataset, key: Key, batch_size: int) -> Transition:
         return windows(data, key, max(1, batch_size // config.context))

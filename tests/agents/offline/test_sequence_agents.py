@@ -11,9 +11,11 @@ import pytest
 from jaxrl_reg import agents, data, losses
 from jaxrl_reg.agents.offline import _sequence
 from jaxrl_reg.contract.subject import quick
+from jaxrl_reg.data import samplers
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.loops import offline
-from jaxrl_reg.networks.sequence import decision_mamba
+from jaxrl_reg.networks import hashed_memory
+from jaxrl_reg.networks.sequence import decision_mamba, decision_transformer
 from jaxrl_reg.types import Spec, as_float32, policy_of
 
 NAMES = ("decision_mamba", "decision_transformer")
@@ -159,3 +161,76 @@ def test_the_optimiser_warms_up_clips_and_decays_matrices_only():
 def test_sizes_that_do_not_fit_are_refused(name):
     with pytest.raises(UserError, match="hidden=8,4: a sequence model"):
         agents.make(name, SPEC, hidden=(8, 4))
+
+
+def test_a_memory_is_read_while_acting_as_it_was_in_training():
+    """Step by step through a table of signatures, and at once by the same signatures without a table."""
+    model = decision_transformer(SPEC, (8,), 3, dropout=0.0, memory=2)
+    past, steps = 2, 3
+
+    @quick
+    def both(key):
+        keys = jax.random.split(key, 4)
+        params = model.init(keys[0])
+        seen = jax.random.normal(keys[1], (past + steps, 2))
+        seen = seen.at[past + 1].set(seen[0])  # what was seen before the window is met again
+        done = jax.random.uniform(keys[2], (past + steps, 1), minval=-1.0)
+        togo, time = jnp.linspace(1.0, 0.0, past + steps), jnp.arange(past + steps)
+        carry, taken = model.start(()), []
+        for t in range(past + steps):
+            action, carry = model.step(params, carry, togo[t], seen[t], time[t], lambda _, t=t: done[t])
+            taken.append(action)
+        recall = hashed_memory.recall(2, 8, 16, 1)
+        names = seen @ params["memory_keys"]["kernel"]
+        reads = [
+            hashed_memory.hashed_read(names[t], names[:t], recall.value(done[:t]), jnp.ones(t), recall.planes)
+            for t in range(past, past + steps)
+        ]
+        window = (seen[past:], done[past:], (seen[:past], done[:past], jnp.ones(past)))
+        expected = recall.expected(params["memory_keys"]["kernel"], *window)
+        blind = recall.expected(params["memory_keys"]["kernel"], *window[:2], (*window[2][:2], jnp.zeros(past)))
+        return carry[5], jnp.stack(reads), carry[6].sum(axis=1), recall.value(done), expected, blind
+
+    found, reads, table, values, expected, blind = both(jax.random.key(0))
+    np.testing.assert_allclose(found, reads, atol=1e-6)
+    assert abs(found[1]).max() > 0.5  # what was seen before the window was found
+    np.testing.assert_allclose(table, np.broadcast_to(values.sum(axis=0), table.shape), atol=1e-5)
+    # On average over signatures likewise: the old row outweighs all others, and is gone with its mask.
+    np.testing.assert_allclose(expected[1], values[0] / np.linalg.norm(values[0]), atol=0.1)
+    assert np.abs(blind[0]).max() == 0.0  # nothing before the first step
+    assert np.abs(np.asarray(expected[0])).max() > 0.5
+
+
+def test_a_memory_finds_what_lies_before_the_window():
+    """Episodes of 12 steps: the action of a situation is that of its first appearance, up to eleven steps ago."""
+    rng = np.random.default_rng(1)
+    codes = rng.normal(size=(8, 8))
+    order = np.concatenate([np.tile(np.arange(8), (300, 1)), rng.integers(0, 8, (300, 4))], axis=1)
+    action = 0.8 * np.take_along_axis(rng.choice([-1.0, 1.0], size=(300, 8)), order, axis=1)
+    shown = codes[order].reshape(-1, 8)
+    end = np.zeros((300, 12))
+    end[:, -1] = 1
+    zero = np.zeros(3600)
+    dataset = data.from_arrays(shown, action.reshape(-1, 1), zero, zero, end.ravel(), shown, name="met again")
+    hyper = as_float32(agents.load("decision_transformer").Hyper(learning_rate=2e-2, warm_up=10.0))
+    errors = {}
+    for memory in (0, 4):
+        config = {"hidden": (8,), "context": 1, "dropout": 0.0, "memory": memory}
+        agent = agents.make("decision_transformer", Spec(8, 1, 12), **config)
+        run = offline(agent, batch_size=128, updates=400, segments=4)
+        state, history = quick(run)(jax.random.key(0), hyper, dataset)
+        errors[memory] = float(history["actor_loss"][-1])
+    assert errors[4] < 0.8 * errors[0]
+
+    batch = quick(lambda d, key: samplers.windows_with_past(1, 5)(d, key, 64))(dataset, jax.random.key(3))
+    step, real = np.asarray(batch.extras["step"][:, 0]), np.asarray(batch.extras["past_mask"])
+    np.testing.assert_array_equal(real.sum(axis=1), np.minimum(step, 5))
+    for t, rows, kept in zip(step, np.asarray(batch.extras["past_observation"]), real > 0, strict=True):
+        if t <= 8:  # so far the codes came in turn
+            known = {int(np.argmin(np.abs(codes - one).sum(-1))) for one in rows[kept]}
+            assert len(known) == min(t, 5)
+            assert max(known, default=-1) < t
+    bare = {name: value for name, value in batch.extras.items() if not name.startswith("past")}
+    bare |= {f"return_{name}": jnp.float32(1.0) for name in ("mean", "best", "scale")} | {"return_to_go": batch.reward}
+    with pytest.raises(UserError, match="windows_with_past"):
+        agent.update(state, dataclasses.replace(batch, extras=bare), hyper, jax.random.key(0), 0)
