@@ -10,8 +10,21 @@ import optax
 
 from jaxrl_reg.data.samplers import Sampler, uniform
 from jaxrl_reg.loops.offline import INIT, TRAIN, per_segment
-from jaxrl_reg.representation import Labeller, Objective, RewardModel, SensorModel, StateActionVae
+from jaxrl_reg.representation import (
+    ContentBehaviour,
+    EventModel,
+    Labeller,
+    Objective,
+    RewardModel,
+    SensorAlignment,
+    SensorModel,
+    StateActionVae,
+)
 from jaxrl_reg.types import Array, Dataset, Key, Metrics, PyTree, Run, pytree, setting
+
+Trainable = (
+    Objective | ContentBehaviour | EventModel | Labeller | RewardModel | SensorAlignment | SensorModel | StateActionVae
+)
 
 
 @pytree
@@ -30,7 +43,7 @@ class State(NamedTuple):
 
 
 def pretrain(
-    objective: Objective | SensorModel | Labeller | RewardModel | StateActionVae,
+    objective: Trainable,
     *,
     batch_size: int = 256,
     updates: int,

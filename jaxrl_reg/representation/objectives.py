@@ -18,6 +18,7 @@ linear_response          yes                      as autoencoding, in coordinate
 random_teacher           no                       what a random network says of it: little more than it had
 masked_prediction        no                       what is shared by the entries of a state vector
 masked_sensors           no                       what one group of entries tells of the others
+sensor_alignment         no                       what two groups of entries both tell
 =======================  =======================  ====================================================================
 
 So inverse dynamics wins where actions reach the whole state and loses where they do not: with ``s' = s + B a`` it
