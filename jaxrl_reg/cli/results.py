@@ -15,6 +15,8 @@ EVALUATE_EXAMPLES = """\
 examples:
   jaxrl-reg evaluate runs/hopper --episodes 200
   jaxrl-reg evaluate runs/hopper --attack random:0.1,pgd:0.05,pgd:0.1
+  jaxrl-reg evaluate runs/hopper --conduct
+  jaxrl-reg evaluate runs/hopper --explain
   jaxrl-reg evaluate runs/maze --attack random:0.2,pgd:0.2,critic:0.2 --target my_targets.py:stays_left
 
 A size is in standard deviations of each coordinate of the observation. A target is a function of one step, in JAX:
@@ -49,7 +51,6 @@ def _run_option(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     _run_option(parser)
-    parser.add_argument("--episodes", type=whole, metavar="N", help="per member [ten times the run's own]")
     parser.add_argument(
         "--attack",
         metavar="NAME:SIZE,...",
@@ -60,6 +61,21 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--attack-steps", type=whole, metavar="N", help="with --attack: steps that one that learns is trained [50_000]"
+    )
+    parser.add_argument(
+        "--episodes", type=whole, metavar="N", help="per member [ten times the run's own; with --conduct 64]"
+    )
+    parser.add_argument(
+        "--conduct",
+        action="store_true",
+        help="how members behave besides their return: under sensor noise, after a push, their worst episodes, rules "
+        "that they break; instead of more episodes for their scores",
+    )
+    parser.add_argument(
+        "--explain",
+        action="store_true",
+        help="which steps and sensors drove the actions of the best member over an episode, and what its actions "
+        "answer to, as pictures in the report; instead of more episodes",
     )
 
 
@@ -91,12 +107,16 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
+    if sum((arguments.attack is not None, arguments.conduct, arguments.explain)) > 1:
+        raise UserError("--attack, --conduct and --explain each look at a run in another way; give one of them")
     if arguments.attack is not None:
         _attack(arguments)
         return
     for name in ("target", "attack_steps"):
         if getattr(arguments, name) is not None:
             raise UserError(f"--{name.replace('_', '-')} is of an attack; add --attack pgd:0.1, say")
+    if arguments.explain or arguments.conduct:
+        return _explain(arguments) if arguments.explain else _conduct(arguments)
     with machine.job(None) as display:
         table = jobs.evaluate(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
     print_table(display, table, pathlib.Path(arguments.run))
@@ -117,6 +137,24 @@ def _attack(arguments: argparse.Namespace) -> None:
             **chosen,
         )
     print_rows(display, brief_robustness(table), pathlib.Path(arguments.run))
+
+
+def _explain(arguments: argparse.Namespace) -> None:
+    path = pathlib.Path(arguments.run)
+    if arguments.episodes is not None:
+        raise UserError("--explain looks at one episode of one member; it takes no --episodes")
+    with machine.job(None) as display:
+        jobs.explain(path, say=display.say, on_tick=display.tick)
+    print(f"report: {path / 'report.html'}")
+
+
+def _conduct(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.report import brief_conduct
+
+    with machine.job(None) as display:
+        table = jobs.conduct(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
+    rows = [[row[0], *row[3:], row[1], row[2]] for row in brief_conduct(table)]  # a narrow terminal shows the first
+    print_rows(display, rows, pathlib.Path(arguments.run))
 
 
 def _zeroshot(arguments: argparse.Namespace) -> None:
@@ -148,7 +186,8 @@ VERBS = (
         "RUN [options]",
         "more episodes from the checkpoints of a run",
         "Roll out more episodes from the checkpoints of a run and write its report again. With --attack, under attacks "
-        "on what the policies see.",
+        "on what the policies see; with --conduct, measure how its members behave besides their return; with "
+        "--explain, show what the best of them looks at.",
         _evaluate_options,
         _evaluate,
         EVALUATE_EXAMPLES,

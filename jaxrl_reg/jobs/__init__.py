@@ -9,6 +9,8 @@ leaves a run directory::
     checkpoints/     the newest states of the population and of the baseline
     attacks.parquet  one row per member and attack, once ``attack`` has been on it
     zeroshot.parquet one row per member and task, once ``zeroshot`` has put tasks to an agent trained without any
+    conduct.parquet  one row per member and measure of conduct, once ``conduct`` has watched them
+    explained.npz    what the best member looks at, once ``explain`` has asked it
     report.html      one self-contained page, beside table.csv, curves.png, profile.png, episode.html and rollout.html
 
 A kind of run (``kinds``: offline, online, ...) is one module that makes a ``Job`` of its config; everything else is
@@ -23,8 +25,10 @@ from jaxrl_reg.jobs.adversaries import ATTACKS
 from jaxrl_reg.jobs.attacks import attack
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
+from jaxrl_reg.jobs.conduct import conduct
 from jaxrl_reg.jobs.deployment import Act, load_policy
 from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
+from jaxrl_reg.jobs.explaining import explain
 from jaxrl_reg.jobs.exporting import export
 from jaxrl_reg.jobs.files import default_directory, finished, load_config, release
 from jaxrl_reg.jobs.job import Axis, Job, Score
@@ -66,9 +70,11 @@ __all__ = [
     "collected",
     "compare",
     "compared_agents",
+    "conduct",
     "dataset_path",
     "default_directory",
     "evaluate",
+    "explain",
     "explore",
     "export",
     "finetune",

@@ -110,17 +110,22 @@ def load_policy(
 def policy_of(directory: str | pathlib.Path, member: Member, task: str | None = None, goal: Any = None) -> Policy:
     """How a member acts, from raw observations to actions in the environment's own units, or from prompts to ids."""
     from jaxrl_reg.types import TokenSpec
-    from jaxrl_reg.types import policy_of as greedy_of
 
-    if member.agent.zero_shot is not None:
-        policy = _served(pathlib.Path(directory), member, task, goal)
-    elif task is not None or goal is not None:
-        raise UserError(f"{member.about['agent']} learns one task; it takes neither a task nor a goal")
-    else:
-        policy = greedy_of(member.agent, member.state, member.hyper)
+    policy = acting(directory, member, task, goal)
     if isinstance(member.spec, TokenSpec):
         return policy
     return in_own_units(policy, member.spec, member.about.get("actions"))
+
+
+def acting(directory: str | pathlib.Path, member: Member, task: str | None = None, goal: Any = None) -> Policy:
+    """How a member acts in a world of this package: actions in [-1, 1]."""
+    from jaxrl_reg.types import policy_of as greedy_of
+
+    if member.agent.zero_shot is not None:
+        return _served(pathlib.Path(directory), member, task, goal)
+    if task is not None or goal is not None:
+        raise UserError(f"{member.about['agent']} learns one task; it takes neither a task nor a goal")
+    return greedy_of(member.agent, member.state, member.hyper)
 
 
 def read_member(directory: str | pathlib.Path, setting: int | None = None, seed: int | None = None) -> Member:

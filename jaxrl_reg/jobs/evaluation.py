@@ -140,7 +140,7 @@ def zeroshot(
             say(f"{name}: every one of these states pays {values[0]:g}, which tells the agent nothing")
 
     _, run = kinds.of(config).run_of(member, config, env)
-    restored = _restore(member, config, run, folder)
+    restored = restore(member, config, run, folder)
     count, play = len(restored.keys), zero_shot.judge(env, chosen, episodes)
 
     def one(state_key: Any, shared: Any) -> Any:
@@ -214,7 +214,8 @@ def report(directory: str | pathlib.Path) -> pd.DataFrame:
     return reporting.write(pathlib.Path(directory))
 
 
-def _restore(member: Learner, config: JobConfig, run: Run, folder: pathlib.Path) -> Restored:
+def restore(member: Learner, config: JobConfig, run: Run, folder: pathlib.Path) -> Restored:
+    """All members of one program, from their newest checkpoint; a ``UserError`` where there is none."""
     from jaxrl_reg import population
 
     found = population.restore(folder, run, seeds_of(config), member.hypers)
@@ -234,7 +235,7 @@ def _evaluate_checkpoint(
     from jaxrl_reg import population
 
     _, run = job.run(member, episodes)
-    restored = _restore(member, config, run, folder)
+    restored = restore(member, config, run, folder)
 
     def one(state_key_hyper: Any, index: Any) -> Any:
         state, key, hyper = state_key_hyper

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation import plots
 from jaxrl_reg.evaluation.report.analysis import Analysis, Group, analyse, data_scores, pool
+from jaxrl_reg.evaluation.report.conduct import brief_conduct, conduct_table
 from jaxrl_reg.evaluation.report.drawing import Lines, figures, lines, task_figure
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap
 from jaxrl_reg.evaluation.report.finding import verdict
@@ -24,6 +25,7 @@ from jaxrl_reg.evaluation.report.tables import Members, members, table
 from jaxrl_reg.evaluation.report.tasks import Served, served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief, brief_tasks
 from jaxrl_reg.evaluation.report.unscored import write_unscored
+from jaxrl_reg.evaluation.report.watched import read_watched, watched_figures
 from jaxrl_reg.evaluation.report.words import decimals, interval, labelled, number, seconds
 from jaxrl_reg.io.files import read_json, read_text, write_bytes, write_csv, write_text
 from jaxrl_reg.io.sinks import read_parquet
@@ -43,9 +45,11 @@ __all__ = [
     "asks_elsewhere",
     "bootstrap",
     "brief",
+    "brief_conduct",
     "brief_met",
     "brief_robustness",
     "brief_tasks",
+    "conduct_table",
     "data_scores",
     "decimals",
     "figures",
@@ -127,6 +131,9 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         write_csv(directory / "attacks.csv", attacked)
         for name, figure in robustness_figures(attacked, plots.LIGHT).items():
             write_bytes(directory / f"{name}.png", plots.encode(figure))
+    watched = read_watched(directory, config["agent"], swept)
+    for name, figure in watched_figures(watched, plots.LIGHT).items():
+        write_bytes(directory / f"{name}.png", plots.encode(figure))
     page = render(
         analysis,
         drawn,
@@ -138,6 +145,7 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         members(frame, str(judged.metric), swept, judged.column),
         met,
         attacked,
+        watched,
     )
     write_text(directory / "report.html", page)
     return summary

@@ -19,6 +19,7 @@ from jaxrl_reg.evaluation.report.robustness import brief_robustness, robustness_
 from jaxrl_reg.evaluation.report.tables import Members
 from jaxrl_reg.evaluation.report.tasks import Served, task_table
 from jaxrl_reg.evaluation.report.terminal import brief_tasks
+from jaxrl_reg.evaluation.report.watched import Watched, watched_figures, watched_words
 from jaxrl_reg.evaluation.report.words import decimals, interval, number, text_of
 from jaxrl_reg.evaluation.viewer import templates
 
@@ -94,6 +95,7 @@ def render(
     everyone: Members | None = None,
     met: pd.DataFrame | None = None,
     attacked: pd.DataFrame | None = None,
+    watched: Watched | None = None,
 ) -> str:
     """The page: HTML without any address outside itself.
 
@@ -109,6 +111,7 @@ def render(
       everyone: from ``members``, a table of single runs.
       met: from ``met_table``, of a run that went on from another task.
       attacked: from ``robustness_table``, of a run whose members were attacked.
+      watched: from ``read_watched``, of a run whose members were watched or explained.
     """
     places = places_of(analysis)
     everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
@@ -121,46 +124,49 @@ def render(
         return round(2.0 + 96.0 * (value - low) / span, 2)
 
     light, dark = (figures(analysis, drawn, theme) for theme in (plots.LIGHT, plots.DARK))
-    if tasks:
-        for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+    for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+        if tasks:
             shown["tasks"] = task_figure(tasks, theme)
-    if met is not None:
-        for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+        if met is not None:
             shown["met"] = met_figure(met, theme)
-    if attacked is not None:
-        for shown, theme in ((light, plots.LIGHT), (dark, plots.DARK)):
+        if attacked is not None:
             shown |= robustness_figures(attacked, theme)
+        shown |= watched_figures(watched, theme)
     embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not asks_elsewhere(episode)
-    config = stored["config"]
-    template = templates().get_template("report.html")
-    return template.render(
-        agent=analysis.agent,
-        env=config["env"],
-        dataset=facts["dataset"]["name"] if "dataset" in facts else "",
-        axis=analysis.judged.axis,
-        against=analysis.judged.baseline,
-        created=stored["created"],
-        score=analysis.score,
-        verdict=verdict(analysis),
-        swept=list(analysis.groups[0].hypers),
-        rows=[row_of(analysis, i, analysis.groups[i], scale, places) for i in analysis.order],
-        baseline=row_of(analysis, None, analysis.baseline, scale, places) if analysis.baseline else None,
-        behaviour=row_of(analysis, None, None, scale, places) if analysis.behaviour else None,
-        reference=scale(analysis.baseline.last.value) if analysis.baseline else None,
-        last_update=f"{int(analysis.groups[analysis.order[0]].updates[-1]):,}",
-        proxied=any(group.true is not None for group in everything),
-        any_stopped=any(map(analysis.stopped, range(len(analysis.groups)))),
-        any_diverged=any(group.diverged for group in everything),
-        few=min(len(group.scores) for group in everything) < 10,
-        figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light} | picture_of(facts),
-        episode=episode if embedded else None,
-        viewer=viewer,
-        exhibit=facts.get("exhibit", "The best run, one episode"),
-        tasks=brief_tasks(task_table(tasks)) if tasks else [],
-        met=[] if met is None else brief_met(met),
-        attacked=[] if attacked is None else brief_robustness(attacked),
-        facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
-        members=everyone,
+    return (
+        templates()
+        .get_template("report.html")
+        .render(
+            agent=analysis.agent,
+            env=stored["config"]["env"],
+            dataset=facts["dataset"]["name"] if "dataset" in facts else "",
+            axis=analysis.judged.axis,
+            against=analysis.judged.baseline,
+            created=stored["created"],
+            score=analysis.score,
+            verdict=verdict(analysis),
+            swept=list(analysis.groups[0].hypers),
+            rows=[row_of(analysis, i, analysis.groups[i], scale, places) for i in analysis.order],
+            baseline=row_of(analysis, None, analysis.baseline, scale, places) if analysis.baseline else None,
+            behaviour=row_of(analysis, None, None, scale, places) if analysis.behaviour else None,
+            reference=scale(analysis.baseline.last.value) if analysis.baseline else None,
+            last_update=f"{int(analysis.groups[analysis.order[0]].updates[-1]):,}",
+            proxied=any(group.true is not None for group in everything),
+            any_stopped=any(map(analysis.stopped, range(len(analysis.groups)))),
+            any_diverged=any(group.diverged for group in everything),
+            few=min(len(group.scores) for group in everything) < 10,
+            figures={name: (plots.data_uri(light[name]), plots.data_uri(dark[name])) for name in light}
+            | picture_of(facts),
+            episode=episode if embedded else None,
+            viewer=viewer,
+            exhibit=facts.get("exhibit", "The best run, one episode"),
+            tasks=brief_tasks(task_table(tasks)) if tasks else [],
+            met=[] if met is None else brief_met(met),
+            attacked=[] if attacked is None else brief_robustness(attacked),
+            **watched_words(watched),
+            facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
+            members=everyone,
+        )
     )
 
 
