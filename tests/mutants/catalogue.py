@@ -217,6 +217,14 @@ AGENTS = (
         "bc",
     ),
     Mutant(
+        "a group without rows forgets its loss",
+        f"{IMITATION}/_robust.py",
+        "jnp.where(count > 0, decay * before",
+        "jnp.where(count >= 0, decay * before",
+        f"{GOLDEN}/imitation/test_robust_cloning.py",
+        "follow",
+    ),
+    Mutant(
         "goals are never dropped",
         f"{IMITATION}/beso.py",
         "jax.tree.map(jnp.zeros_like, goal), hyper.drop_rate)",
@@ -1203,4 +1211,79 @@ OF_SEARCH = (
     ),
 )
 
-MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH
+OF_BEHAVIOUR = (
+    Mutant(
+        "masked items are remembered",
+        "jaxrl_reg/networks/hashed_memory.py",
+        "(values * mask[:, None])[:, None]",
+        "values[:, None]",
+        "tests/networks/test_hashed_memory.py",
+        "direct_form",
+    ),
+    Mutant(
+        "a step finds itself in its memory",
+        "jaxrl_reg/networks/hashed_memory.py",
+        "jnp.arange(length)[:, None] > jnp.arange(length)",
+        "jnp.arange(length)[:, None] >= jnp.arange(length)",
+        "tests/agents/offline/test_sequence_agents.py",
+        "read_while_acting",
+    ),
+    Mutant(
+        "costs after the end of an episode count",
+        "jaxrl_reg/evaluation/conduct.py",
+        "broken = (cost > 0) & (alive > 0)",
+        "broken = cost > 0",
+        "tests/evaluation/test_conduct.py",
+        "by_hand",
+    ),
+    Mutant(
+        "hidden entries are those that the mask shows",
+        "jaxrl_reg/evaluation/explanation.py",
+        "mask * observation + (1.0 - mask) * other",
+        "(1.0 - mask) * observation + mask * other",
+        "tests/evaluation/test_explanation.py",
+        "made_of",
+    ),
+    Mutant(
+        "climbs share one norm",
+        "jaxrl_reg/evaluation/facets.py",
+        "axis=tuple(range(1, gradient.ndim)), keepdims=True",
+        "keepdims=True",
+        "tests/evaluation/test_explanation.py",
+        "several_peaks",
+    ),
+    Mutant(
+        "the smallest effect is subtracted",
+        "jaxrl_reg/evaluation/self_report.py",
+        "largest[0] - largest[1]",
+        "largest[0] - effects.min()",
+        "tests/evaluation/test_self_report.py",
+        "stand_out",
+    ),
+    Mutant(
+        "contrast in one direction",
+        "jaxrl_reg/representation/alignment.py",
+        "0.5 * (there + back).mean()",
+        "there.mean()",
+        "tests/representation/test_alignment.py",
+        "finds_the_row",
+    ),
+    Mutant(
+        "one mean over all that is hidden",
+        "jaxrl_reg/representation/content_behaviour.py",
+        "return contents + weight",
+        "return 0.5 * contents + weight",
+        "tests/representation/test_content_behaviour.py",
+        "its_own",
+    ),
+    Mutant(
+        "an event is predicted from itself",
+        "jaxrl_reg/networks/events.py",
+        "[start, events[..., :-1, :]]",
+        "[events[..., :1, :], events[..., 1:, :]]",
+        "tests/representation/test_events.py",
+        "who_tells",
+    ),
+)
+
+MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH + OF_BEHAVIOUR
