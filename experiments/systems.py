@@ -59,7 +59,7 @@ SYSTEMS: tuple[tuple[int, str, str], ...] = (
     (46, "Principled representation from videos", "representation losses + exogenous-noise env"),
     (47, "Random Teachers", "distillation experiment"),
     (48, "BM-MAE", "masked modelling with missing modalities (core: missing sensors)"),
-    (49, "AI Agent Behavioral Science", "survey: nothing to build; its metrics list informs evaluation"),
+    (49, "AI Agent Behavioral Science", "survey: measures of conduct of our own, evaluate --conduct"),
     (50, "AEPO", "entropy-controlled policy gradient"),
     (51, "SACSoN", "counterfactual-perturbation regulariser"),
     (52, "Causal motion forecasting", "invariance + style losses"),

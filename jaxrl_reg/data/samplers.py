@@ -176,8 +176,8 @@ def windows_with_past(length: int, past: int) -> Sampler:
     """As ``windows(length, pad="right")``, with rows of the same episode from before the window.
 
     ``extras`` hold ``past_observation [B, past, O]``, ``past_action [B, past, A]`` and ``past_mask [B, past]``, 1 for
-    real rows: all of them where there are at most ``past``, else one out of each of ``past`` equal stretches, drawn
-    anew for every batch.
+    real rows: all of them where there are at most ``past``, else one out of each of ``past`` equal stretches of them,
+    drawn anew for every batch (where two stretches meet within a row, it may come twice).
     """
 
     def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:

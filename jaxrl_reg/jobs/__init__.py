@@ -25,7 +25,6 @@ from jaxrl_reg.jobs.adversaries import ATTACKS
 from jaxrl_reg.jobs.attacks import attack
 from jaxrl_reg.jobs.collection import collect, dataset_path, explore, summarise
 from jaxrl_reg.jobs.comparison import compare, compared_agents
-from jaxrl_reg.jobs.conduct import conduct
 from jaxrl_reg.jobs.deployment import Act, load_policy
 from jaxrl_reg.jobs.evaluation import evaluate, report, zeroshot
 from jaxrl_reg.jobs.explaining import explain
@@ -42,6 +41,7 @@ from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
 from jaxrl_reg.jobs.prompting import Answer
 from jaxrl_reg.jobs.settings import COLLECTED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
 from jaxrl_reg.jobs.training import Outcome, finetune, resume, sweep, train
+from jaxrl_reg.jobs.watching import conduct
 
 __all__ = [
     "ATTACKS",

@@ -6,9 +6,9 @@ import pathlib
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.io.files import whole
-from jaxrl_reg.jobs.conduct import world_job
 from jaxrl_reg.jobs.deployment import acting, read_member
 from jaxrl_reg.jobs.progress import OnTick, Say, silent
+from jaxrl_reg.jobs.watching import world_job
 
 if TYPE_CHECKING:
     import numpy as np

@@ -56,7 +56,7 @@ def event_tokens(
     at = np.minimum(at, max(len(time) - 1, 0))
     if not len(time):
         return *(np.zeros(real.shape, np.int32) for _ in range(2)), real.astype(np.float32)
-    part = np.floor((time[at] - start[:, None]) / window * bins)
+    part = np.floor((time[at] - start[:, None]) * bins / window + 1e-9)  # an edge in decimals is below it in binary
     units, parts = (np.where(real, one, 0).astype(np.int32) for one in (unit[at], np.clip(part, 0, bins - 1)))
     return units, parts, real.astype(np.float32)
 

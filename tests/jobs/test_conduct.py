@@ -7,7 +7,7 @@ import pytest
 from jaxrl_reg import cli, jobs
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation import observed
-from jaxrl_reg.jobs import conduct as conducting
+from jaxrl_reg.jobs import watching
 from tests.pointnav_data import save_pointnav
 
 
@@ -79,7 +79,7 @@ def test_what_cannot_be_watched_says_so(run, tmp_path, monkeypatch, capsys):
     assert cli.main(["evaluate", str(run), "--explain", "--episodes", "3"]) != 0
     assert "--explain looks at one episode" in capsys.readouterr().err
     with pytest.raises(UserError, match=r"nowhere"):
-        conducting.world_job(tmp_path / "nowhere")
+        watching.world_job(tmp_path / "nowhere")
     (run / "explained.npz").write_bytes(b"no numbers")
     with pytest.raises(UserError, match=r"explained\.npz is damaged"):
         jobs.report(run)
