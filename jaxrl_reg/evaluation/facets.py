@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_reg.data.retrieval import nearest
 from jaxrl_reg.transforms import refine
 from jaxrl_reg.types import Array, Key
 
@@ -123,5 +122,5 @@ def value_facets(
     slope = jnp.abs(jax.vmap(jax.grad(of_scaled))(excited)).mean(axis=0)  # irrelevant numbers would make the groups
     start = facet_starts(excited * slope, excited, facets, key)
     found = maximise_unit(of_scaled, start, steps, step_size, scaled.min(axis=0), scaled.max(axis=0))
-    distance = jnp.sqrt(nearest(found, (scaled,))[0][:, 0])
+    distance = jax.lax.map(lambda x: jnp.sqrt(jnp.square(scaled - x).sum(axis=-1).min()), found)
     return Facets(mean + spread * start, mean + spread * found, jax.vmap(of_scaled)(found), distance)
