@@ -231,6 +231,35 @@ class Tasks(NamedTuple):
     extent: tuple[tuple[float, float], tuple[float, float]]
 
 
+class Levels(NamedTuple):
+    """What varies from one episode of a world to another. A level is a pytree of fixed shapes and types, of one
+    environment; it lies in ``EnvState.inner``, where ``step`` reads it. ``[L]``: levels stacked.
+
+    ``sample(key) -> level`` is the designer's generator, and domain randomisation: ``env.reset(key)`` equals
+    ``reset(k2, sample(k1))`` with ``k1, k2 = split(key)``. ``reset(key, level) -> state``; ``of(state) -> level``, of
+    a single, wrapped or vectorised state. ``mutate(key, level, edits)`` makes a static number of small changes.
+    ``parts(level) -> {name: int32 [n] or float32 [n] in [-1, 1]}`` is what a generative model sees, ``categories`` the
+    number of values of every int part, and ``join(parts) -> level`` the way back, repaired to a valid level.
+    ``describe(level) -> {name: scalar}`` is for metrics. ``evaluation`` are held-out levels ``[L]`` by name, NumPy, the
+    first name being what a run is judged by; ``dataset(key, count) -> levels`` draws from the distribution that is
+    aimed at, which ``sample`` need not know. ``solved(returns, last_reward, terminated)`` tells of finished episodes,
+    all ``[...]``, whether they count as solved. ``picture(level) -> uint8 [H, W, 3]``, on the host.
+    """
+
+    sample: Callable[[Key], PyTree]
+    reset: Callable[[Key, PyTree], EnvState]
+    of: Callable[[EnvState], PyTree]
+    mutate: Callable[[Key, PyTree, int], PyTree]
+    parts: Callable[[PyTree], dict[str, Array]]
+    join: Callable[[dict[str, Array]], PyTree]
+    categories: dict[str, int]
+    describe: Callable[[PyTree], Metrics]
+    evaluation: dict[str, PyTree]
+    dataset: Callable[[Key, int], PyTree]
+    solved: Callable[[Array, Array, Array], Array]
+    picture: Callable[[PyTree], Any]
+
+
 class Env(NamedTuple):
     """``reset(key) -> state`` and ``step(state, action [A]) -> state``, pure, for one environment; callers vmap."""
 
@@ -241,6 +270,7 @@ class Env(NamedTuple):
     render: Callable[[list[PyTree]], str] | None = None  # host side: a list of ``inner`` -> an HTML page
     draw: Callable[[list[PyTree]], Scene] | None = None  # host side: a list of ``inner`` -> what our viewer plays
     tasks: Tasks | None = None
+    levels: Levels | None = None
 
 
 class Network(NamedTuple):
@@ -284,6 +314,35 @@ class ZeroShot(NamedTuple):
     policy: Callable[[PyTree, Array], Policy] | None = None
 
 
+class Played(NamedTuple):
+    """``E`` environments on a level each: ``level`` leaves ``[E, ...]``; ``slot`` ``[E]`` int32, where in its buffer
+    the curriculum has it, -1 nowhere; the steps ``rows`` ``[T, E, ...]`` and what the agent that acted expected,
+    ``value`` of the observations and ``next_value`` of what followed, ``[T, E]``."""
+
+    level: PyTree
+    slot: Array
+    rows: Transition
+    value: Array
+    next_value: Array
+
+
+class Curriculum(NamedTuple):
+    """Who chooses the levels: pure functions over a state, so that populations, checkpoints and resuming see nothing
+    new.
+
+    ``init(key, hyper) -> state``. ``propose(state, key, hyper, iteration) -> (level, slot)``, as in ``Played``, of
+    which the first ``num_envs`` are learned from and ``extra`` more are only scored. ``record(state, played, hyper,
+    iteration) -> (state, metrics)`` sees how they went. ``iteration`` is an unbatched int32; the first ``warmup`` ones
+    have a negative number, and nothing is learned in them.
+    """
+
+    init: Callable[[Key, PyTree], PyTree]
+    propose: Callable[[PyTree, Key, PyTree, Array], tuple[PyTree, Array]]
+    record: Callable[[PyTree, Played, PyTree, Array], tuple[PyTree, Metrics]]
+    extra: int = 0
+    warmup: int = 0
+
+
 class Agent(NamedTuple):
     """Three pure functions, made by ``agents.<name>.make(config, spec)``; and what only some agents have.
 
@@ -315,6 +374,8 @@ class Agent(NamedTuple):
     ``imitate``, of a token agent, is like ``update`` and learns the one completion of each prompt by heart, which its
     reference then is; its ``act`` takes prompts ``[..., P]`` and gives completions ``[..., T]``. One with ``turns`` 2
     answers every prompt twice: its ``act`` takes those of the second turn as well and tells them by their width.
+    ``curriculum(levels, num_envs) -> Curriculum``, of an on-policy agent, chooses the levels of a world that has some;
+    it asks for ``value(state, observation [..., O]) -> [...]``, what the agent expects.
     """
 
     init: Callable[[Key, PyTree], PyTree]
@@ -334,6 +395,8 @@ class Agent(NamedTuple):
     turns: int = 1
     distribution: Callable[[PyTree, PyTree, Array], Any] | None = None
     q: Callable[[PyTree, Array, Array], Array] | None = None
+    curriculum: Callable[[Levels, int], Curriculum] | None = None
+    value: Callable[[PyTree, Array], Array] | None = None
 
 
 def policy_of(agent: Agent, state: PyTree, hyper: PyTree, explore: bool = False) -> Policy:

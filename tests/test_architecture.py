@@ -32,7 +32,7 @@ MAY_IMPORT = {
     "generative": set(),
     "networks": BASE,
     "policies": BASE | {"losses", "generative", "networks"},
-    "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data"},
+    "agents": BASE | {"losses", "transforms", "generative", "networks", "policies", "data", "representation"},
     "representation": BASE | {"losses", "networks", "data", "transforms"},
     "data": BASE | {"io", "losses"},
     "envs": BASE | {"tabular"},

@@ -23,12 +23,13 @@ def subject_of(name):
     return Subject(name)
 
 
-# Token agents are one program with other switches: all checks of grpo, of the others those that compile nothing.
+# Token agents are one program with other switches: all checks of grpo, of the others those that compile nothing. Those
+# with a curriculum are PPO, whose program the checks of ppo compile.
 TRACED = ("documented", "jit", "state")
 ASKED = [
     (name, check)
     for name in agents.names()
-    for check in (TRACED if agents.family(name) == "tokens" and name != "grpo" else CHECKS)
+    for check in (TRACED if agents.family(name) in ("tokens", "curricula") and name != "grpo" else CHECKS)
 ]
 
 

@@ -22,6 +22,7 @@ FAMILIES = {
     "imitation": "Imitation",
     "zero_shot": "Without rewards, for any task",
     "online": "In the environment",
+    "curricula": "On levels that they choose",
     "tokens": "Tokens with verifiable rewards",
 }
 # Pages of tasks, in the order in which people come to need them: steps; the pages beside guide/ have the reasons.
@@ -34,6 +35,7 @@ TASKS = (
     "guide/own_reward.md",
     "guide/search_settings.md",
     "guide/zero_shot.md",
+    "guide/levels.md",
     "guide/goals.md",
     "guide/fine_tune.md",
     "guide/deploy.md",

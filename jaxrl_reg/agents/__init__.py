@@ -20,6 +20,12 @@ from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Agent, Spec, TokenSpec
 
 if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the two together
+    from jaxrl_reg.agents.curricula import accel as accel
+    from jaxrl_reg.agents.curricula import dr as dr
+    from jaxrl_reg.agents.curricula import dred as dred
+    from jaxrl_reg.agents.curricula import plr as plr
+    from jaxrl_reg.agents.curricula import robust_plr as robust_plr
+    from jaxrl_reg.agents.curricula import sfl as sfl
     from jaxrl_reg.agents.imitation import bc as bc
     from jaxrl_reg.agents.imitation import beso as beso
     from jaxrl_reg.agents.imitation import dm1 as dm1

@@ -105,11 +105,13 @@ def member_rows(members: Sequence[jobs.Standing], most: int) -> list[list[str]]:
 
 def print_table(display: Display, table: pd.DataFrame, directory: pathlib.Path) -> None:
     """The report's table in short, as many columns as the terminal has room for, and where the report is; before it,
-    of a run that went on from another task, the returns in all tasks."""
+    of a run that went on from another task, the returns in all tasks, and in a world with levels, how many are solved.
+    """
     from jaxrl_reg.evaluation.report import brief
 
-    if "met" in table.attrs:
-        print_rows(display, table.attrs["met"])
+    for name in ("met", "sets"):
+        if name in table.attrs:
+            print_rows(display, table.attrs[name])
     print_rows(display, brief(table), directory)
 
 

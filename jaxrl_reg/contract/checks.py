@@ -263,7 +263,8 @@ def retrace(subject: Subject) -> None:
 
 @_check("vmap")
 def hypers(subject: Subject) -> None:
-    """Every hyperparameter matters: its extremes lead to another state, or to other actions when exploring."""
+    """Every hyperparameter matters: its extremes lead to another state, or to other actions when exploring. Those that
+    choose levels (``setting(..., curriculum=True)``) do so in a world that has some, which this check has not."""
     keys, stacked = subject.stacked
     states = on_host(subject.history[-1][0])
     # The same trained agent and key in every lane, so that only the setting differs.
@@ -272,6 +273,8 @@ def hypers(subject: Subject) -> None:
     noise = max(_distance(states, 0, 4), 1e-7)  # lane 4 repeats lane 0
     count = SEGMENTS * subject.updates
     for name in subject.hyper_names:
+        if name in subject.of_curriculum:
+            continue
         moved = max(_distance(states, 0, index) for index in subject.lanes(name))
         acted = max(np.max(np.abs(actions[index] - actions[0]), initial=0.0) for index in subject.lanes(name))
         if not (moved > 10 * noise or acted > 1e-6 or np.isnan(moved) or np.isnan(acted)):

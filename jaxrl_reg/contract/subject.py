@@ -194,6 +194,12 @@ class Subject:
     def hyper_names(self) -> list[str]:
         return [field.name for field in dataclasses.fields(self.module.Hyper)]
 
+    @functools.cached_property
+    def of_curriculum(self) -> set[str]:
+        """Hyperparameters of an agent's curriculum alone, which choose levels and are seen by no update."""
+        fields = dataclasses.fields(self.module.Hyper) if self.agent.curriculum is not None else ()
+        return {field.name for field in fields if field.metadata.get("curriculum")}
+
     # Traces: nothing is compiled.
 
     def arguments(self, name: str, state: PyTree = None) -> tuple[Any, ...]:

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 
 from jaxrl_reg.envs import local
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Env, EnvState, Key, PyTree, Scene, Spec, Tasks, as_float32
+from jaxrl_reg.types import Array, Env, EnvState, Key, Levels, PyTree, Scene, Spec, Tasks, as_float32
 
 
 class Outcome(NamedTuple):
@@ -29,7 +29,7 @@ class Outcome(NamedTuple):
 
 
 def environment(
-    reset: Callable[[Key], Outcome],
+    reset: Callable[..., Outcome],
     step: Callable[[PyTree, Array, Key], Outcome],
     spec: Spec,
     name: str = "",
@@ -38,10 +38,11 @@ def environment(
 ) -> Env:
     """An :class:`Env` from the two functions that know the physics.
 
-    ``reset(key) -> Outcome`` and ``step(inner, action [A], key) -> Outcome`` need not be careful about types: every
-    array of the state is made strongly typed, so a step's output has exactly the types of its input and nothing
-    compiles twice. ``step`` gets a key of its own at each step, derived from the episode's key and the step number; an
-    environment without chance ignores it at no cost. ``metrics`` must have the same names in ``reset`` and ``step``.
+    ``reset(key) -> Outcome`` (of ``envs.levelled`` ``reset(key, level)``) and ``step(inner, action [A], key) ->
+    Outcome`` need not be careful about types: every array of the state is made strongly typed, so a step's output has
+    exactly the types of its input and nothing compiles twice. ``step`` gets a key of its own at each step, derived from
+    the episode's key and the step number; an environment without chance ignores it at no cost. ``metrics`` must have
+    the same names in ``reset`` and ``step``.
 
     Actions are clipped to [-1, 1] here and nowhere else.
 
@@ -55,14 +56,14 @@ def environment(
     for a key that is not typed.
     """
 
-    def first(key):
+    def first(key, *level):
         if not jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             raise UserError(
                 f"{name or 'environment'}: reset needs a typed key, jax.random.key(seed), not PRNGKey(seed)"
             )
         start, run = jax.random.split(key)
         with local.devices():
-            inner, observation, _, _, metrics = reset(start)
+            inner, observation, _, _, metrics = reset(start, *level)
         observation = _checked(observation, spec.observation_dim, "observation", name)
         zero = jnp.zeros((), jnp.float32)
         return EnvState(
@@ -200,9 +201,9 @@ def with_skills(env: Env, skills: int) -> Env:
             inner=Skilled(state.inner, skill),
         )
 
-    def reset(key):
+    def reset(key, *level):
         env_key, skill_key = jax.random.split(key)
-        return seen(env.reset(env_key), jax.nn.one_hot(jax.random.randint(skill_key, (), 0, skills), skills))
+        return seen(_begin(env, env_key, *level), jax.nn.one_hot(jax.random.randint(skill_key, (), 0, skills), skills))
 
     def step(state, action):
         inner, skill = state.inner
@@ -210,7 +211,7 @@ def with_skills(env: Env, skills: int) -> Env:
         return seen(env.step(plain, action), skill)
 
     spec = dataclasses.replace(env.spec, observation_dim=env.spec.observation_dim + skills)
-    return env._replace(reset=reset, step=step, spec=spec)
+    return env._replace(reset=reset, step=step, spec=spec, levels=_levels(env, reset))
 
 
 class Distracted(NamedTuple):
@@ -247,8 +248,8 @@ def with_noise(
             inner=Distracted(inner, state.observation, noise),
         )
 
-    def reset(key):
-        state = env.reset(key)
+    def reset(key, *level):
+        state = _begin(env, key, *level)
         return seen(state, state.inner, as_float32(first(number(state.key, jnp.int32(0)))))
 
     def step(state, action):
@@ -260,7 +261,7 @@ def with_noise(
     noise = jax.eval_shape(first, jax.random.key(0))
     out = jax.eval_shape(emit, jax.ShapeDtypeStruct((env.spec.observation_dim,), jnp.float32), noise)
     spec = dataclasses.replace(env.spec, observation_dim=out.shape[-1])
-    return env._replace(reset=reset, step=step, spec=spec, tasks=None)
+    return env._replace(reset=reset, step=step, spec=spec, tasks=None, levels=_levels(env, reset))
 
 
 class Vectorized(NamedTuple):
@@ -333,7 +334,7 @@ def vectorize(env: Env, num_envs: int, reset_pool: bool = True) -> Env:
             inner=Vectorized(inner, starts, (slot + 1) % num_envs, key),
         )
 
-    return env._replace(reset=jax.jit(reset, inline=True), step=jax.jit(step, inline=True))
+    return env._replace(reset=jax.jit(reset, inline=True), step=jax.jit(step, inline=True), levels=None)
 
 
 class Transformed(NamedTuple):
@@ -370,7 +371,11 @@ def transform_observation(env: Env, function: Callable[[Array], Array]) -> Env:
     if tasks is not None:
         restore = tasks.restore
         tasks = tasks._replace(restore=lambda physics: seen(restore(physics)))
-    return env._replace(reset=lambda key: seen(env.reset(key)), step=step, spec=spec, tasks=tasks)
+
+    def reset(key, *level):
+        return seen(_begin(env, key, *level))
+
+    return env._replace(reset=reset, step=step, spec=spec, tasks=tasks, levels=_levels(env, reset))
 
 
 def unwrap(inner: PyTree) -> PyTree:
@@ -378,6 +383,16 @@ def unwrap(inner: PyTree) -> PyTree:
     while isinstance(inner, Vectorized | Transformed | Skilled | Distracted):
         inner = inner.inner
     return inner
+
+
+def _begin(env: Env, key: Key, *level: PyTree) -> EnvState:
+    """A first state of ``env``, on a given level if there is one."""
+    return env.levels.reset(key, *level) if level else env.reset(key)  # pyright: ignore[reportOptionalMemberAccess]
+
+
+def _levels(env: Env, reset: Callable[..., EnvState]) -> Levels | None:
+    """The levels of ``env`` once its first states are those of ``reset(key, level)``."""
+    return None if env.levels is None else env.levels._replace(reset=reset)
 
 
 def _split(keys: Key, number: int) -> Key:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, Policy, memoryless
+from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, Policy, PyTree, memoryless
 
 Act = Callable[[Array, Key], Array] | Policy  # observation [..., O], key -> action [..., A]
 
@@ -40,10 +40,11 @@ def episode_returns(env: Env, episodes: int, discount: float | Array = 1.0) -> C
 
 
 def final_states(
-    env: Env, episodes: int, discount: float | Array = 1.0, *, same_start: bool = False
+    env: Env, episodes: int, discount: float | Array = 1.0, *, same_start: bool = False, levels: PyTree = None
 ) -> Callable[[Act, Key], tuple[EnvState, dict[str, Array]]]:
     """As ``episode_returns``, whose ``N`` episodes these are: ``fn(act, key) -> (states, totals)``, where ``states``,
-    leaves ``[N, ...]``, are what the episodes ended in. ``same_start``: all begin with the same key."""
+    leaves ``[N, ...]``, are what the episodes ended in. ``same_start``: all begin with the same key. ``levels``, leaves
+    ``[N, ...]``: one for each episode, of a world that has them."""
     if episodes < 1:
         raise UserError(f"episodes={episodes} must be at least 1")
     limit = env.spec.max_episode_steps
@@ -57,7 +58,7 @@ def final_states(
         keys = jax.random.split(reset_key, 1 if same_start else episodes)
         keys = jnp.broadcast_to(keys, (episodes,))
         zeros, policy = jnp.zeros(episodes), memoryless(act)
-        first = jax.vmap(env.reset)(keys)
+        first = jax.vmap(env.reset)(keys) if levels is None else jax.vmap(env.levels.reset)(keys, levels)
         beside = [name for name in first.metrics if name.startswith("reward/")]
         totals = dict.fromkeys(("return", "discounted", "length", "terminated", *beside), zeros)
 
@@ -108,5 +109,36 @@ def evaluator(env: Env, episodes: int) -> Callable[[Act, Key], Metrics]:
         names = ("return", "length", *(name for name in results if name.startswith("reward/")))
         means = {name: results[name].mean() for name in names}
         return {**means, "return_std": results["return"].std()}
+
+    return evaluate
+
+
+def level_evaluator(env: Env, attempts: int = 1) -> Callable[[Act, Key], Metrics]:
+    """``fn(act, key) -> metrics`` over the held-out levels of ``env``, each played ``attempts`` times side by side.
+
+    ``solved/NAME`` is the share of episodes on the set ``NAME`` that were solved (``Levels.solved``), ``solved`` and
+    ``return`` the means over the first set, by which runs are judged, and ``length`` of its episodes, in steps.
+
+    Raises:
+      UserError: for a world without held-out levels.
+    """
+    if env.levels is None or not env.levels.evaluation:
+        raise UserError(f"{env.name or 'this environment'} has no held-out levels to evaluate on")
+    levels, sets = env.levels, env.levels.evaluation
+    sizes = [jax.tree.leaves(level)[0].shape[0] * attempts for level in sets.values()]
+    ends = [sum(sizes[: i + 1]) for i in range(len(sizes))]
+    stacked = [jax.tree.map(lambda leaf: jnp.repeat(jnp.asarray(leaf), attempts, axis=0), one) for one in sets.values()]
+    every = jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *stacked)
+    run = final_states(env, ends[-1], levels=every)
+
+    def evaluate(act: Act, key: Key) -> Metrics:
+        states, results = run(act, key)
+        solved = levels.solved(results["return"], states.reward, results["terminated"]).astype(jnp.float32)
+        shares = {
+            f"solved/{name}": solved[end - size : end].mean() for name, size, end in zip(sets, sizes, ends, strict=True)
+        }
+        first = slice(0, sizes[0])
+        means = {name: results[name][first].mean() for name in ("return", "length")}
+        return {"solved": solved[first].mean(), **means, **shares}
 
     return evaluate

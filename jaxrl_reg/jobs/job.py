@@ -99,6 +99,7 @@ class Job(NamedTuple):
     actions: Mapping[str, Sequence[float]] | None = None  # "low" and "high" of the environment's own units
     history: Callable[[], Iterable[dict[str, Any]]] | None = None
     exhibit: str = "The best run, one episode"  # what the report calls what it shows
+    sets: Sequence[tuple[str, str]] = ()  # of held-out levels, each with the metric that tells how many are solved
     met: Sequence[tuple[str, str]] = ()  # environments learnt one after another, each with the metric that judges it
 
     def facts(self) -> dict[str, Any]:
@@ -106,6 +107,8 @@ class Job(NamedTuple):
         from jaxrl_reg.jobs.preprocessing import facts_of
 
         facts: dict[str, Any] = {"axis": self.axis._asdict(), "score": self.score._asdict(), "exhibit": self.exhibit}
+        if self.sets:
+            facts["sets"] = [list(one) for one in self.sets]
         if self.met:
             facts["met"] = [list(one) for one in self.met]
         if self.preprocessing:

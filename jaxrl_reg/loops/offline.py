@@ -32,11 +32,14 @@ def per_segment(updates: int, segments: int) -> int:
     return updates // segments
 
 
-def evaluate_agent(agent: Agent, evaluator: Evaluator) -> Callable[[PyTree, Array, Key, PyTree], Metrics]:
-    """``Run.evaluate`` for an agent: its greedy actions scored by ``evaluator``, metrics named ``eval/...``."""
+def evaluate_agent(
+    agent: Agent, evaluator: Evaluator, explore: bool = False
+) -> Callable[[PyTree, Array, Key, PyTree], Metrics]:
+    """``Run.evaluate`` for an agent: its actions, greedy unless it explores, scored by ``evaluator``, metrics named
+    ``eval/...``."""
 
     def evaluate(state: PyTree, index: Array, key: Key, hyper: PyTree) -> Metrics:
-        policy = policy_of(agent, state, hyper)
+        policy = policy_of(agent, state, hyper, explore)
         metrics = evaluator(policy, jax.random.fold_in(jax.random.fold_in(key, EVALUATE), index))
         return {f"eval/{name}": value for name, value in metrics.items()}
 

@@ -112,6 +112,8 @@ def online(
             f"online training needs an agent of kind {' or '.join(KINDS)}, this one is {kind}; take sac, td3 or ppo, "
             "give your own agent its kind, or go on with a trained one by loops.finetune"
         )
+    if agent.curriculum is not None:
+        raise UserError("this agent chooses its levels and would be given others here; take loops.levels.levelled")
     sizes = {"num_envs": num_envs, "unroll": unroll, "updates": updates, "segments": segments, "steps": steps}
     for size, number in sizes.items():
         if number < 1:
@@ -213,7 +215,8 @@ def online(
 
     if evaluate is None:
         return Run(init, train, None, segments, iterations * updates)
-    judge = evaluate_agent(agent, evaluate)
+    # Among choices one without a memory that always takes the likeliest goes round in circles, see ``levelled``.
+    judge = evaluate_agent(agent, evaluate, start is None and env.levels is not None and env.spec.discrete)
 
     def evaluation(state: OnlineState, index: Array, key: Key, hyper: PyTree) -> Metrics:
         return judge(state.agent, index + behind.segments, key, hyper)

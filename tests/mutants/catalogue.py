@@ -20,7 +20,9 @@ class Mutant(NamedTuple):
 OFFLINE, IMITATION, ONLINE, ZERO_SHOT = (
     f"jaxrl_reg/agents/{family}" for family in ("offline", "imitation", "online", "zero_shot")
 )
+CURRICULA = "jaxrl_reg/agents/curricula"
 GOLDEN = "tests/agents"
+CHOOSERS = f"{GOLDEN}/curricula/test_curricula.py"
 DIFFUSION = f"{GOLDEN}/offline/test_golden_diffusion.py"
 IN_SAMPLE = f"{GOLDEN}/offline/test_golden_in_sample.py"
 OTHERS = f"{GOLDEN}/offline/test_golden_losses.py"
@@ -255,6 +257,54 @@ AGENTS = (
         "reward = log_q - math.log(config.skills)",
         SOFT,
         "diayn",
+    ),
+    Mutant(
+        "there is a level more than environments",
+        f"{CURRICULA}/dr.py",
+        "_curriculum.Recipe(0, num_envs, _curriculum.drawn(levels, num_envs))",
+        "_curriculum.Recipe(0, num_envs, _curriculum.drawn(levels, num_envs + 1))",
+        CHOOSERS,
+        "remembers_nothing",
+    ),
+    Mutant(
+        "given levels are not all tried first",
+        f"{CURRICULA}/plr.py",
+        "jnp.where(buffer.unseen.any(), buffer.unseen.astype(jnp.float32), known)",
+        "known",
+        CHOOSERS,
+        "tries_all",
+    ),
+    Mutant(
+        "what was never solved enters the buffer",
+        f"{CURRICULA}/robust_plr.py",
+        '"score",\n            ground=True,',
+        '"score",\n            ground=False,',
+        CHOOSERS,
+        "that_were_solved",
+    ),
+    Mutant(
+        "new levels are the designer's",
+        f"{CURRICULA}/accel.py",
+        "_curriculum.edited(levels, num_envs, config.edits)",
+        "_curriculum.drawn(levels, num_envs)",
+        CHOOSERS,
+        "edits_are_made",
+    ),
+    Mutant(
+        "levels stay learnable for ever",
+        f"{CURRICULA}/sfl.py",
+        "lifetime=config.lifetime",
+        "lifetime=0",
+        CHOOSERS,
+        "learnable",
+    ),
+    Mutant(
+        "the whole buffer is never drawn from",
+        f"{CURRICULA}/dred.py",
+        "hyper.eta * jnp.clip(iteration / config.ramp_steps, 0.0, 1.0)",
+        "0.0 * hyper.eta",
+        CHOOSERS,
+        "dred_keeps",
     ),
     Mutant(
         "leaving the reference pays",
@@ -1286,4 +1336,55 @@ OF_BEHAVIOUR = (
     ),
 )
 
-MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH + OF_BEHAVIOUR
+OF_LEVELS = (
+    Mutant(
+        "steps of an episode that goes on are scored",
+        "jaxrl_reg/losses/level_scores.py",
+        "total = jnp.where(counted > 0, values, 0.0).sum(0)",
+        "total = values.sum(0)",
+        "tests/data/test_data_levels.py",
+        "worked_out",
+    ),
+    Mutant(
+        "a rollout without a finished episode makes a level young",
+        "jaxrl_reg/data/levels.py",
+        "known = (slot >= 0) & (score > -jnp.inf)",
+        "known = slot >= 0",
+        "tests/data/test_data_levels.py",
+        "keeps_score_and_age",
+    ),
+    Mutant(
+        "an episode that ends is followed by one on a level of the designer's",
+        "jaxrl_reg/envs/levelled.py",
+        "new = jax.vmap(levels.reset)(start_keys, levels.of(state))",
+        "new = jax.vmap(env.reset)(start_keys)",
+        "tests/envs/test_envs_levels.py",
+        "stays_on_its_level",
+    ),
+    Mutant(
+        "walls are walked through on the way to the goal",
+        "jaxrl_reg/envs/maze.py",
+        "closer = jnp.where(wall, far, ",
+        "closer = jnp.where(wall & False, far, ",
+        "tests/envs/test_envs_levels.py",
+        "paths_are_exact",
+    ),
+    Mutant(
+        "the warm-up is learned from",
+        "jaxrl_reg/loops/levels.py",
+        "jnp.where(i < warmup, 0, 1)",
+        "1",
+        "tests/loops/test_levels.py",
+        "not_learned_from",
+    ),
+    Mutant(
+        "the arc is a line",
+        "jaxrl_reg/representation/level_vae.py",
+        "jnp.abs(cosine) > STRAIGHT",
+        "jnp.abs(cosine) > -1.0",
+        "tests/representation/test_level_vae.py",
+        "arcs",
+    ),
+)
+
+MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH + OF_BEHAVIOUR + OF_LEVELS

@@ -167,9 +167,8 @@ def make(
                 loss = losses.clipped_value_loss(v, old_value, target, clip).mean()
                 return loss, {"value_loss": loss, "v": v.mean()}
 
-            of_actor, of_value = optimisers(hyper)
-            actor, metrics = _common.descend(actor_loss, models[0], of_actor)
-            critic, more = _common.descend(value_loss, models[1], of_value)
+            losses_of = zip((actor_loss, value_loss), models, optimisers(hyper), strict=True)
+            (actor, metrics), (critic, more) = (_common.descend(*one) for one in losses_of)
             found = {**metrics, **more}
             return (actor, critic), jnp.stack([found[name] for name in reported])  # one array is one write
 
@@ -190,4 +189,7 @@ def make(
     def distribution(state: State, params: PyTree, observation: Array) -> Any:
         return policy.apply(params, standardise(state.statistics, observation))
 
-    return Agent(init, update, act, kind=KIND, distribution=distribution)
+    def expected(state: State, observation: Array) -> Array:
+        return value.apply(state.value.params, standardise(state.statistics, observation))
+
+    return Agent(init, update, act, kind=KIND, distribution=distribution, value=expected)

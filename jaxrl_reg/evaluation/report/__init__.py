@@ -18,6 +18,7 @@ from jaxrl_reg.evaluation.report.drawing import Lines, figures, lines, task_figu
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap
 from jaxrl_reg.evaluation.report.finding import verdict
 from jaxrl_reg.evaluation.report.judged import Judged, judged_by
+from jaxrl_reg.evaluation.report.levels import brief_sets, gallery, sets_figure, sets_table
 from jaxrl_reg.evaluation.report.met import brief_met, met_figure, met_table
 from jaxrl_reg.evaluation.report.page import asks_elsewhere, render
 from jaxrl_reg.evaluation.report.robustness import brief_robustness, robustness_figures, robustness_table
@@ -48,11 +49,13 @@ __all__ = [
     "brief_conduct",
     "brief_met",
     "brief_robustness",
+    "brief_sets",
     "brief_tasks",
     "conduct_table",
     "data_scores",
     "decimals",
     "figures",
+    "gallery",
     "interval",
     "judged_by",
     "labelled",
@@ -68,6 +71,8 @@ __all__ = [
     "robustness_table",
     "seconds",
     "served",
+    "sets_figure",
+    "sets_table",
     "table",
     "task_figure",
     "task_table",
@@ -134,6 +139,15 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
     watched = read_watched(directory, config["agent"], swept)
     for name, figure in watched_figures(watched, plots.LIGHT).items():
         write_bytes(directory / f"{name}.png", plots.encode(figure))
+    sets, album = None, None
+    if facts.get("sets"):
+        sets = sets_table(frame, facts["sets"], config["agent"], swept, judged.column)
+        write_csv(directory / "sets.csv", sets)
+        write_bytes(directory / "sets.png", plots.encode(sets_figure(sets, plots.LIGHT)))
+        summary.attrs["sets"] = brief_sets(sets)
+    if (directory / "levels.json").exists():
+        album = _json(directory / "levels.json")
+        write_bytes(directory / "levels.png", plots.encode(gallery(album["segments"], analysis, plots.LIGHT)))
     page = render(
         analysis,
         drawn,
@@ -146,6 +160,8 @@ def write(directory: str | pathlib.Path) -> pd.DataFrame:
         met,
         attacked,
         watched,
+        sets,
+        album,
     )
     write_text(directory / "report.html", page)
     return summary

@@ -14,6 +14,7 @@ from jaxrl_reg.evaluation.report.drawing import Lines, figures, task_figure
 from jaxrl_reg.evaluation.report.estimates import Estimate
 from jaxrl_reg.evaluation.report.facts import facts_of
 from jaxrl_reg.evaluation.report.finding import places_of, verdict
+from jaxrl_reg.evaluation.report.levels import brief_sets, gallery, sets_figure
 from jaxrl_reg.evaluation.report.met import brief_met, met_figure
 from jaxrl_reg.evaluation.report.robustness import brief_robustness, robustness_figures
 from jaxrl_reg.evaluation.report.tables import Members
@@ -96,6 +97,8 @@ def render(
     met: pd.DataFrame | None = None,
     attacked: pd.DataFrame | None = None,
     watched: Watched | None = None,
+    sets: pd.DataFrame | None = None,
+    album: Any = None,
 ) -> str:
     """The page: HTML without any address outside itself.
 
@@ -112,6 +115,8 @@ def render(
       met: from ``met_table``, of a run that went on from another task.
       attacked: from ``robustness_table``, of a run whose members were attacked.
       watched: from ``read_watched``, of a run whose members were watched or explained.
+      sets: from ``sets_table``, of a run in a world with levels.
+      album: ``levels.json``, pictures of levels that were learnt from.
     """
     places = places_of(analysis)
     everything = [*analysis.groups, *([analysis.baseline] if analysis.baseline else [])]
@@ -132,6 +137,8 @@ def render(
         if attacked is not None:
             shown |= robustness_figures(attacked, theme)
         shown |= watched_figures(watched, theme)
+        shown |= {} if sets is None else {"sets": sets_figure(sets, theme)}
+        shown |= {} if album is None else {"levels": gallery(album["segments"], analysis, theme)}
     embedded = episode is not None and len(episode) <= LARGEST_EMBEDDED and not asks_elsewhere(episode)
     return (
         templates()
@@ -164,6 +171,7 @@ def render(
             met=[] if met is None else brief_met(met),
             attacked=[] if attacked is None else brief_robustness(attacked),
             **watched_words(watched),
+            sets=[] if sets is None else brief_sets(sets),
             facts=facts_of(stored, facts, list(analysis.groups[0].hypers), analysis.judged.axis),
             members=everyone,
         )

@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.jobs import references
-from jaxrl_reg.jobs.job import Axis, Job, Score, episode_of, greedy
+from jaxrl_reg.jobs import levels, references
+from jaxrl_reg.jobs.job import Axis, Job, episode_of, greedy
 from jaxrl_reg.jobs.learners import Learner, learner, learners, make_env
 from jaxrl_reg.jobs.settings import SCALES, JobConfig, option, resolve
 
@@ -56,7 +56,11 @@ class OnlineConfig(JobConfig):
     )
     data_dir: str = option("datasets", "where data sets are kept")
     collect_steps: int = option(None, "environment steps of the agent whose experience becomes the data")
-    against: str | None = option(None, "online agent that is trained beside it on the same budget", metavar="AGENT")
+    against: str | None = option(
+        None,
+        "online agent that is trained beside it on the same budget, or none [dr where the agent chooses levels]",
+        metavar="AGENT",
+    )
     adversary: str | None = option(
         None,
         "adversary that perturbs what the agent sees and is trained against it in turn, a segment each: sa_rl:0.1 "
@@ -130,13 +134,19 @@ def _job(config: OnlineConfig, env: Env) -> Job:
     """The job without the data that its agent may be held to."""
     students, rivals = learners(config.agent, config, spec=env.spec), []
     configs = {config.agent: config}
-    if config.against is not None:
-        if config.against == config.agent:
-            raise UserError(f"--against {config.against} is the agent itself; name another one")
-        configs[config.against] = rival_config(config, config.against)
-        rivals = [learner(config.against, configs[config.against], own=False, spec=env.spec)]
+    chooses = students[0].make(students[0].config, env.spec).curriculum is not None
+    against = config.against
+    if against is None and chooses and env.levels is not None and config.agent != levels.RIVAL:
+        against = levels.RIVAL
+    against = None if against == levels.NOBODY else against
+    if against is not None:
+        if against == config.agent:
+            raise UserError(f"--against {against} is the agent itself; name another one")
+        configs[against] = rival_config(config, against)
+        rivals = [learner(against, configs[against], own=False, spec=env.spec)]
     for member in [*students, *rivals]:
         run_of(member, configs[member.name], env)  # wrong settings show here
+    show = episode_of(env, f"{config.agent} in {config.env}")
     return Job(
         learners=students,
         rivals=rivals,
@@ -144,9 +154,10 @@ def _job(config: OnlineConfig, env: Env) -> Job:
         run=lambda member, episodes: run_of(member, configs[member.name], env, episodes),
         axis=Axis("environment steps", "step", config.steps // config.segments),
         budget=lambda member: _budget(configs[member.name]),
-        score=Score(baseline=config.against, baseline_words=config.against or ""),
+        score=levels.score(env, against),
         keep=greedy(env.spec, lambda state: state.agent),
-        show=episode_of(env, f"{config.agent} in {config.env}"),
+        show=levels.with_album(show, env, config.segments) if chooses else show,
+        sets=levels.sets_of(env),
     )
 
 
@@ -157,9 +168,16 @@ def reopen(config: OnlineConfig, facts: Mapping[str, Any]) -> Job:
 
 def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None = None) -> tuple[Agent, Run]:
     """The agent for this environment and its training run, evaluated on ``episodes`` episodes."""
+    from jaxrl_reg.loops.levels import levelled
     from jaxrl_reg.loops.online import online
 
     agent, settings = member.make(member.config, env.spec), loop_settings(config, env, episodes)
+    if agent.curriculum is not None:
+        levels.check(agent, member.name, env, config.unroll)
+        if config.adversary is not None:
+            raise UserError(f"--adversary trains against one policy in one world; {member.name} chooses among levels")
+        names = ("steps", "num_envs", "segments", "unroll", "evaluate")
+        return agent, levelled(agent, env, **{name: settings[name] for name in names})
     if config.adversary is None:
         return agent, online(agent, env, **settings)
     from jaxrl_reg.jobs.adversaries import parse
@@ -175,6 +193,9 @@ def loop_settings(config: Any, env: Env, episodes: int | None) -> dict[str, Any]
     """What a loop in the environment takes from a config that has its sizes: of an online run or of fine-tuning."""
     from jaxrl_reg.evaluation import returns
 
+    count = config.eval_episodes if episodes is None else episodes
+    judged = env.levels is not None
+    evaluate = returns.level_evaluator(env, levels.attempts(env, count)) if judged else returns.evaluator(env, count)
     return {
         "steps": config.steps,
         "num_envs": config.num_envs,
@@ -184,7 +205,7 @@ def loop_settings(config: Any, env: Env, episodes: int | None) -> dict[str, Any]
         "batch_size": config.batch_size,
         "warmup": config.warmup,
         "capacity": config.capacity,
-        "evaluate": returns.evaluator(env, config.eval_episodes if episodes is None else episodes),
+        "evaluate": evaluate,
     }
 
 
