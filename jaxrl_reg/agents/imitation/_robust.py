@@ -62,7 +62,7 @@ def checked(data: Dataset, groups: int) -> Dataset:
 
 
 def follow(
-    before: Following, loss: Array, batch: Transition, method: str, strength: Array
+    before: Following, loss: Array, batch: Transition, method: str, strength: float
 ) -> tuple[Following, Array, Metrics]:
     """What is known after a batch, the weight of each of its rows ``[B]``, and metrics; all DETACHED.
 
@@ -85,7 +85,7 @@ def follow(
     if method == "box":
         share = losses.box_weights(average, rate, losses.robust_radius(rate, strength))
     elif method == "divergence":
-        share = losses.divergence_weights(average, rate, 1.0 / jnp.maximum(strength, 1e-8))
+        share = losses.divergence_weights(average, rate, 1.0 / max(strength, 1e-8))
     else:
         share = losses.group_dro_weights(before.group_weight, average, STEPS_PER_STRENGTH * strength)
     ratio = share / rate

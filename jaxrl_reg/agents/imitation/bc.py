@@ -58,14 +58,14 @@ class Config:
         default="none", help="none, box, divergence or group_dro: clone for the worst group of rows near the data's mix"
     )
     groups: int = setting(default=0, help="of robust: how many groups extras['group'] of the data numbers")
+    robust_strength: float = setting(
+        default=0.5, help="of robust: rho of box (0 to 2), 1 / temperature of divergence, 50 step sizes of group_dro"
+    )
 
 
 @pytree
 class Hyper:
     learning_rate: float = setting(default=3e-4, help="Adam step size")
-    robust_strength: float = setting(
-        default=0.5, help="of robust: rho of box (0 to 2), 1 / temperature of divergence, 50 step sizes of group_dro"
-    )
 
 
 class State(NamedTuple):
@@ -104,7 +104,7 @@ def make(config: Config, spec: Spec, weight: Callable[[Transition, Any], Array] 
                 error = losses.behaviour_cloning_loss(policy.apply(params, batch.observation), batch.action)
             known, more, scale = (), {}, 1.0
             if robust:
-                known, scale, more = _robust.follow(state.groups, error, batch, config.robust, hyper.robust_strength)
+                known, scale, more = _robust.follow(state.groups, error, batch, config.robust, config.robust_strength)
             value = jnp.sum(scale * weights * error)
             distance = jnp.square(mode(params, batch.observation) - batch.action).sum(axis=-1)
             return value, (known, {"actor_loss": value, "action_error": jnp.sum(weights * distance), **more})
