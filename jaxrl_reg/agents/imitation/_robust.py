@@ -37,12 +37,14 @@ def start(groups: int) -> Following:
     return Following(jnp.zeros(groups), jnp.full(groups, 1.0 / groups, jnp.float32), jnp.zeros(groups))
 
 
-def check(method: str, groups: int) -> None:
-    """Raises ``UserError`` for an unknown method, or one without groups."""
+def check(method: str, groups: int, strength: float) -> None:
+    """Raises ``UserError`` for an unknown method, one without groups, or a strength that it does not have."""
     if method not in METHODS:
         raise unknown("robust", method, METHODS)
     if method != "none" and groups < 2:
         raise UserError(f"robust={method} needs the number of groups in the data, at least 2, such as groups=4")
+    if strength < 0 or (method == "box" and strength > 2):
+        raise UserError(f"robust_strength={strength:g} must be at least 0, and of box at most 2; 0 is plain cloning")
 
 
 def checked(data: Dataset, groups: int) -> Dataset:

@@ -80,7 +80,7 @@ def make(config: Config, spec: Spec, weight: Callable[[Transition, Any], Array] 
     """
     if config.policy not in POLICIES:
         raise unknown("policy", config.policy, POLICIES)
-    _robust.check(config.robust, config.groups)
+    _robust.check(config.robust, config.groups, config.robust_strength)
     robust = config.robust != "none"
     stochastic = config.policy == "gaussian"
     policy: Any = gaussian.clipped(spec, config.hidden) if stochastic else deterministic.make(spec, config.hidden)

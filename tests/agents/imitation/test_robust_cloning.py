@@ -73,6 +73,8 @@ def test_what_is_missing_or_wrong_is_said():
         agents.make("bc", spec, robust="box")
     with pytest.raises(UserError, match="box"):
         agents.make("bc", spec, robust="boxes", groups=2)
+    with pytest.raises(UserError, match="of box at most 2"):
+        agents.make("bc", spec, robust="box", groups=2, robust_strength=3.0)
     rows = np.zeros((3, 1))
     agent = agents.make("bc", spec, robust="box", groups=2)
 
