@@ -1,14 +1,16 @@
 """Attacks on observations: golden numbers, boxes that hold, what each raises, and what a victim is."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reg import agents, losses
+from jaxrl_reg import losses
 from jaxrl_reg.evaluation import attacks
 from jaxrl_reg.transforms import directed, project, projected_ascent, signed_step, weight_hypergradient
-from jaxrl_reg.types import Policy, Spec, as_float32
+from jaxrl_reg.types import Agent, Policy, Spec
 
 KEY = jax.random.key(0)
 
@@ -132,20 +134,19 @@ def test_a_perturbed_policy_acts_on_what_it_is_shown_with_its_own_random_numbers
 
 
 def test_a_victim_of_choices_is_its_probabilities():
-    spec = Spec(3, 2, discrete=True)
-    for name in ("ppo", "sac"):
-        agent = agents.make(name, spec, hidden=(4,))
-        hyper = as_float32(agents.load(name).Hyper())
-        state = agent.init(KEY, hyper)
-        found = np.asarray(attacks.mean_of(agent, spec, state, hyper)(jnp.ones((5, 3))))
-        assert found.shape == (5, 2)
-        assert (np.abs(found) < 1).all()
-        if name == "ppo":
-            np.testing.assert_allclose(found.sum(-1), 0.0, atol=1e-6)  # two probabilities, doubled, minus 1 each
-    assert attacks.mean_of(agent._replace(distribution=None), spec, state, hyper) is None
-    assert attacks.mean_of(agent._replace(policy=lambda *_: None), spec, state, hyper) is None
-    body = attacks.mean_of(agent, Spec(3, 2), state, hyper)(jnp.ones((5, 3)))
-    np.testing.assert_allclose(body, found, rtol=1e-6)
+    """An agent with a linear actor, as one that tells logits, as one that tells a normal, and on a body."""
+    logits = np.array([[0.0, np.log(3.0)], [1.0, 1.0]], np.float32)
+    state = SimpleNamespace(actor=SimpleNamespace(params=logits))
+    agent = Agent(None, None, lambda state, observation, hyper, key, explore: -observation)
+    choices, body = Spec(2, 2, discrete=True), Spec(2, 2)
+    spoken = agent._replace(distribution=lambda state, params, observation: observation @ params)
+    found = attacks.mean_of(spoken, choices, state, None)(jnp.eye(2))
+    np.testing.assert_allclose(found, [[-0.5, 0.5], [0.0, 0.0]], atol=1e-6)
+    normal = agent._replace(distribution=lambda state, params, observation: (observation @ params, None))
+    np.testing.assert_allclose(attacks.mean_of(normal, choices, state, None)(jnp.eye(2)), np.tanh(logits), rtol=1e-6)
+    np.testing.assert_array_equal(attacks.mean_of(agent, body, state, None)(jnp.eye(2)), -np.eye(2))
+    assert attacks.mean_of(agent, choices, state, None) is None
+    assert attacks.mean_of(spoken._replace(policy=lambda *_: None), choices, state, None) is None
 
 
 def test_directions_move_the_action_along():
