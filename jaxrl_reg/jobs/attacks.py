@@ -101,7 +101,6 @@ class Group(NamedTuple):
     hypers: Any
     updates: int
     settings: tuple[int, ...]
-    discrete: bool
 
 
 def _judge(path: pathlib.Path, config: JobConfig, target: str | None, steps: int) -> Judge:
@@ -143,7 +142,7 @@ def _groups(path: pathlib.Path, config: JobConfig, env: Env) -> list[Group]:
         updates, states = deployment.agent_states(path, member, agent, config)
         keys, hypers = layout(seeds, member.hypers, np.arange(count * seeds.size))
         settings = tuple(range(member.first, member.first + count))
-        groups.append(Group(member, agent, states, keys, hypers, updates, settings, env.spec.discrete))
+        groups.append(Group(member, agent, states, keys, hypers, updates, settings))
     return groups
 
 
