@@ -143,7 +143,7 @@ def test_a_victim_of_choices_is_its_probabilities():
     found = attacks.mean_of(spoken, choices, state, None)(jnp.eye(2))
     np.testing.assert_allclose(found, [[-0.5, 0.5], [0.0, 0.0]], atol=1e-6)
     normal = agent._replace(distribution=lambda state, params, observation: (observation @ params, None))
-    np.testing.assert_allclose(attacks.mean_of(normal, choices, state, None)(jnp.eye(2)), np.tanh(logits), rtol=1e-6)
+    np.testing.assert_allclose(attacks.mean_of(normal, choices, state, None)(jnp.eye(2)), np.tanh(logits), rtol=1e-5)
     np.testing.assert_array_equal(attacks.mean_of(agent, body, state, None)(jnp.eye(2)), -np.eye(2))
     assert attacks.mean_of(agent, choices, state, None) is None
     assert attacks.mean_of(spoken._replace(policy=lambda *_: None), choices, state, None) is None
