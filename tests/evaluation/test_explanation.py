@@ -37,7 +37,7 @@ def test_the_mask_marks_what_the_actions_were_made_of():
     assert mask[LIVING:].max() == 0.0
     learnt, _, chance = np.asarray(found.fidelity)
     assert learnt > chance + 0.3
-    assert learnt > 0.5
+    assert learnt > 0.3  # of the 60 entries needed, 48 may be shown
     np.testing.assert_allclose(found.action[:15, 0], seen[:15, 1])
     np.testing.assert_allclose(found.occlusion[:, 3], 0.0, atol=1e-6)
     order = np.argsort(np.asarray(by_hiding.occlusion)[:LIVING].ravel())
