@@ -40,8 +40,10 @@ def test_the_mask_marks_what_the_actions_were_made_of():
     assert learnt > 0.3  # of the 60 entries needed, 48 may be shown
     np.testing.assert_allclose(found.action[:15, 0], seen[:15, 1])
     np.testing.assert_allclose(found.occlusion[:, 3], 0.0, atol=1e-6)
-    order = np.argsort(np.asarray(by_hiding.occlusion)[:LIVING].ravel())
-    assert (np.diff(np.asarray(by_hiding.mask)[:LIVING].ravel()[order]) > -1e-6).all()  # occlusion's order is kept
+    hidden, shown = (np.asarray(one)[:LIVING].ravel() for one in (by_hiding.occlusion, by_hiding.mask))
+    order = np.argsort(hidden)[(hidden == 0).sum() :]  # of those that change nothing any order will do
+    assert order.size > 50
+    assert (np.diff(shown[order]) > -1e-6).all()  # occlusion's order is kept
 
 
 def test_a_memory_hears_the_whole_episode():
