@@ -1,13 +1,13 @@
 """What TD3, TD3+BC, ReBRAC, PRDC and A2PR share: two critics, and a deterministic actor pulled towards some action.
 
-They differ in what pulls (``Pull``), and ReBRAC in the target of its critics too. The rest is here. Critics: all fit
-y = r + gamma d min_j Q'_j(s', a'), with a' the target actor's action plus clipped noise. Actor, every ``policy_freq``
-updates: minimise gate mean_dims (pi(s) - target)^2 - alpha Q_1(s, pi(s)) / mean |Q_1|, the divisor held constant;
-without a pull, minus Q_1 alone. Target networks move only with the actor. Order: critics, actor, targets.
+They differ in what pulls (``Pull``), ReBRAC in the critics' target too. Critics: all fit y = r + gamma d min_j Q'_j(s',
+a'), with a' the target actor's action plus clipped noise. Actor, every ``policy_freq`` updates: minimise gate mean_dims
+(pi(s) - target)^2 - alpha Q_1(s, pi(s)) / mean |Q_1|, the divisor held constant; without a pull, minus Q_1 alone.
+Target networks move only with the actor. Order: critics, actor, targets.
 
-Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of the batch's actions;
-``target`` mean TD target; of the latest actor update ``actor_loss``, ``q_policy`` (mean value of the policy's actions)
-and, with a pull, ``bc_loss`` (mean squared distance per dimension to what pulls); with ``beer`` see ``_beer``.
+Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q``, ``target`` means over the batch; of the
+latest actor update ``actor_loss``, ``q_policy`` (mean value of the policy's actions) and, with a pull, ``bc_loss``
+(mean squared distance per dimension to what pulls); what ``_beer`` and ``_switches`` name, where they are on.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _beer, _common
+from jaxrl_reg.agents import _beer, _common, _critics, _plasticity, _resets, _switches
 from jaxrl_reg.policies import deterministic
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, PyTree, Spec, Transition, pytree, setting
@@ -30,12 +30,12 @@ FIRST_STEP = "The first update, step 0, already moves the actor; the released co
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(_switches.Switches):
     """Settings of all."""
 
     hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers")
     n_critics: int = setting(default=2, help="number of critics; the target takes their minimum")
-    critic_layer_norm: str = setting(default="none", help="LayerNorm in the critics: none, every or first_tanh")
+    critic_layer_norm: str = setting(default="none", help="LayerNorm in the critics: none, before, every or first_tanh")
     policy_freq: int = setting(default=2, help="critic updates per actor update")
     exploration_noise: float = setting(default=0.1, help="scale of the noise when the policy explores")
     beer: float = _beer.coefficient()
@@ -62,6 +62,7 @@ class State(NamedTuple):
     target_actor: PyTree
     target_critic: PyTree
     actor_metrics: Metrics  # of the latest actor update, so that means over a segment are not diluted
+    kept: _switches.Kept = _switches.Kept()
 
 
 class Pull(NamedTuple):
@@ -79,9 +80,8 @@ Puller = Callable[[Transition, Array, Any], Pull]  # (batch, action [B, A] with 
 class Core(NamedTuple):
     """The steps of an update, for algorithms that do something between them; ``make`` puts them together.
 
-    ``critics(state, batch, hyper, key) -> (critic, (next_action [B, A], target [B]), metrics)`` with the critics after
-    their step; ``actor(state, critic, batch, hyper, step, pull) -> (state, metrics)``, the delayed step with a
-    ``Puller`` or None; ``value(critic_params, observation, action) -> [B]``, what the actor maximises.
+    ``critics`` gives the critics after their step, ``(next_action [B, A], target [B])`` and metrics; ``actor`` is the
+    delayed step with a ``Puller`` or None; ``value`` ``[B]`` what the actor maximises.
     """
 
     init: Callable[[Key, Any], State]
@@ -114,18 +114,20 @@ def core(
     ``hold``: ``penalty`` and ``transform`` of ``td3.make``, the former of actions, for an actor without a pull.
     """
     actor_network = deterministic.make(spec, config.hidden, layer_norm=actor_layer_norm)
-    q = networks.q_network(spec, critic_hidden or config.hidden, config.n_critics, layer_norm=config.critic_layer_norm)
-
+    q = _critics.critics(config, spec, critic_hidden or config.hidden)
+    metrics = (*metrics, "policy_churn") if config.policy_churn else metrics
     penalty, transform = hold
 
     def init(key: Key, hyper: Any) -> State:
         actor, critic = (one.init(k) for one, k in zip((actor_network, q), jax.random.split(key), strict=True))
+        kept = _plasticity.remembered(config, actor, critic)
         return State(
             _common.trainable(actor, _common.held(transform, hyper, adam(hyper.actor_learning_rate))),
-            _common.trainable(critic, adam(hyper.critic_learning_rate)),
+            _common.trainable(critic, _plasticity.optimiser(config, hyper.critic_learning_rate, kept.start)),
             _common.copy(actor),
             _common.copy(critic),
             {name: jnp.zeros(()) for name in ("actor_loss", "q_policy", *(["penalty"] if penalty else []), *metrics)},
+            kept,
         )
 
     def bootstrap(state: State, batch: Transition, hyper: Any, key: Key) -> tuple[Array, Array, _beer.Following]:
@@ -136,16 +138,9 @@ def core(
         return next_action, y, _beer.following(features, next_q, y, batch, hyper.discount)
 
     def critics(state: State, batch: Transition, hyper: Any, key: Key):
-        next_action, y, following = bootstrap(state, batch, hyper, key)
-
-        def critic_loss(params):
-            values, features = q.apply(params, batch.observation, batch.action, features=True)
-            loss = losses.ensemble_td_error(values, y).mean()
-            metrics = {"critic_loss": loss, "q": values.mean(), "target": y.mean()}
-            return _beer.regularise(config.beer, loss, metrics, params, features, following)
-
-        critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
-        return critic, (next_action, y), critic_metrics
+        bootstrapped = bootstrap(state, batch, hyper, key)
+        critic, metrics = _critics.critic_step(config, q, state, hyper.critic_learning_rate, batch, bootstrapped)
+        return critic, bootstrapped[:2], {**metrics, "target": bootstrapped[1].mean()}
 
     def value(critic_params: PyTree, observation: Array, action: Array) -> Array:
         if pessimistic:
@@ -155,28 +150,32 @@ def core(
     def actor(
         state: State, critic: _common.Trainable, batch: Transition, hyper: Any, step: Array | int, pull: Puller | None
     ) -> tuple[State, Metrics]:
-        def actor_loss(params):
+        def actor_loss(params: PyTree) -> tuple[Array, Metrics]:
             action = actor_network.apply(params, batch.observation)
             values = value(critic.params, batch.observation, action)
             if pull is None:
-                found = {"actor_loss": -values.mean(), "q_policy": values.mean()}
+                loss = -_plasticity.seen(config.policy_churn, values).mean()
+                found = {"actor_loss": loss, "q_policy": values.mean()}
                 held = 0.0 if penalty is None else penalty(action, batch.observation, hyper, step).mean()
-                return held - values.mean(), found if penalty is None else {**found, "penalty": held}
+                return held + loss, found if penalty is None else {**found, "penalty": held}
             target, gate, alpha, own = pull(batch, action, hyper)
             gate = jnp.broadcast_to(gate, values.shape)
-            loss = losses.regularised_actor_loss(values, action, target, gate, alpha).mean()
+            loss = losses.regularised_actor_loss(values, action, target, gate, alpha)
+            loss = _plasticity.seen(config.policy_churn, loss).mean()
             distance = losses.behaviour_cloning_loss(action, target).mean()
             return loss, {"actor_loss": loss, "bc_loss": distance, "q_policy": values.mean(), **own}
 
         def delayed():
             optimiser = _common.held(transform, hyper, adam(hyper.actor_learning_rate))
-            actor, actor_metrics = _common.descend(actor_loss, state.actor, optimiser)
-            target_actor = polyak(actor.params, state.target_actor, hyper.tau)
-            return actor, target_actor, polyak(critic.params, state.target_critic, hyper.tau), actor_metrics
+            actor, actor_metrics = _common.descend(held, state.actor, optimiser)
+            targets = polyak((actor.params, critic.params), (state.target_actor, state.target_critic), hyper.tau)
+            return actor, *targets, actor_metrics, _plasticity.moved_on(config, kept, actor=state.actor.params)
 
-        unchanged = state.actor, state.target_actor, state.target_critic, state.actor_metrics
-        actor, target_actor, target_critic, actor_metrics = _common.every(config.policy_freq, step, delayed, unchanged)
-        return State(actor, critic, target_actor, target_critic, actor_metrics), actor_metrics
+        kept, distance = _plasticity.moved_on(config, state.kept, state.critic.params), losses.behaviour_cloning_loss
+        held = _plasticity.holding(config, actor_loss, distance, actor_network.apply, batch.observation, state.kept)
+        unchanged = state.actor, state.target_actor, state.target_critic, state.actor_metrics, kept
+        actor, *others = _common.every(config.policy_freq, step, delayed, unchanged)
+        return State(actor, critic, *others), others[2]
 
     def act(state: State, observation: Array, hyper: Any, key: Key, explore: bool) -> Array:
         action = actor_network.apply(state.actor.params, observation)
@@ -197,4 +196,5 @@ def make(
         return state, {**critic_metrics, **actor_metrics}
 
     cycle, least = _common.cycle(update, config.policy_freq), _common.least_value(steps.q)
-    return Agent(steps.init, update, steps.act, sample, measure=steps.measure, cycle=cycle, q=least)
+    agent = Agent(steps.init, update, steps.act, sample, measure=steps.measure, cycle=cycle, q=least)
+    return _resets.switched(config, agent, steps.q)

@@ -1,6 +1,6 @@
 """Networks as ``Network(init, apply)``: plain parameter dicts in, arrays out. Flax stays inside this folder."""
 
-from jaxrl_reg.networks.activations import ACTIVATIONS, activation
+from jaxrl_reg.networks.activations import ACTIVATIONS, activation, simplex
 from jaxrl_reg.networks.feedforward import mlp, output_layer, q_network, value_network
 from jaxrl_reg.networks.residual import gated_residual
 from jaxrl_reg.networks.sequence import SequenceModel, decision_mamba, decision_transformer
@@ -22,5 +22,6 @@ __all__ = [
     "output_layer",
     "parameter_count",
     "q_network",
+    "simplex",
     "value_network",
 ]

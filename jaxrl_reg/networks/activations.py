@@ -7,7 +7,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.errors import unknown
+from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Array
 
 
@@ -22,6 +22,27 @@ def mish(x: Array) -> Array:
 def identity(x: Array) -> Array:
     """``x`` itself, any shape."""
     return x
+
+
+def simplex(x: Array, group: int = 8, temperature: Array | float = 1.0) -> Array:
+    """Softmax within groups of ``group`` neighbours of the last axis: each lies on a simplex of its own (SimNorm).
+
+    Not elementwise, so it is none of ``ACTIVATIONS``. Where one entry of a group has taken all, gradients vanish.
+
+    Args:
+      x: ``[..., D]``.
+      group: static; must divide ``D``.
+      temperature: scalar > 0, may be traced.
+    Returns:
+      ``[..., D]``, at least 0; every group sums to 1.
+    Raises:
+      UserError: ``group`` does not divide ``D``.
+    Source: Hansen et al., 2024, TD-MPC2: Scalable, Robust World Models for Continuous Control, section 3.1.
+    """
+    if x.shape[-1] % group:
+        raise UserError(f"simplex takes groups of {group} units, and a layer has {x.shape[-1]}; give it a multiple")
+    groups = x.reshape(*x.shape[:-1], -1, group)
+    return jax.nn.softmax(groups / temperature, axis=-1).reshape(x.shape)
 
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {

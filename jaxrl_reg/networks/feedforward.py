@@ -12,10 +12,12 @@ import jax.numpy as jnp
 
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.activations import activation as resolve
+from jaxrl_reg.networks.activations import simplex
 from jaxrl_reg.networks.stacked import ensemble
 from jaxrl_reg.types import Array, Key, Network, PyTree, Spec
 
 LAYER_NORMS = ("none", "first_tanh", "every", "before")
+FEATURE_NORMS = ("none", "simplex")
 INITIALISATIONS = ("torch", "orthogonal")
 
 
@@ -91,9 +93,11 @@ class _MLP(nn.Module):
     final_activation: Callable[[Array], Array]
     layer_norm: str
     dropout: float
+    feature_norm: str = "none"
 
     @nn.compact
-    def __call__(self, x: Array, deterministic: bool, features: bool):
+    def __call__(self, x: Array, deterministic: bool, features: bool | str):
+        hidden = []
         for layer, width in enumerate(self.widths[:-1]):
             x = nn.Dense(width, kernel_init=nn.initializers.zeros)(x)  # filled by mlp
             if self.layer_norm == "before":
@@ -104,9 +108,14 @@ class _MLP(nn.Module):
                 x = self.activation(x)
             if self.layer_norm == "every":
                 x = nn.LayerNorm(epsilon=1e-5)(x)
+            if self.feature_norm == "simplex" and layer == len(self.widths) - 2:
+                x = simplex(x)
             if self.dropout > 0.0:
                 x = nn.Dropout(self.dropout)(x, deterministic=deterministic)
+            hidden.append(x)
         y = self.final_activation(nn.Dense(self.widths[-1], kernel_init=nn.initializers.zeros)(x))
+        if features == "all":
+            return y, tuple(hidden)
         return (y, x) if features else y
 
 
@@ -115,6 +124,7 @@ def mlp(
     activation: str | Callable[[Array], Array] = "relu",
     *,
     layer_norm: str = "none",
+    feature_norm: str = "none",
     dropout: float = 0.0,
     final_activation: str | Callable[[Array], Array] = "identity",
     init: str = "torch",
@@ -129,6 +139,7 @@ def mlp(
         layer_norm: ``none``; ``every``: LayerNorm after each hidden activation (ReBRAC); ``before``: before each of
             them (XQL); ``first_tanh``: the first hidden layer is ``tanh(LayerNorm(.))`` instead of the activation (the
             forward-backward family). Epsilon is 1e-5.
+        feature_norm: ``simplex``: softmax within groups of 8 units after the last hidden layer (SimNorm).
         dropout: rate after each hidden layer, active only where ``apply`` is given a key.
         final_activation: on the output.
         init: ``torch``: kernels and biases uniform in +-1/sqrt(fan in), PyTorch's default, which the published numbers
@@ -138,7 +149,8 @@ def mlp(
 
     Returns:
         ``init(key) -> params`` and ``apply(params, x, *, key=None, features=False) -> y``; with ``features`` the pair
-        ``(y, h)``, ``h [..., sizes[-2]]`` being the last hidden layer.
+        ``(y, h)``, ``h [..., sizes[-2]]`` being the last hidden layer, and with ``features="all"`` the pair of ``y``
+        and a tuple of all hidden layers, each as it enters the next one.
     """
     if len(sizes) < 2:
         raise ValueError(f"sizes needs an input and an output width, got {tuple(sizes)}")
@@ -146,7 +158,9 @@ def mlp(
         raise unknown("layer_norm", layer_norm, LAYER_NORMS)
     if init not in INITIALISATIONS:
         raise unknown("init", init, INITIALISATIONS)
-    module = _MLP(tuple(sizes[1:]), resolve(activation), resolve(final_activation), layer_norm, dropout)
+    if feature_norm not in FEATURE_NORMS:
+        raise unknown("feature_norm", feature_norm, FEATURE_NORMS)
+    module = _MLP(tuple(sizes[1:]), resolve(activation), resolve(final_activation), layer_norm, dropout, feature_norm)
 
     def init_params(key: Key):
         params = module.init(key, jnp.zeros((1, sizes[0])), deterministic=True, features=False)["params"]
@@ -156,7 +170,7 @@ def mlp(
         kernel = params[last]["kernel"] * ((1.0 if final_scale is None else final_scale) / gain)
         return {**params, last: {**params[last], "kernel": kernel}}
 
-    def apply(params, x: Array, *, key: Key | None = None, features: bool = False):
+    def apply(params, x: Array, *, key: Key | None = None, features: bool | str = False):
         if x.shape[-1] != sizes[0]:
             raise ValueError(f"expected inputs of width {sizes[0]}, got shape {x.shape}")
         rngs = None if key is None else {"dropout": key}
@@ -168,7 +182,7 @@ def mlp(
 def _scalar(network: Network) -> Network:
     """Drop the output axis of width one; several inputs are concatenated."""
 
-    def apply(params, *inputs: Array, key: Key | None = None, features: bool = False):
+    def apply(params, *inputs: Array, key: Key | None = None, features: bool | str = False):
         x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
         out = network.apply(params, x, key=key, features=features)
         return (out[0][..., 0], out[1]) if features else out[..., 0]

@@ -24,6 +24,7 @@ from jaxrl_reg.transforms.low_rank import adapted, is_kernel, low_rank, low_rank
 from jaxrl_reg.transforms.optimisers import adam
 from jaxrl_reg.transforms.projection import Projection, add_orthogonal, orthogonal_combine
 from jaxrl_reg.transforms.pruning import kept_units, prune_units
+from jaxrl_reg.transforms.recycling import recycle
 from jaxrl_reg.transforms.refinement import refine
 from jaxrl_reg.transforms.sensitivity import (
     accumulate,
@@ -37,6 +38,7 @@ from jaxrl_reg.transforms.sensitivity import (
     output_sensitivity,
     squared_gradients,
 )
+from jaxrl_reg.transforms.spectral import normalised, power_start, power_step, spectrally_normalised, stepped
 from jaxrl_reg.transforms.surgery import edit_units, mean_hidden, opposed_units
 from jaxrl_reg.transforms.tables import update_rows
 from jaxrl_reg.transforms.trees import (
@@ -85,6 +87,7 @@ __all__ = [
     "maid",
     "mean_hidden",
     "merged",
+    "normalised",
     "normalised_importance",
     "opposed_units",
     "orthogonal_combine",
@@ -92,10 +95,13 @@ __all__ = [
     "output_sensitivity",
     "overlap_penalty",
     "polyak",
+    "power_start",
+    "power_step",
     "project",
     "projected_ascent",
     "prune_units",
     "pulled",
+    "recycle",
     "refine",
     "sensitive_directions",
     "sensitive_penalty",
@@ -104,8 +110,10 @@ __all__ = [
     "shrink_perturb",
     "signed_step",
     "solve_lower",
+    "spectrally_normalised",
     "split",
     "squared_gradients",
+    "stepped",
     "synaptic_intelligence",
     "update_rows",
     "weight_hypergradient",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -15,6 +16,7 @@ def adam(
     b2: float = 0.999,
     eps: float = 1e-8,
     weight_decay: jax.Array | float = 0.0,
+    mask: Callable[[Any], Any] | None = None,
 ) -> optax.GradientTransformation:
     """``optax.adam`` with its state and, up to rounding, its steps (Kingma and Ba 2015, algorithm 1).
 
@@ -27,6 +29,7 @@ def adam(
       b1, b2: decay of the moments.
       eps: added to the root of the corrected second moment; as in optax, with no second ``eps_root``.
       weight_decay: AdamW's, per unit of the learning rate (Loshchilov and Hutter 2019); may be traced.
+      mask: ``params ->`` a tree of bools like them: which leaves decay; all by default.
 
     Returns:
       An ``optax.GradientTransformation`` whose state is that of ``optax.adam``.
@@ -44,7 +47,8 @@ def adam(
         steps = jax.tree.map(lambda m, v: (step * m / (one * jnp.sqrt(v) + floor)).astype(m.dtype), mu, nu)
         if decays:
             pull = learning_rate * weight_decay
-            steps = jax.tree.map(lambda s, p: (s - pull * p).astype(s.dtype), steps, params)
+            which = jax.tree.map(lambda _: True, params) if mask is None else mask(params)
+            steps = jax.tree.map(lambda s, p, d: (s - pull * p).astype(s.dtype) if d else s, steps, params, which)
         return steps, (moments._replace(count=count, mu=mu, nu=nu), *state[1:])
 
     return optax.GradientTransformation(init, update)

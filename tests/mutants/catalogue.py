@@ -31,6 +31,7 @@ SOFT = f"{GOLDEN}/online/test_golden_online.py"
 PPO = f"{GOLDEN}/online/test_golden_ppo.py"
 PLANS = f"{GOLDEN}/imitation/test_golden_plans.py"
 SEQUENCES = f"{GOLDEN}/offline/test_sequence_agents.py"
+PLASTICITY = f"{GOLDEN}/test_plasticity.py"
 FAMILY = f"{GOLDEN}/tokens/test_token_family.py"
 REGULARISED = f"{GOLDEN}/tokens/test_regularised.py"
 GOLDEN_TOKENS = "tests/losses/test_token_golden.py"
@@ -616,6 +617,38 @@ SHARED = (
         "next_value = v.apply(value.params, batch.next_observation)",
         "next_value = v.apply(models[1].params, batch.next_observation)",
         f"{GOLDEN}/offline/test_golden_iql.py",
+    ),
+    Mutant(
+        "DR3 on the same pair twice",
+        "jaxrl_reg/agents/_plasticity.py",
+        "after = q.apply(params, *arguments, features=True)[1]",
+        "after = q.apply(params, *inputs, features=True)[1]",
+        PLASTICITY,
+        "terms_of_the_critics",
+    ),
+    Mutant(
+        "the change is from the weights after the update",
+        "jaxrl_reg/agents/_td3.py",
+        "kept, distance = _plasticity.moved_on(config, state.kept, state.critic.params)",
+        "kept, distance = _plasticity.moved_on(config, state.kept, critic.params)",
+        PLASTICITY,
+        "terms_of_the_critics",
+    ),
+    Mutant(
+        "a reset keeps Adam's moments",
+        "jaxrl_reg/agents/_resets.py",
+        "                return new\n",
+        "                return _common.Trainable(new.params, before.opt_state)\n",
+        PLASTICITY,
+        "reset_is_a_new_agent",
+    ),
+    Mutant(
+        "recycled units keep what goes out of them",
+        "jaxrl_reg/transforms/recycling.py",
+        'kernel = jnp.where(dormant[layer][..., :, None], 0.0, tree[name]["kernel"])',
+        'kernel = tree[name]["kernel"]',
+        PLASTICITY,
+        "redo_draws_dead_units",
     ),
     Mutant(
         "the target's actions from the actor, not its copy",

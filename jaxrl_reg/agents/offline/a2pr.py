@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common, _td3
+from jaxrl_reg.agents import _common, _resets, _td3
 from jaxrl_reg.transforms import adam
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, Spec, Transition, pytree, setting
 
@@ -125,9 +125,9 @@ def make(config: Config, spec: Spec) -> Agent:
 
     cycle, of_critics = _common.cycle(update, config.policy_freq), core.measure
     if of_critics is None:
-        return Agent(init, update, act, cycle=cycle)
+        return _resets.switched(config, Agent(init, update, act, cycle=cycle), core.q, within="td3")
 
     def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
         return of_critics(state.td3, batch, hyper, key)
 
-    return Agent(init, update, act, measure=measure, cycle=cycle)
+    return _resets.switched(config, Agent(init, update, act, measure=measure, cycle=cycle), core.q, within="td3")

@@ -7,7 +7,7 @@ Order: critics, actor, temperature, targets.
 
 Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` mean value of the batch's actions;
 ``actor_loss``; ``entropy`` of the policy, nats; ``temperature`` alpha, reward per nat; with ``beer`` also
-``beer_loss``, see ``_beer``.
+``beer_loss``, see ``_beer``, and with switches against the loss of plasticity what ``_switches`` names.
 """
 
 from __future__ import annotations
@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _beer, _common
+from jaxrl_reg import losses
+from jaxrl_reg.agents import _beer, _common, _critics, _plasticity, _resets, _switches
+from jaxrl_reg.agents.anchoring import divergence
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
@@ -38,10 +39,10 @@ PROTOCOL = Protocol(batch_size=256, note="Learns in the environment; on data it 
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(_switches.Switches):
     hidden: tuple[int, ...] = setting(default=(256, 256), help="widths of the hidden layers")
     n_critics: int = setting(default=2, help="number of critics; their minimum is used")
-    critic_layer_norm: str = setting(default="none", help="LayerNorm in the critics: none, every or first_tanh")
+    critic_layer_norm: str = setting(default="none", help="LayerNorm in the critics: none, before, every or first_tanh")
     initial_temperature: float = setting(default=1.0, help="alpha at the start of training")
     beer: float = _beer.coefficient()
     measure_features: bool = _beer.measured()
@@ -62,6 +63,7 @@ class State(NamedTuple):
     critic: _common.Trainable
     log_temperature: _common.Trainable
     target_critic: PyTree
+    kept: _switches.Kept = _switches.Kept()
 
 
 def make(
@@ -72,7 +74,7 @@ def make(
 ) -> Agent:
     """Soft actor-critic; ``penalty`` and ``transform`` hold the actor as they do in ``ppo.make``."""
     policy = gaussian.squashed(spec, config.hidden)
-    q = networks.q_network(spec, config.hidden, config.n_critics, layer_norm=config.critic_layer_norm)
+    q = _critics.critics(config, spec, config.hidden)
 
     def optimiser(hyper: Hyper) -> optax.GradientTransformation:
         return _common.held(transform, hyper, adam(hyper.actor_learning_rate))
@@ -81,44 +83,44 @@ def make(
         actor_key, critic_key = jax.random.split(key)
         critic = q.init(critic_key)
         log_temperature = jnp.float32(math.log(config.initial_temperature))
+        actor = policy.init(actor_key)
+        kept = _plasticity.remembered(config, actor, critic)
         return State(
-            _common.trainable(policy.init(actor_key), optimiser(hyper)),
-            _common.trainable(critic, adam(hyper.critic_learning_rate)),
+            _common.trainable(actor, optimiser(hyper)),
+            _common.trainable(critic, _plasticity.optimiser(config, hyper.critic_learning_rate, kept.start)),
             _common.trainable(log_temperature, adam(hyper.temperature_learning_rate)),
             _common.copy(critic),
+            kept,
         )
 
-    def bootstrap(state: State, batch: Transition, hyper: Hyper, key: Key) -> tuple[Array, Array, _beer.Following]:
+    def bootstrap(state: State, batch: Transition, hyper: Hyper, key: Key) -> tuple[Array, ...]:
         temperature = jnp.exp(state.log_temperature.params)
         next_action, next_log_prob = policy.sample(state.actor.params, batch.next_observation, key)
         next_q, features = q.apply(state.target_critic, batch.next_observation, next_action, features=True)
         target = losses.soft_td_target(batch.reward, batch.discount, next_q, next_log_prob, hyper.discount, temperature)
-        return temperature, target, _beer.following(features, next_q, target, batch, hyper.discount)
+        return temperature, next_action, target, _beer.following(features, next_q, target, batch, hyper.discount)
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         next_key, actor_key = jax.random.split(key)
-        temperature, target, following = bootstrap(state, batch, hyper, next_key)
-
-        def critic_loss(params):
-            values, features = q.apply(params, batch.observation, batch.action, features=True)
-            loss = losses.ensemble_td_error(values, target).mean()
-            metrics = {"critic_loss": loss, "q": values.mean()}
-            return _beer.regularise(config.beer, loss, metrics, params, features, following)
-
-        critic, critic_metrics = _common.descend(critic_loss, state.critic, adam(hyper.critic_learning_rate))
+        temperature, *bootstrapped = bootstrap(state, batch, hyper, next_key)
+        critic, critic_metrics = _critics.critic_step(
+            config, q, state, hyper.critic_learning_rate, batch, tuple(bootstrapped)
+        )
 
         def actor_loss(params):
             action, log_prob = policy.sample(params, batch.observation, actor_key)
             value = q.apply(critic.params, batch.observation, action).min(axis=0)
-            loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
+            loss = _plasticity.seen(config.policy_churn, losses.soft_actor_loss(value, log_prob, temperature)).mean()
             metrics = {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature}
             if penalty is not None:
                 spoken = policy.apply(params, batch.observation)
                 metrics["penalty"] = penalty(spoken, batch.observation, hyper, step).mean()
                 loss = loss + metrics["penalty"]
-            return loss, (log_prob, metrics)
+            return loss, {**metrics, "log_prob": log_prob}
 
-        actor, (log_prob, actor_metrics) = _common.descend(actor_loss, state.actor, optimiser(hyper))
+        held = _plasticity.holding(config, actor_loss, divergence, policy.apply, batch.observation, state.kept)
+        actor, actor_metrics = _common.descend(held, state.actor, optimiser(hyper))
+        log_prob = actor_metrics.pop("log_prob")
 
         def temperature_loss(params):
             target_entropy = -hyper.target_entropy_factor * spec.action_dim
@@ -127,7 +129,8 @@ def make(
         log_temperature, _ = _common.descend(
             temperature_loss, state.log_temperature, adam(hyper.temperature_learning_rate)
         )
-        state = State(actor, critic, log_temperature, polyak(critic.params, state.target_critic, hyper.tau))
+        kept = _plasticity.moved_on(config, state.kept, state.critic.params, state.actor.params)
+        state = State(actor, critic, log_temperature, polyak(critic.params, state.target_critic, hyper.tau), kept)
         return state, {**critic_metrics, **actor_metrics}
 
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
@@ -139,4 +142,5 @@ def make(
         return policy.apply(params, observation)
 
     measure = _beer.measure(config.measure_features, q, bootstrap)
-    return Agent(init, update, act, measure=measure, kind=KIND, distribution=distribution, q=_common.least_value(q))
+    agent = Agent(init, update, act, measure=measure, kind=KIND, distribution=distribution, q=_common.least_value(q))
+    return _resets.switched(config, agent, q)

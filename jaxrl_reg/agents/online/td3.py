@@ -16,7 +16,7 @@ import math
 
 import jax.numpy as jnp
 
-from jaxrl_reg.agents import _common, _td3
+from jaxrl_reg.agents import _common, _resets, _td3
 from jaxrl_reg.agents._td3 import State
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import deterministic
@@ -72,7 +72,7 @@ def make(
         return state, {**critic_metrics, **actor_metrics}
 
     cycle = _common.cycle(update, config.policy_freq)
-    return Agent(
+    agent = Agent(
         steps.init,
         update,
         steps.act,
@@ -82,3 +82,4 @@ def make(
         distribution=distribution,
         q=_common.least_value(steps.q),
     )
+    return _resets.switched(config, agent, steps.q)
