@@ -28,7 +28,7 @@ def network(config: Switches, critics: Network) -> Network:
     def init(key: Key) -> PyTree:
         params = plain.init(key)
         kernel = networks.output_layer(params)[0]
-        heads = jax.random.normal(jax.random.fold_in(key, 2), (*kernel.shape[:-1], 10)) * kernel.shape[-2] ** -0.5
+        heads = jax.random.normal(jax.random.fold_in(key, 1002), (*kernel.shape[:-1], 10)) * kernel.shape[-2] ** -0.5
         return {**params, HEADS: {"kernel": heads}}
 
     def apply(params: PyTree, *inputs: Array, **options: Any) -> Any:

@@ -16,6 +16,7 @@ from jaxrl_reg.agents._switches import Switches
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Network, Transition
 
 KEPT_BY_RESETS = ("statistics", "actor_metrics", "kept")
+KEYS = (1001, 1002)  # folded in: small numbers would give the keys of a split once more
 
 
 def switched(
@@ -35,7 +36,7 @@ def switched(
 
     def update(state: Any, batch: Transition, hyper: Any, key: Key, step: Array) -> tuple[Any, Metrics]:
         now, metrics = agent.update(state, batch, hyper, key, step)
-        redo_key, reset_key = (jax.random.fold_in(key, use) for use in (1, 2))
+        redo_key, reset_key = (jax.random.fold_in(key, use) for use in KEYS)
         if config.redo_period:
 
             def recycled() -> Any:

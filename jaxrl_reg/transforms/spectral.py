@@ -86,7 +86,7 @@ def spectrally_normalised(network: Any, bound: float = 1.0) -> Any:
     def init(key: jax.Array) -> PyTree:
         params = network.init(key)
         last = sum(name.startswith("Dense") for name in params) - 2
-        u = power_start(jax.random.fold_in(key, 1), params, (f"Dense_{last}",))
+        u = power_start(jax.random.fold_in(key, 1001), params, (f"Dense_{last}",))
         return {**params, FIELD: jax.lax.fori_loop(0, 10, lambda _, u: power_step(params, u), u)}
 
     def apply(params: PyTree, *args: Any, **options: Any) -> Any:
