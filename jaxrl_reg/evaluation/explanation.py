@@ -5,9 +5,9 @@ each entry is shown, fitted so that the actions stay as they were (their consist
 prior over the rate), and that a sensor is shown over connected stretches. So it marks what must be seen together, not
 what would change an action by itself. It begins from ``occlusion``, which is that.
 
-Whether a mask is worth anything is measured: ``fidelity`` is the share of the actions' variance that is left when only
-its first entries are shown, beside as many chosen at random. A policy whose actions have no gradient (choices) is
-explained by occlusion alone.
+Whether a mask is worth anything is measured: ``fidelity`` says how much of what hiding everything changes of the
+actions is avoided by showing only its first entries, beside as many chosen at random. A policy whose actions have no
+gradient (choices) is explained by occlusion alone.
 
 Source: Queen et al., 2023, Encoding Time-Series Explanations through Self-Supervised Model Behavior Consistency
 (TimeX), whose losses these are. Deviations: the mask is optimised for one episode instead of predicted by a network
@@ -39,7 +39,7 @@ class Explanation(NamedTuple):
 
     ``mask [T, O]`` in [0, 1], chance that an entry is shown; 0 past the episode's end. ``occlusion [T, O]``, change of
     the actions when an entry alone is hidden, over their variance. ``action [T, A]``. ``fidelity`` of the mask's first
-    entries, of occlusion's, and of random ones, ``[3]``: 1 keeps the actions, 0 is as good as their mean.
+    entries, of occlusion's, and of random ones, ``[3]``: 1 keeps the actions, 0 is as bad as showing nothing.
     """
 
     mask: Array
@@ -107,8 +107,13 @@ def explain(
     judged = _replacements(visited, keys[4], (JUDGED, *observation.shape))
     chance = jax.random.uniform(jax.random.fold_in(keys[4], 1), mask.shape)
 
+    def change(shown: Array) -> Array:
+        return (error(jnp.broadcast_to(shown, judged.shape), judged) @ living).mean()
+
+    everything = jnp.maximum(change(jnp.zeros_like(mask)), SMALLEST)
+
     def fidelity(score: Array) -> Array:
-        return 1.0 - (error(_first(score, share, alive)[None], judged) @ living).mean()
+        return 1.0 - change(_first(score, share, alive)) / everything
 
     return Explanation(mask, hidden * alive[:, None], action, jax.lax.map(fidelity, jnp.stack([mask, hidden, chance])))
 

@@ -90,8 +90,8 @@ def explain(
     reporting.write(path)
     mask, occlusion, chance = (float(one) for one in arrays["fidelity"])
     say(
-        f"{SHARE:.0%} of what it saw keeps {mask:.0%} of the variance of its actions (chosen at random: {chance:.0%}, "
-        f"by hiding one sensor at a time: {occlusion:.0%})"
+        f"showing {SHARE:.0%} of what it saw avoids {mask:.0%} of what hiding everything changes of its actions "
+        f"(chosen at random: {chance:.0%}, by hiding one sensor at a time: {occlusion:.0%})"
     )
     return arrays
 

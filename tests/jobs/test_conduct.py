@@ -62,7 +62,7 @@ def test_the_best_member_is_explained(run, monkeypatch, capsys):
     monkeypatch.setattr(cli, "prepare", lambda: None)
     monkeypatch.setattr("jaxrl_reg.jobs.explaining.STEPS", 12)
     assert cli.main(["evaluate", str(run), "--explain"]) == 0
-    assert "of the variance of its actions" in capsys.readouterr().out
+    assert "of what hiding everything changes" in capsys.readouterr().out
     with np.load(run / "explained.npz") as found:
         steps, sensors = found["mask"].shape
         assert found["action"].shape[0] == steps <= 12

@@ -54,9 +54,9 @@ def explained_words(found: Explained) -> str:
     mask, occlusion, chance = found["fidelity"]
     setting, seed = found["member"]
     text = (
-        f"Seed {seed} of setting {setting}, {len(found['mask'])} steps. When only the fifth of all entries that the "
-        f"mask ranks first is shown and the rest comes from other states, {mask:.0%} of the variance of the actions is "
-        f"left; with a fifth at random {chance:.0%}, with the fifth whose hiding alone changes most {occlusion:.0%}."
+        f"Seed {seed} of setting {setting}, {len(found['mask'])} steps. Hiding everything, so that other states are "
+        "seen instead, changes its actions; showing only the fifth of all entries that the mask ranks first avoids "
+        f"{mask:.0%} of that, a fifth at random {chance:.0%}, that whose hiding alone changes most {occlusion:.0%}."
     )
     if mask <= chance:
         text += " The mask is no better than chance here: do not read it."
