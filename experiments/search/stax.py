@@ -34,8 +34,8 @@ CLAIM = Claim(
     metric="highest reward found, mean of the two areas",
     systems=(54,),
     margin=0.0,  # SERENE's scores are taken less 0.05: at most so far behind
-    seeds=20,
-    chosen="seeds 0 to 4",
+    seeds=30,
+    chosen="seeds 0 to 4 and 3000 to 3019: over reward-only evolution 0.113, sd 0.15; 28 seeds for a power of 0.95",
 )
 ROUNDS = {"small": 10, "full": 50}
 METHODS = {"STAX": "stax", "SERENE": "serene", "reward-only evolution": "fitness"}
