@@ -43,7 +43,6 @@ CLAIM = Claim(
     margin=0.0,
     seeds=24,
     chosen="seeds 0 to 2: over random gates 3.0, sd 3.6; power 0.97",
-    note="tried on seeds 0 to 2 only",
 )
 
 

