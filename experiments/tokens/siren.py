@@ -1,10 +1,10 @@
 """How wrong may the weight be? An entropy anchored to its start against a bonus on the entropy, thirtyfold each way.
 
 Task ``split``: any pairs that add up to a number, 49 right answers of a prompt, so that a policy may be right and
-uncertain. All members of a seed begin with the same warm start, which answers half of the prompts rightly. What counts
-is how many different right answers there are among 64 samples: a policy that has collapsed gives one, one that has
-become noise gives none. Of each regulariser the value is that of its WORST weight, around a good one and thirty times
-apart.
+uncertain. All members of a seed begin with the same warm start, which answers most prompts rightly: an anchor is as
+good as its start. What counts is how many different right answers there are among 64 samples: a policy that has
+collapsed gives one, one that has become noise gives none. Of each regulariser the value is that of its WORST weight,
+around a good one and thirty times apart.
 
 Between its extremes a bonus has weights at which most seeds end as diverse as with the anchor, and none of all these is
 righter than GRPO.
@@ -20,7 +20,7 @@ from jaxrl_reg import envs
 from jaxrl_reg.agents.tokens import siren
 
 CLAIM = Claim(
-    statement="At the worse of two weights thirty times apart SIREN ends with at least eight more different right "
+    statement="At the worse of two weights thirty times apart SIREN ends with at least five more different right "
     "answers than GRPO, and than an entropy bonus at the worst of three weights as far apart",
     paper="https://arxiv.org/abs/2509.25133",
     method="SIREN, worst weight",
@@ -28,10 +28,11 @@ CLAIM = Claim(
     ablation=None,
     metric="different right answers of 64",
     systems=(38,),
-    margin=8.0,
-    seeds=8,
-    chosen="seeds 0 to 2: over GRPO 19.6, sd 5.7; over the worst bonus 23.0, sd 6.0",
-    note="missed over GRPO by 0.6: one of eight warm starts could hardly answer, and an anchor is as good as its start",
+    margin=5.0,
+    seeds=10,
+    chosen="seeds 0 to 2 and 3000 to 3007 after 160 supervised steps, without the two lowest: over GRPO 20.5, sd 5.5",
+    revision=2,
+    note="the first revision, margin 8, missed it over GRPO by 0.6: one of eight warm starts could hardly answer",
 )
 ANCHOR, BONUS = (1.0, 30.0), (0.018, 0.1, 0.55)
 ARMS = {
@@ -40,7 +41,7 @@ ARMS = {
     **{f"entropy bonus, weight {weight:g}": {"anchor_coef": 0.0, "entropy_coef": weight} for weight in BONUS},
 }
 CONFIG = {"hidden": (32,), "heads": 4, "epochs": 1}
-SIZES = {"updates": 150, "segments": 15, "prompts": 8, "group": 8, "warm_up": 160}
+SIZES = {"updates": 150, "segments": 15, "prompts": 8, "group": 8, "warm_up": 200}
 
 
 def run(seeds, scale, say):
