@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -33,10 +34,24 @@ class Population(NamedTuple):
     hypers: Any
 
     def sweep(
-        self, run: Run, seeds: Sequence[int], dataset: Dataset, say: Callable[[str], None]
+        self,
+        run: Run,
+        seeds: Sequence[int],
+        dataset: Dataset,
+        say: Callable[[str], None],
+        keep: pathlib.Path | None = None,
     ) -> dict[str, np.ndarray]:
-        """All metrics of ``run``, ``[arms, seeds, segments]``."""
-        result = population.sweep(run, seeds=list(seeds), hypers=self.hypers, data=dataset)
+        """All metrics of ``run``, ``[arms, seeds, segments]``. With ``keep``, what takes hours is kept in that folder
+        after every segment, and goes on from there when it is run again."""
+        result = population.sweep(
+            run,
+            seeds=list(seeds),
+            hypers=self.hypers,
+            data=dataset,
+            directory=keep,
+            resume=keep is not None and keep.exists(),
+            on_segment=None if keep is None else lambda at: print(f"{self.label}: {at.segment} of {at.segments} parts"),
+        )
         say(f"{self.label}: {result.plan}; compiled in {result.plan.compile_seconds:.0f} s")
         return result.metrics
 

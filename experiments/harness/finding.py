@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import pathlib
 import pkgutil
+from collections.abc import Sequence
 from typing import Any
 
 from jaxrl_reg.errors import unknown
@@ -40,3 +41,8 @@ def load(name: str) -> Any:
 def results(name: str) -> pathlib.Path:
     """The folder of an experiment's result, beside its module."""
     return FOLDER / family(name) / "results"
+
+
+def kept(name: str, scale: str, seeds: Sequence[int]) -> pathlib.Path:
+    """The folder from which a run of hours goes on after an interruption; not part of the repository."""
+    return FOLDER.parent / ".cache" / "experiments" / name / f"{scale}-{len(seeds)}-from-{seeds[0]}"

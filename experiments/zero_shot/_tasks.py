@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -48,6 +49,7 @@ def train(
     episodes: int,
     checkpoints: int = 1,
     probe: Probe | None = None,
+    keep: pathlib.Path | None = None,
     **settings: float,
 ) -> dict[str, dict[str, np.ndarray]]:
     """What every arm reaches, in training order: by arm and metric ``[seeds, checkpoints]``, per step of an episode.
@@ -55,18 +57,18 @@ def train(
     ``return`` is the mean over tasks, ``iqm`` the interquartile mean, and there is one for each task and what ``probe``
     adds. Arms of one agent and configuration train as one population; ``settings`` are hyperparameters of every arm
     that has them. An agent that cannot be given tasks, such as behaviour cloning, is rolled out as it is. A run that
-    went NaN reaches nothing.
+    went NaN reaches nothing. ``keep`` is a folder from which an interrupted training goes on.
     """
     env, tasks = world.env, world.tasks
     steps = env.spec.max_episode_steps
     blind = returns.evaluator(zero_shot.mean_reward(env, tasks), len(tasks) * episodes)
     found: dict[str, dict[str, np.ndarray]] = {}
-    for group in populations(arms, hidden, world.data.spec, settings):
+    for number, group in enumerate(populations(arms, hidden, world.data.spec, settings)):
         run = offline(group.agent, batch_size=batch_size, updates=updates, segments=checkpoints, evaluate=blind)
         if group.agent.zero_shot is not None:
             judge = zero_shot.evaluation(env, group.agent, tasks, world.labelled, episodes)
             run = dataclasses.replace(run, evaluate=_with(probe, judge, group.agent))
-        metrics = group.sweep(run, seeds, world.data, say)
+        metrics = group.sweep(run, seeds, world.data, say, keep and keep / str(number))
         for row, arm in enumerate(group.arms):
             each = {name[5:]: np.nan_to_num(v[row]) for name, v in metrics.items() if name.startswith("eval/")}
             tasks_of_arm = [each[task.name] for task in tasks if task.name in each] or [each["return"]]

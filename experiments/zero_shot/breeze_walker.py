@@ -4,13 +4,13 @@
 keeping to the data should pay here. The question is put once, at the largest size that two cores finish in about an
 hour (scale ``hour``), with settings taken over from ``breeze_maze`` but for smaller steps; full is the papers' size. An
 update of BREEZE for one seed takes about 45 ms of a core at this size (FB: 12), and 205 ms with twice the width and
-twice the batch.
+twice the batch. An interrupted run goes on where it was.
 """
 
 import jax
 import numpy as np
 
-from experiments.harness import Claim
+from experiments.harness import Claim, finding
 from experiments.zero_shot import _kin, _tasks
 from jaxrl_reg import envs
 from jaxrl_reg.agents import breeze
@@ -37,7 +37,7 @@ SIZES = {  # hidden width, updates, batch size, D, samples when acting, episodes
     "full": (1024, 400_000, 512, 100, 64, 10, 5_000_000),
 }
 RATE = 3e-4
-CHECKPOINTS = 2
+CHECKPOINTS = 5
 
 
 def explored(steps, hidden, say):
@@ -62,6 +62,7 @@ def run(seeds, scale, say):
         batch_size=batch_size,
         episodes=episodes,
         checkpoints=CHECKPOINTS,
+        keep=finding.kept("breeze_walker", scale, seeds),
         discount=0.98,
     )
     for arm, each in found.items():
