@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from experiments import quoted, systems
+from experiments import arms, quoted, systems
 from experiments.harness import Claim, command, finding, history, statistics
 from jaxrl_reg.errors import UserError
 
@@ -261,3 +261,21 @@ def test_what_is_quoted_is_what_is_there():
 def test_an_unfinished_run_cannot_be_quoted(tmp_path):
     with pytest.raises(UserError, match=r"config\.json is missing"):
         quoted.keep(tmp_path)
+
+
+def test_training_that_is_kept_goes_on_from_its_folder(tmp_path, monkeypatch):
+    """The first time nothing is there to go on from; what a sweep is told decides whether hours are lost."""
+    told = []
+
+    def sweep(run, **options):
+        told.append((options["directory"], options["resume"]))
+        if options["directory"] is not None:
+            options["directory"].mkdir(parents=True, exist_ok=True)
+        return types.SimpleNamespace(metrics={}, plan=types.SimpleNamespace(compile_seconds=0.0))
+
+    monkeypatch.setattr(arms.population, "sweep", sweep)
+    group = arms.Population("bc", ["BC"], None, None)
+    for keep in (None, tmp_path / "0", tmp_path / "0"):
+        group.sweep(None, [0, 1], None, str, keep)
+    assert told == [(None, False), (tmp_path / "0", False), (tmp_path / "0", True)]
+    assert finding.kept("breeze_walker", "hour", range(3000, 3005)).name == "hour-5-from-3000"
