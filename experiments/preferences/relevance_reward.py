@@ -34,8 +34,8 @@ CLAIM = Claim(
     metric="F1 of answers, mean of both kinds of question",
     systems=(41,),
     margin=0.01,
-    seeds=8,
-    chosen="seeds 0 to 2 and 3000 to 3005: over one product for both kinds; 8 seeds for a power of 0.99",
+    seeds=14,
+    chosen="seeds 3000 to 3013: over one product for both kinds; 14 seeds for a power of 0.95",
 )
 TOPICS, EACH, FILLERS, LONGEST, DIM = 5, 4, 3, 12, 16
 WORDS = TOPICS * EACH
