@@ -278,8 +278,8 @@ AGENTS = (
     Mutant(
         "what was never solved enters the buffer",
         f"{CURRICULA}/robust_plr.py",
-        '"score",\n            ground=True,',
-        '"score",\n            ground=False,',
+        '"score",\n        ground=True,',
+        '"score",\n        ground=False,',
         CHOOSERS,
         "that_were_solved",
     ),

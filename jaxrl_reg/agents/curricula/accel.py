@@ -47,16 +47,7 @@ def make(config: Config, spec: Spec) -> Agent:
         raise UserError(f"edits={config.edits} must be at least 1")
 
     def recipe(levels: Levels, num_envs: int) -> _curriculum.Recipe:
-        return _curriculum.Recipe(
-            num_envs,
-            num_envs,
-            _curriculum.edited(levels, num_envs, config.edits),
-            robust_plr.weights,
-            config.score,
-            config.capacity,
-            "score",
-            ground=True,
-            warmup=_curriculum.filling(config, num_envs),
-        )
+        robust = robust_plr.recipe(config, levels, num_envs)
+        return dataclasses.replace(robust, generate=_curriculum.edited(levels, num_envs, config.edits))
 
     return _curriculum.agent(config, spec, recipe)

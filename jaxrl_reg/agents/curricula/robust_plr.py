@@ -13,6 +13,7 @@ Metrics: PPO's; ``curriculum/score`` is the mean of the new scores, ``curriculum
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 from jaxrl_reg.agents.curricula import _curriculum
 from jaxrl_reg.agents.online import ppo
@@ -53,18 +54,20 @@ def weights(buffer: buffers.LevelBuffer, hyper: Hyper, iteration: Array) -> Arra
     return buffers.replay_weights(buffer, hyper.staleness, hyper.temperature, ground=True)
 
 
-def make(config: Config, spec: Spec) -> Agent:
-    def recipe(levels: Levels, num_envs: int) -> _curriculum.Recipe:
-        return _curriculum.Recipe(
-            num_envs,
-            num_envs,
-            _curriculum.drawn(levels, num_envs),
-            weights,
-            config.score,
-            config.capacity,
-            "score",
-            ground=True,
-            warmup=_curriculum.filling(config, num_envs),
-        )
+def recipe(config: _curriculum.BufferConfig, levels: Levels, num_envs: int) -> _curriculum.Recipe:
+    """Every environment that learns replays, and as many try new levels of the designer's."""
+    return _curriculum.Recipe(
+        num_envs,
+        num_envs,
+        _curriculum.drawn(levels, num_envs),
+        weights,
+        config.score,
+        config.capacity,
+        "score",
+        ground=True,
+        warmup=_curriculum.filling(config, num_envs),
+    )
 
-    return _curriculum.agent(config, spec, recipe)
+
+def make(config: Config, spec: Spec) -> Agent:
+    return _curriculum.agent(config, spec, functools.partial(recipe, config))
