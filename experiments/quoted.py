@@ -19,6 +19,13 @@ UNPREPROCESSED = (
 )
 RESULTS, README = ROOT / "docs" / "results.md", ROOT / "README.md"
 START, END = "<!-- counts -->", "<!-- /counts -->"
+FAMILIES = {  # folders of agents, in the order of the site
+    "offline": "agents on fixed data",
+    "imitation": "imitation",
+    "zero_shot": "without rewards, for any task",
+    "online": "in the environment",
+    "tokens": "tokens with verifiable rewards",
+}
 
 
 def keep(run: pathlib.Path) -> pathlib.Path:
@@ -142,24 +149,23 @@ def results() -> str:
     return "\n".join(lines)
 
 
+def public_losses() -> list[str]:
+    """The names of all losses."""
+    from jaxrl_reg import losses
+
+    return sorted(name for name, value in vars(losses).items() if name[0] != "_" and inspect.isfunction(value))
+
+
 def counts() -> str:
     """The README's table of what there is."""
     from experiments import systems
-    from jaxrl_reg import agents, envs, losses
+    from jaxrl_reg import agents, envs
 
     by_family = collections.Counter(agents.family(name) for name in agents.names())
-    families = {
-        "offline": "agents on fixed data",
-        "imitation": "imitation",
-        "zero_shot": "without rewards, for any task",
-        "online": "in the environment",
-        "tokens": "tokens with verifiable rewards",
-    }
-    rows = [(families.get(family, family), count, f"jaxrl_reg/agents/{family}") for family, count in by_family.items()]
-    functions = [value for name, value in vars(losses).items() if name[0] != "_" and inspect.isfunction(value)]
+    rows = [(FAMILIES.get(family, family), count, f"jaxrl_reg/agents/{family}") for family, count in by_family.items()]
     held = [stored["record"]["holds"] for _, stored in systems.read(ROOT / "experiments") if stored["record"]]
     rows += [
-        ("pure losses", len(functions), "jaxrl_reg/losses"),
+        ("pure losses", len(public_losses()), "jaxrl_reg/losses"),
         ("environments", len(envs.names()), "jaxrl_reg/envs"),
         ("recorded claims", f"{len(held)}, {held.count(True)} of which hold", "SYSTEMS.md"),
     ]

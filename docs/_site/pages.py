@@ -12,19 +12,12 @@ import re
 
 from experiments import systems
 from experiments.harness import finding
+from experiments.quoted import FAMILIES, public_losses
 from jaxrl_reg import agents, losses
 
 ROOT = pathlib.Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 AT_ROOT = {"systems.md": "SYSTEMS.md", "changelog.md": "CHANGELOG.md", "contributing.md": "CONTRIBUTING.md"}
-FAMILIES = {
-    "offline": "On fixed data",
-    "imitation": "Imitation",
-    "zero_shot": "Without rewards, for any task",
-    "online": "In the environment",
-    "curricula": "On levels that they choose",
-    "tokens": "Tokens with verifiable rewards",
-}
 # Pages of tasks, in the order in which people come to need them: steps; the pages beside guide/ have the reasons.
 TASKS = (
     "guide/first_sweep.md",
@@ -78,7 +71,7 @@ def navigation() -> list:
 def known_families() -> dict[str, str]:
     """Folders of agents with their titles; a new folder is shown under its own name."""
     found = dict.fromkeys(agents.family(name) for name in agents.names())
-    return {name: FAMILIES.get(name, name.replace("_", " ").capitalize()) for name in sorted(found, key=_place)}
+    return {name: FAMILIES.get(name, name).capitalize() for name in sorted(found, key=_place)}
 
 
 def _place(family: str) -> tuple[int, str]:
@@ -91,14 +84,6 @@ def loss_modules() -> list[str]:
     homes = {inspect.getmodule(getattr(losses, name)) for name in public_losses()}
     known = {m.name for m in pkgutil.iter_modules(losses.__path__)}
     return sorted({home.__name__.rsplit(".", 1)[-1] for home in homes if home} & known)
-
-
-def public_losses() -> list[str]:
-    return sorted(
-        name
-        for name, value in vars(losses).items()
-        if not name.startswith("_") and callable(value) and getattr(value, "__module__", "").startswith(losses.__name__)
-    )
 
 
 def written() -> dict[str, str]:
