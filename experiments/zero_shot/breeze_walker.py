@@ -33,7 +33,7 @@ CLAIM = Claim(
 )
 SCALES = ("hour", "full")
 SIZES = {  # hidden width, updates, batch size, D, samples when acting, episodes per task, steps of exploration
-    "hour": (128, 10_000, 128, 32, 8, 8, 100_000),
+    "hour": (128, 7_500, 128, 32, 8, 8, 100_000),
     "full": (1024, 400_000, 512, 100, 64, 10, 5_000_000),
 }
 RATE = 3e-4
