@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, local, quiet
+from jaxrl_reg.envs import core, drawing, dynamics, levelled, local, quiet
 from jaxrl_reg.errors import need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -121,13 +121,23 @@ class Physics(NamedTuple):
     qvel: Array  # [9]: m/s and rad/s
 
 
-def make(name: str, task: str | None = None, episode_length: int = 250) -> Env:
+class Varied(NamedTuple):
+    """``Physics`` of a body whose dynamics are a level."""
+
+    qpos: Array
+    qvel: Array
+    level: Array  # [6], see ``envs.dynamics``
+
+
+def make(name: str, task: str | None = None, episode_length: int = 250, dynamics: bool = False) -> Env:
     """``walker`` or ``cheetah``: six torques in [-1, 1], 0.025 s per step; never terminates.
 
     Observation ``[18]``: height of the trunk (m), cosine and sine of its pitch, the six joint angles, then the nine
     velocities of x, z, pitch and joints, divided by ten. Episodes start near standing still. ``task`` is one of
     ``TASKS[name]``, the first by default, and changes nothing but the reward, which lies in [0, 1] and which
-    :func:`reward` gives for stored physics. Raises ``UserError`` for an unknown name or task.
+    :func:`reward` gives for stored physics. With ``dynamics`` these are levels (see ``envs.dynamics``) in the place
+    of tasks, and a level is solved by half of the reward that there is. Raises ``UserError`` for an unknown name or
+    task.
     """
     if name not in TASKS:
         raise unknown("planar body", name, TASKS)
@@ -164,6 +174,8 @@ def make(name: str, task: str | None = None, episode_length: int = 250) -> Env:
         qpos = np.stack([np.asarray(core.unwrap(state).qpos) for state in states])
         return drawing.motion(host, qpos, SUBSTEPS * float(host.opt.timestep))
 
+    if dynamics:
+        return _varied(name, task, episode_length, model, host, (reset, observe, draw))
     env = core.with_tasks(
         core.environment(reset, step, Spec(2 * JOINTS, 6), f"planar/{name}", draw=draw),
         TASKS[name],
@@ -174,6 +186,42 @@ def make(name: str, task: str | None = None, episode_length: int = 250) -> Env:
         place=lambda vector: jnp.stack([vector[..., JOINTS], height + vector[..., 1]], axis=-1),
         axes=("speed (m/s)", "height (m)"),
         extent=((-3.0, 3.0), (0.0, 1.5 * height)),
+    )
+    return core.time_limit(env, episode_length)
+
+
+def _varied(name: str, task: str, episode_length: int, model: Any, host: Any, plain: Any) -> Env:
+    """The body under dynamics that are a level."""
+    first, observe, draw = plain
+    mjx, trunk = quiet.mjx(), int(host.body("trunk").id)
+
+    def reset(key, level):
+        begun = first(key)
+        return begun._replace(inner=Varied(*begun.inner, level))
+
+    def step(state, action, key):
+        own = dynamics.varied(model, state.level, trunk)
+        data = mjx.make_data(model).replace(qpos=state.qpos, qvel=state.qvel, ctrl=action)
+        data, _ = jax.lax.scan(lambda data, _: (mjx.step(own, data), None), data, length=SUBSTEPS)
+        state = Varied(data.qpos, data.qvel, state.level)
+        return core.Outcome(state, observe(state), reward(name, jnp.concatenate(state[:2]), task))
+
+    env = levelled.with_levels(
+        dynamics.designed,
+        reset,
+        step,
+        Spec(2 * JOINTS, 6),
+        f"planar/{name}",
+        of=lambda state: state.level,
+        mutate=dynamics.mutated,
+        parts=lambda level: {"dynamics": level},
+        join=lambda parts: jnp.clip(parts["dynamics"], -1.0, 1.0),
+        describe=dynamics.described,
+        dataset=dynamics.dataset,
+        evaluation=dynamics.evaluation(),
+        solved=lambda returns, last_reward, terminated: returns > 0.5 * episode_length,
+        picture=dynamics.picture,
+        draw=draw,
     )
     return core.time_limit(env, episode_length)
 

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import functools
 import inspect
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, local, quiet
+from jaxrl_reg.envs import core, drawing, dynamics, levelled, local, quiet
 from jaxrl_reg.errors import UserError, need, unknown
-from jaxrl_reg.types import Env, Spec
+from jaxrl_reg.types import Array, Env, Spec
 
 NAMES = (
     "ant",
@@ -29,15 +30,26 @@ NAMES = (
 # Brax's fluid forces call an argument of ``clip`` that JAX no longer has.
 BROKEN = {"swimmer": "its Brax code does not run with current JAX; playground/SwimmerSwimmer6 is the nearest task"}
 BACKENDS = ("spring", "positional", "generalized", "mjx")
+MASSLESS = ("spring", "positional")
 
 
-def make(name: str, backend: str = "spring", episode_length: int = 1000, **settings: Any) -> Env:
+class Varied(NamedTuple):
+    """Brax's ``State`` of a body whose dynamics are a level."""
+
+    state: Any
+    level: Array  # [6], see ``envs.dynamics``
+
+
+def make(
+    name: str, backend: str = "spring", episode_length: int = 1000, dynamics: bool = False, **settings: Any
+) -> Env:
     """Brax's environment ``name`` (also one that ``brax.envs.register_environment`` added) on a physics ``backend``.
 
     Brax's ``done`` is ``terminated``; the time limit is ours, Brax's wrappers are not used. ``settings`` go to the
     Brax class, for example ``healthy_reward`` or ``terminate_when_unhealthy``. ``inner`` is Brax's own ``State``, and
     ``render`` takes a list of them for one environment and returns Brax's HTML viewer, which loads its code from the
-    network; ``draw`` gives the scene for ours, which does not.
+    network; ``draw`` gives the scene for ours, which does not. With ``dynamics`` these are levels (``envs.dynamics``;
+    the trunk is the first link), and a level is solved by an episode that does not terminate.
 
     Raises ``UserError`` for an unknown name, backend or setting, and for observations that are not one vector.
     """
@@ -45,6 +57,11 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
         raise UserError(f"brax/{name}: {BROKEN[name]}")
     if backend not in BACKENDS:
         raise unknown("Brax backend", backend, BACKENDS)
+    if dynamics and backend in MASSLESS:
+        raise UserError(
+            f"brax/{name}: the {backend} backend moves its bodies as if every mass were 1, so a level would change "
+            "nothing; take --backend generalized or mjx"
+        )
     quiet.mjx()  # which Brax imports
     with local.devices(), quiet.models(), quiet.python():
         need("brax")
@@ -94,7 +111,62 @@ def make(name: str, backend: str = "spring", episode_length: int = 1000, **setti
     if not hasattr(observation, "shape") or len(observation.shape) != 1:
         raise UserError(f"brax/{name}: the observation must be one vector")
     spec = Spec(observation.shape[0], env.action_size)
+    if dynamics:
+        return core.time_limit(_varied(env, spec, f"brax/{name}", draw), episode_length)
     return core.time_limit(core.environment(reset, step, spec, f"brax/{name}", render, draw), episode_length)
+
+
+def under(env: Any, level: Array) -> Any:
+    """A Brax environment with the dynamics of ``level [6]``, which may be traced; ``env`` stays as it is.
+
+    What MJX reads and what Brax's own pipelines read are changed alike."""
+    own, factor = copy.copy(env), dynamics.BASE**level
+    system = dynamics.varied(env.sys, level, 1)  # body 0 is the world
+    link = env.sys.link.inertia
+    mass = system.body_mass[1:] / env.sys.body_mass[1:]
+    own.sys = system.tree_replace(
+        {
+            "link.inertia.mass": link.mass * mass,
+            "link.inertia.i": link.i * mass[:, None, None],
+            "dof.damping": env.sys.dof.damping * factor[3],
+            "actuator.gear": env.sys.actuator.gear * factor[4],
+            "gravity": system.opt.gravity,
+        }
+    )
+    return own
+
+
+def _varied(env: Any, spec: Spec, name: str, draw: Any) -> Env:
+    """A Brax environment whose dynamics are levels."""
+
+    def reset(key, level):
+        with quiet.python():
+            begun = _outcome(under(env, level).reset(jax.random.key_data(key)))
+        return begun._replace(inner=Varied(begun.inner, level))
+
+    def step(inner, action, key):
+        state = inner.state.replace(metrics=dict(inner.state.metrics), info=dict(inner.state.info))
+        with quiet.python():
+            after = _outcome(under(env, inner.level).step(state, action))
+        return after._replace(inner=Varied(after.inner, inner.level))
+
+    return levelled.with_levels(
+        dynamics.designed,
+        reset,
+        step,
+        spec,
+        name,
+        of=lambda inner: inner.level,
+        mutate=dynamics.mutated,
+        parts=lambda level: {"dynamics": level},
+        join=lambda parts: parts["dynamics"].clip(-1.0, 1.0),
+        describe=dynamics.described,
+        dataset=dynamics.dataset,
+        evaluation=dynamics.evaluation(),
+        solved=lambda returns, last_reward, terminated: terminated == 0,
+        picture=dynamics.picture,
+        draw=lambda states: draw([core.unwrap(state).state for state in states]),
+    )
 
 
 def _outcome(state: Any) -> core.Outcome:
