@@ -33,7 +33,7 @@ CLAIM = Claim(
     metric="share of held-out levels solved",
     systems=(29,),
     margin=0.03,
-    seeds=16,
+    seeds=10,
 )
 GIVEN, OTHERS, ENVS, UNROLL, ITERATIONS = 16, 512, 64, 16, 120
 PPO = {"hidden": (48, 48), "epochs": 4, "minibatches": 4}
