@@ -1,4 +1,4 @@
-# make demo | test | test-floor | install | lint | types | bench | experiments | notebooks | docs
+# make demo | test | test-all | test-floor | install | lint | types | bench | experiments | notebooks | docs
 # (PYTHON=python3.12 picks an interpreter)
 PYTHON ?= python3
 VENV ?= .venv
@@ -10,12 +10,12 @@ WHAT := --constraint $(CONSTRAINTS) --editable '.[dev]'
 NOW := $(shell date +%Y%m%d-%H%M%S)
 STAMP := $(VENV)/.installed-$(VERSION)
 
-.PHONY: help install demo full table table-full zero-shot-full test mutants test-floor lint types format bench experiments systems notebooks docs docs-serve docs-install constraints clean
+.PHONY: help install demo full table table-full zero-shot-full test test-all test-costs mutants test-floor lint types format bench experiments systems notebooks docs docs-serve docs-install constraints clean
 
 help:
 	@echo "make demo         install, then collect, train, evaluate and report on two CPU cores (minutes);"
 	@echo "                  SEED_OFFSET=100: seeds 100 to 109 instead of 0 to 9, on the same data"
-	@echo "make test         install, then run the test suite"
+	@echo "make test         install, then run the test suite but for its dearest tests (15 minutes); test-all: all of it"
 	@echo "make mutants      plant bugs in a copy, one by one, and see the tests catch them (half an hour; ONLY=sac)"
 	@echo "make test-floor   run a part of it on the lowest versions that are allowed, in an environment of its own"
 	@echo "make full         the job of the demo at the size of an accelerator"
@@ -71,8 +71,17 @@ zero-shot-full: install
 		--eval-episodes 10 --set steps=5 --set train_candidates=9 --set behaviour_ratio=0.1 --out runs/zero-shot-full
 
 # Many processes start: the first leaves its bytecode to the others, whatever the shell says.
+SUITE = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 test: install
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+	$(SUITE) -m 'not long'
+	@echo "left out: the $$(wc -l < tests/long.txt) dearest tests, listed in tests/long.txt; make test-all runs them too"
+
+test-all: install
+	$(SUITE)
+
+# Measures all tests and chooses anew which are long.
+test-costs: install
+	costs=$$(mktemp -d) && $(SUITE) --costs $$costs && $(BIN)/python -m tests.costs $$costs
 
 # On Python 3.11 or 3.12: the lowest NumPy has no wheels for 3.13.
 FLOOR_TESTS := tests/losses tests/policies tests/agents/offline/test_golden_iql.py tests/population/test_sweep.py \

@@ -27,6 +27,9 @@ cache = pathlib.Path(tempfile.gettempdir()) / f"jaxrl-reg-tests-{os.getuid()}"
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
 
+# Where in the source an operation comes from is seen in profiles only, and costs a fifteenth of the time.
+os.environ.setdefault("JAX_TRACEBACK_IN_LOCATIONS_LIMIT", "0")
+
 # Traces are made of many small objects that live long: with the usual thresholds a twentieth of the time goes into
 # looking through all of them for garbage.
 gc.set_threshold(1_000_000, 50, 100)
@@ -34,6 +37,8 @@ gc.set_threshold(1_000_000, 50, 100)
 import jax  # noqa: E402
 import pytest  # noqa: E402
 from hypothesis import settings  # noqa: E402
+
+from tests import costs  # noqa: E402
 
 settings.register_profile("ci", deadline=None, max_examples=25, derandomize=True)
 settings.load_profile("ci")
@@ -64,12 +69,31 @@ def close_pipe(monkeypatch):
     return close
 
 
+def pytest_addoption(parser):
+    parser.addoption("--costs", metavar="FOLDER", help="write there what CPU every test takes; see tests/costs.py")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_protocol(item):
+    before = costs.spent()
+    yield
+    if folder := item.config.getoption("costs"):
+        costs.note(folder, item.nodeid, costs.spent() - before)
+
+
+@pytest.hookimpl(tryfirst=True)  # before -m chooses
 def pytest_collection_modifyitems(config, items):
-    """For ``--dist loadfile --no-loadscope-reorder``: files with slow tests first, then those with many tests.
+    """Marks the long ones, of which ``tests/costs.py`` tells.
+
+    For ``--dist loadfile --no-loadscope-reorder``: files with slow tests first, then those with many tests.
 
     What begins last should be over soon. By itself xdist looks at the number of tests only: a few that take minutes
     begin when all else is done, on one core.
     """
+    long = costs.listed()
+    for item in items:
+        if item.nodeid in long:
+            item.add_marker(pytest.mark.long)
     if config.getoption("loadscopereorder", True):
         return
     tests = collections.Counter(item.path for item in items)
