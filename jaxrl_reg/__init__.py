@@ -25,7 +25,7 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors
     from jaxrl_reg import types as types
     from jaxrl_reg.jobs import load_policy as load_policy
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _SUBMODULES = (
     "agents",
