@@ -176,6 +176,14 @@ def of_online(results: Results, about: dict, clock: str) -> list[str]:
         if f"rejax {agent}" in results and agent in results:
             r = ratio(results[f"rejax {agent}"], results[agent], clock)
             found.append(f"- {agent}: {r['median']:.2f}x rejax per core ({r['min']:.2f} to {r['max']:.2f}).")
+    learned = [["contestant", "mean return after training (worst seed, best seed)", "seeds", "environment steps"]]
+    for name, r in results.items():
+        if values := r.facts.get("returns"):
+            spread_of = f"{sum(values) / len(values):.0f} ({min(values):.0f}, {max(values):.0f})"
+            learned.append([name, spread_of, str(len(values)), f"{r.facts['learned_steps']:,}"])
+    if len(learned) > 1:
+        found += ["", "Trained to the end with each library's own learning rates, acting as in exploration:", ""]
+        found += table(*learned)
     return found
 
 

@@ -91,11 +91,12 @@ def offline(options):
 
 
 def online(options):
-    """One unit is a segment of ``steps`` environment steps of every member."""
+    """One unit is a segment of ``steps`` environment steps of every member; ``learn`` says what to train to the end."""
     import jax
     import jax.numpy as jnp
 
     from jaxrl_reg import agents, envs, loops
+    from jaxrl_reg.evaluation import returns
     from jaxrl_reg.types import as_float32
 
     module = agents.load(options["agent"])
@@ -116,6 +117,17 @@ def online(options):
         "compile_seconds": time.perf_counter() - begun,
         "version": jax.__version__,
     }
+    if learn := options.get("learn"):
+        whole = loops.online(agent, env, steps=learn["steps"], segments=1, **options["loop"])
+
+        def learned(seed):  # by the policy as it explores, which is how the peer evaluates its own
+            state, _ = whole(jax.random.key(seed), hyper)
+            judge = returns.episode_returns(env, learn["episodes"])
+            act = lambda observation, key: agent.act(state.agent, observation, hyper, key, True)  # noqa: E731
+            return judge(act, jax.random.key(1000 + seed))["return"].mean()
+
+        facts["returns"] = jax.jit(jax.vmap(learned))(jnp.arange(learn["seeds"])).tolist()
+        facts["learned_steps"] = learn["steps"]
     kept = {"states": states}
 
     def go(count):

@@ -13,6 +13,7 @@ def prepare(options):
 
     import jax
     import rejax
+    from rejax.evaluate import evaluate
 
     steps, members = options["steps"], options["members"]
     algorithm = {"ppo": rejax.PPO, "sac": rejax.SAC}[options["agent"]].create(
@@ -29,6 +30,23 @@ def prepare(options):
         "compile_seconds": time.perf_counter() - begun,
         "version": jax.__version__,
     }
+
+    if learn := options.get("learn"):
+        longer = {**options["config"], **options.get("learn_config", {}), "total_timesteps": learn["steps"]}
+        whole = {"ppo": rejax.PPO, "sac": rejax.SAC}[options["agent"]].create(
+            env="Pendulum-v1", eval_freq=learn["steps"], skip_initial_evaluation=True, **longer
+        )
+        whole = whole.replace(eval_callback=lambda algo, state, key: ())
+
+        def learned(key):
+            train_key, key = jax.random.split(key)
+            act = whole.make_act(whole.train(train_key)[0])
+            found = evaluate(act, key, whole.env, whole.env_params, learn["episodes"], 200)
+            return found[1].mean()
+
+        keys_of = jax.random.split(jax.random.PRNGKey(1), learn["seeds"])
+        facts["returns"] = jax.jit(jax.vmap(learned))(keys_of).tolist()
+        facts["learned_steps"] = learn["steps"]
 
     def go(count):
         out = None

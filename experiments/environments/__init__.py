@@ -1,1 +1,1 @@
-"""Experiments on worlds whose reward is a proxy, or that vary."""
+"""Experiments on worlds whose reward is a proxy, that vary, or whose numbers are known."""
