@@ -12,7 +12,7 @@ from jaxrl_reg import loops, population
 from jaxrl_reg.evaluation import returns
 from jaxrl_reg.types import Env
 
-EPISODES = 32  # of each evaluation
+EPISODES = 16  # of each evaluation
 
 
 def curves(
