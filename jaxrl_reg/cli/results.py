@@ -17,6 +17,7 @@ examples:
   jaxrl-reg evaluate runs/hopper --attack random:0.1,pgd:0.05,pgd:0.1
   jaxrl-reg evaluate runs/hopper --conduct
   jaxrl-reg evaluate runs/hopper --explain
+  jaxrl-reg evaluate runs/hopper --triggers 3=1,0 4=1,0 5=1,0
   jaxrl-reg evaluate runs/maze --attack random:0.2,pgd:0.2,critic:0.2 --target my_targets.py:stays_left
 
 A size is in standard deviations of each coordinate of the observation. A target is a function of one step, in JAX:
@@ -63,7 +64,10 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         "--attack-steps", type=whole, metavar="N", help="with --attack: steps that one that learns is trained [50_000]"
     )
     parser.add_argument(
-        "--episodes", type=whole, metavar="N", help="per member [ten times the run's own; with --conduct 64]"
+        "--episodes",
+        type=whole,
+        metavar="N",
+        help="per member [ten times the run's own; with --conduct 64, with --triggers 16]",
     )
     parser.add_argument(
         "--conduct",
@@ -76,6 +80,13 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="which steps and sensors drove the actions of the best member over an episode, and what its actions "
         "answer to, as pictures in the report; instead of more episodes",
+    )
+    parser.add_argument(
+        "--triggers",
+        nargs="*",
+        metavar="COLUMN=ON,OFF",
+        help="how much each of these sensors changes what members do when it is switched on and off in the states they "
+        "visit; give some that should do nothing among them [every sensor, high and low]; instead of more episodes",
     )
 
 
@@ -107,8 +118,11 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    if sum((arguments.attack is not None, arguments.conduct, arguments.explain)) > 1:
-        raise UserError("--attack, --conduct and --explain each look at a run in another way; give one of them")
+    ways = arguments.attack is not None, arguments.conduct, arguments.explain, arguments.triggers is not None
+    if sum(ways) > 1:
+        raise UserError(
+            "--attack, --conduct, --explain and --triggers look at a run in different ways; give one of them"
+        )
     if arguments.attack is not None:
         _attack(arguments)
         return
@@ -117,6 +131,8 @@ def _evaluate(arguments: argparse.Namespace) -> None:
             raise UserError(f"--{name.replace('_', '-')} is of an attack; add --attack pgd:0.1, say")
     if arguments.explain or arguments.conduct:
         return _explain(arguments) if arguments.explain else _conduct(arguments)
+    if arguments.triggers is not None:
+        return _triggers(arguments)
     with machine.job(None) as display:
         table = jobs.evaluate(arguments.run, arguments.episodes, say=display.say, on_tick=display.tick)
     print_table(display, table, pathlib.Path(arguments.run))
@@ -157,6 +173,16 @@ def _conduct(arguments: argparse.Namespace) -> None:
     print_rows(display, rows, pathlib.Path(arguments.run))
 
 
+def _triggers(arguments: argparse.Namespace) -> None:
+    from jaxrl_reg.evaluation.report import brief_triggers
+
+    path = pathlib.Path(arguments.run)
+    with machine.job(None) as display:
+        table = jobs.triggers(path, arguments.triggers, arguments.episodes, say=display.say, on_tick=display.tick)
+    print_rows(display, brief_triggers(table))
+    print(f"all members: {path / 'triggers.parquet'}")
+
+
 def _zeroshot(arguments: argparse.Namespace) -> None:
     from jaxrl_reg.evaluation.report import brief_tasks
 
@@ -187,7 +213,7 @@ VERBS = (
         "more episodes from the checkpoints of a run",
         "Roll out more episodes from the checkpoints of a run and write its report again. With --attack, under attacks "
         "on what the policies see; with --conduct, measure how its members behave besides their return; with "
-        "--explain, show what the best of them looks at.",
+        "--explain, show what the best of them looks at; with --triggers, which sensors set them off.",
         _evaluate_options,
         _evaluate,
         EVALUATE_EXAMPLES,

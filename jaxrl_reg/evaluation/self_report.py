@@ -14,10 +14,15 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.conduct import total_variation
-from jaxrl_reg.types import Array
+from jaxrl_reg.evaluation.logs import answers, logged
+from jaxrl_reg.types import Array, Env, Key, Policy
+
+ROWS = 2048  # of the states visited, over which effects are averaged
+USUAL = (0.95, 0.05)  # quantiles of a sensor over the states visited, where nobody says what switches it
 
 
 def trigger_effect(switched_on: Array, switched_off: Array) -> Array:
@@ -56,6 +61,10 @@ def trigger_scan(
       UserError: for fewer than two candidates, columns that do not exist, or ``columns``, ``on`` and ``off`` of
         different lengths.
     """
+    # Under jit columns may be known all the same; NumPy looks at them where JAX would trace.
+    given = () if isinstance(columns, jax.core.Tracer) else np.ravel(np.asarray(columns))
+    if len(given) and (given.min() < 0 or given.max() >= observation.shape[-1]):
+        raise UserError(f"columns {given.tolist()} are not all among the {observation.shape[-1]} of an observation")
     columns, on, off = (jnp.atleast_1d(jnp.asarray(one)) for one in (columns, on, off))
     if not columns.shape == on.shape == off.shape:
         raise UserError(
@@ -63,8 +72,6 @@ def trigger_scan(
         )
     if columns.size < 2:
         raise UserError("a scan compares candidates; give at least two columns, one that should do nothing among them")
-    if not isinstance(columns, jax.core.Tracer) and (columns.min() < 0 or columns.max() >= observation.shape[-1]):
-        raise UserError(f"columns {columns.tolist()} are not all among the {observation.shape[-1]} of an observation")
 
     def effect(column: Array, high: Array, low: Array) -> Array:
         first, second = (act(observation.at[:, column].set(value)) for value in (high, low))
@@ -72,9 +79,49 @@ def trigger_scan(
             return total_variation(first, second).mean()
         return jnp.linalg.norm(first - second, axis=-1).mean()
 
-    effects = jax.vmap(effect)(columns, on, off)
+    # One candidate after another: an observation of 100 sensors would take 100 times the memory.
+    effects = jax.lax.map(lambda one: effect(*one), (columns, on, off))
     largest = jax.lax.top_k(effects, 2)[0]
     return effects, largest[0] - largest[1]
+
+
+def scanner(
+    env: Env, episodes: int, steps: int, columns: Array, on: Array, off: Array
+) -> Callable[[Policy, Key], tuple[Array, Array, Array]]:
+    """``fn(policy, key) -> (effect, score, unrelated)``: ``trigger_scan`` of any policy over episodes of its own; pure.
+
+    A candidate is on, or off, from the first step of an episode to the last, so that a policy with a memory remembers
+    it; what the policy then does leads nowhere. NaN in ``on`` or ``off`` stands for a value that the policy often sees:
+    the 95% or 5% quantile of that sensor over the states visited.
+
+    Returns:
+      of ``fn``: effect ``[K]``, mean distance of actions, or the share of states in which another choice is made;
+      the largest minus the second largest; and the same distance between actions in two states drawn at random, which
+      no candidate needs to exceed to matter.
+    """
+    play, discrete = logged(env, episodes, steps), env.spec.discrete
+
+    def scan(policy: Policy, key: Key) -> tuple[Array, Array, Array]:
+        play_key, row_key, other_key, ask_key = jax.random.split(key, 4)
+        log = play(policy, play_key)
+        living = log.alive.ravel()
+        flat = log.observation.reshape(living.size, -1)
+        rows = jax.random.choice(row_key, living.size, (min(ROWS, living.size),), p=living / living.sum())
+        usual = jnp.quantile(flat[rows][:, columns], jnp.array(USUAL), axis=0)
+        high, low = (jnp.where(jnp.isnan(given), own, given) for given, own in zip((on, off), usual, strict=True))
+
+        def act(changed: Array) -> Array:
+            told = answers(policy, changed.reshape(log.observation.shape), log.paid, ask_key)
+            told = told.reshape(living.size, -1)[rows]
+            return jax.nn.one_hot(told.argmax(axis=-1), told.shape[-1]) if discrete else told
+
+        effect, score = trigger_scan(act, flat, columns, high, low, probabilities=discrete)
+        told = act(flat)
+        other = jax.random.permutation(other_key, told)
+        apart = total_variation(told, other) if discrete else jnp.linalg.norm(told - other, axis=-1)
+        return effect, score, apart.mean()
+
+    return scan
 
 
 def faithfulness(reported: Array, actual: Array) -> tuple[Array, Array]:

@@ -10,6 +10,7 @@ leaves a run directory::
     attacks.parquet  one row per member and attack, once ``attack`` has been on it
     zeroshot.parquet one row per member and task, once ``zeroshot`` has put tasks to an agent trained without any
     conduct.parquet  one row per member and measure of conduct, once ``conduct`` has watched them
+    triggers.parquet one row per member and sensor that ``triggers`` has switched on and off
     explained.npz    what the best member looks at, once ``explain`` has asked it
     report.html      one self-contained page, beside table.csv, curves.png, profile.png, episode.html and rollout.html
 
@@ -39,6 +40,7 @@ from jaxrl_reg.jobs.listing import runs
 from jaxrl_reg.jobs.planning import Planned, plan
 from jaxrl_reg.jobs.progress import OnTick, Say, Standing, Tick
 from jaxrl_reg.jobs.prompting import Answer
+from jaxrl_reg.jobs.scanning import triggers
 from jaxrl_reg.jobs.settings import COLLECTED, COMPARISONS, EXPLORED, SCALES, JobConfig, SweepConfig, resolve
 from jaxrl_reg.jobs.training import Outcome, finetune, resume, sweep, train
 from jaxrl_reg.jobs.watching import conduct
@@ -96,5 +98,6 @@ __all__ = [
     "summarise",
     "sweep",
     "train",
+    "triggers",
     "zeroshot",
 ]

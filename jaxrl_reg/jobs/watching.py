@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
     from jaxrl_reg.jobs.job import Job
     from jaxrl_reg.jobs.settings import JobConfig
+    from jaxrl_reg.types import Key, Policy
 
 CONDUCT_STREAM = 11
 EPISODES = 64
@@ -54,12 +56,9 @@ def conduct(
     Raises:
       UserError: if the directory holds no run or no checkpoint, or its world cannot be compiled.
     """
-    import jax
-
     need("pandas")
     import pandas as pd
 
-    from jaxrl_reg import population
     from jaxrl_reg.evaluation import observed
     from jaxrl_reg.evaluation import report as reporting
 
@@ -67,8 +66,38 @@ def conduct(
     config, job = world_job(path)
     episodes = EPISODES if episodes is None else episodes
     world: Any = job.world
-    steps = world.spec.max_episode_steps
-    observe, rows = observed.observer(world, episodes, steps), []
+    observe = observed.observer(world, episodes, world.spec.max_episode_steps)
+    ways = f"{episodes} episodes each, as they are and pushed half-way"
+    frame = pd.DataFrame(watched(path, config, job, observe, CONDUCT_STREAM, episodes, ways, say, on_tick))
+    write_parquet(path / "conduct.parquet", frame)
+    write_json(path / "conduct.json", {"missing": observed.missing(observed.names(world)), "episodes": episodes})
+    reporting.write(path)
+    return reporting.conduct_table(frame, config.agent, swept(path))
+
+
+def watched(
+    path: pathlib.Path,
+    config: JobConfig,
+    job: Job,
+    observe: Callable[[Policy, Key], dict[str, Any]],
+    stream: int,
+    episodes: int,
+    ways: str,
+    say: Say,
+    on_tick: OnTick,
+) -> list[dict[str, Any]]:
+    """``observe(policy, key) -> {measure: scalar}`` of every member from its checkpoint: a row per member and measure.
+
+    ``stream`` sets the keys apart from those of other looks at the run; ``ways`` says how they are watched.
+
+    Raises:
+      UserError: there is no checkpoint of the run's own agent.
+    """
+    import jax
+
+    from jaxrl_reg import population
+
+    rows = []
     for member in [*job.rivals, *job.learners]:
         folder = path / "checkpoints" / member.folder
         if not folder.is_dir():
@@ -80,11 +109,11 @@ def conduct(
         _, run = job.run(member, None)
         restored, keep = restore(member, config, run, folder), job.keep(member)
         count = len(restored.keys)
-        say(f"watching {member.label}: {count} members, {episodes} episodes each, as they are and pushed half-way")
+        say(f"watching {member.label}: {count} members, {ways}")
 
         def one(state_key_hyper: Any, shared: Any, keep: Any = keep) -> Any:
             state, key, hyper = state_key_hyper
-            return observe(keep(state, hyper), jax.random.fold_in(key, CONDUCT_STREAM))
+            return observe(keep(state, hyper), jax.random.fold_in(key, stream))
 
         on_tick(Tick("conduct", 0, count * episodes, 0.0, 0.0, unit="episodes"))
         chunk = min(count, max(1, population.EVALUATION_CHUNK // 4))  # whole episodes are kept, not sums
@@ -104,12 +133,9 @@ def conduct(
                 "episodes": episodes,
             }
             rows += [{**about, "measure": name, "value": float(values[m])} for name, values in found.items()]
-    frame = pd.DataFrame(rows)
-    write_parquet(path / "conduct.parquet", frame)
-    write_json(path / "conduct.json", {"missing": observed.missing(observed.names(world)), "episodes": episodes})
-    reporting.write(path)
-    return reporting.conduct_table(frame, config.agent, _swept(path))
+    return rows
 
 
-def _swept(path: pathlib.Path) -> list[str]:
+def swept(path: pathlib.Path) -> list[str]:
+    """Names of the hyperparameters of which a run has several values."""
     return list(read_json(path / "config.json").get("swept", []))

@@ -7,7 +7,7 @@ import pytest
 from jaxrl_reg import cli, jobs
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation import observed
-from jaxrl_reg.jobs import watching
+from jaxrl_reg.jobs import scanning, watching
 from tests.pointnav_data import save_pointnav
 
 
@@ -72,6 +72,43 @@ def test_the_best_member_is_explained(run, monkeypatch, capsys):
     assert "What the best member looks at" in page
     assert page.count("What drives each action up") == 2  # its name and what is read aloud
     assert (run / "attention.png").stat().st_size > 1000
+
+
+def test_a_sensor_that_sets_members_off_stands_out(run, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "prepare", lambda: None)
+    asked = ["0=5,-5", "1=0.001,0"]
+    assert cli.main(["evaluate", str(run), "--triggers", *asked, "--episodes", "2"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith("switched"))
+    assert [line.split("  ")[0] for line in lines[at + 1 : at + 5]] == [
+        "sensor 0: 5 or -5",
+        "sensor 1: 0.001 or 0",
+        "largest minus second largest",
+        "two states at random",
+    ]
+    frame = pd.read_parquet(run / "triggers.parquet")
+    wide = frame[frame["agent"] == "bc"].pivot(index=["setting", "seed"], columns="measure", values="value")
+    assert len(wide) == 4
+    effect = wide["sensor 0: 5 or -5"] - wide["sensor 1: 0.001 or 0"]
+    assert (wide["sensor 1: 0.001 or 0"] > 0).all()
+    assert (effect > 0.01).all()
+    np.testing.assert_allclose(wide["largest minus second largest"], effect, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        (["x=1,0", "1=1,0"], r"'x=1,0' is not a column with its two values; write COLUMN=ON,OFF"),
+        (["0=1", "1=1,0"], r"'0=1' is not a column"),
+        (["0=1,0", "7=1,0"], r"no column 7; an observation has columns 0 to 3"),
+        (["0=1,1", "1=1,0"], r"two different numbers"),
+        (["0=1,0", "0=1,0"], r"given twice"),
+        (["0=1,0"], r"give at least two"),
+    ],
+)
+def test_a_candidate_that_is_no_candidate_is_named(asked, message):
+    with pytest.raises(UserError, match=message):
+        scanning.understood(asked, 4)
 
 
 def test_what_cannot_be_watched_says_so(run, tmp_path, monkeypatch, capsys):

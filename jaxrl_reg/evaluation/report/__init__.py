@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation import plots
 from jaxrl_reg.evaluation.report.analysis import Analysis, Group, analyse, data_scores, pool
-from jaxrl_reg.evaluation.report.conduct import brief_conduct, conduct_table
+from jaxrl_reg.evaluation.report.conduct import brief_conduct, brief_triggers, conduct_table
 from jaxrl_reg.evaluation.report.drawing import Lines, figures, lines, task_figure
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap
 from jaxrl_reg.evaluation.report.finding import verdict
@@ -51,6 +51,7 @@ __all__ = [
     "brief_robustness",
     "brief_sets",
     "brief_tasks",
+    "brief_triggers",
     "conduct_table",
     "data_scores",
     "decimals",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
 MOST_SETTINGS = 6  # are drawn, and shown in short; conduct.csv has all
 
 
-def conduct_table(frame: pd.DataFrame, agent: str, swept: Sequence[str]) -> pd.DataFrame:
+def conduct_table(
+    frame: pd.DataFrame, agent: str, swept: Sequence[str], measures: Iterable[str] = MEASURES
+) -> pd.DataFrame:
     """``conduct.csv``: one row per policy and measure, mean over seeds with its 95% interval.
 
     Args:
       frame: ``conduct.parquet``.
       agent: whose settings come first; what was trained beside them follows.
       swept: names of its swept hyperparameters.
+      measures: which, in the order of the rows.
 
     Members whose measure is not a number are left out of it; ``runs`` says how many there were.
     """
@@ -38,7 +41,7 @@ def conduct_table(frame: pd.DataFrame, agent: str, swept: Sequence[str]) -> pd.D
         for (name, setting), rows in part.groupby(["agent", "setting"], sort=True):
             hypers = {one: rows[one].iloc[0] for one in swept if own and one in rows}
             label = labelled(hypers) or str(name)
-            for measure in (one for one in MEASURES if (rows["measure"] == one).any()):
+            for measure in (one for one in measures if (rows["measure"] == one).any()):
                 values = rows.loc[rows["measure"] == measure, "value"].to_numpy(float)
                 values = values[np.isfinite(values)]
                 about.append(
@@ -65,17 +68,32 @@ def brief_conduct(table: pd.DataFrame) -> list[list[str]]:
     rows = [["measure", "unit", "blameless", *(f"{label} [95%]" for label in labels)]]
     for measure in dict.fromkeys(table["measure"]):
         mine = table[table["measure"] == measure].set_index("label")
-        digits = max(decimals([*mine["value"]]), 2 if "share" in MEASURES[measure].unit else 0)
-        cells = []
-        for label in labels:
-            if label not in mine.index:
-                cells.append("")
-                continue
-            one = estimates(*([mine.loc[label, end]] for end in ("value", "low", "high")))[0]
-            cells.append(f"{number(one.value, digits)} {interval(one, digits)}")
         about = MEASURES[measure]
-        rows.append([about.label, about.unit, about.blameless, *cells])
+        digits = max(decimals([*mine["value"]]), 2 if "share" in about.unit else 0)
+        rows.append([about.label, about.unit, about.blameless, *_cells(mine, labels, digits)])
     return rows
+
+
+def brief_triggers(table: pd.DataFrame) -> list[list[str]]:
+    """The table of ``jobs.triggers`` in short: headings, then a row per sensor with its effect on each policy."""
+    labels = list(dict.fromkeys(table["label"]))[:MOST_SETTINGS]
+    rows = [["switched", *(f"{label} [95%]" for label in labels)]]
+    for measure in dict.fromkeys(table["measure"]):
+        mine = table[table["measure"] == measure].set_index("label")
+        rows.append([measure, *_cells(mine, labels, decimals([*table["value"]]))])
+    return rows
+
+
+def _cells(mine: pd.DataFrame, labels: Sequence[str], digits: int) -> list[str]:
+    """Value and interval of each label, empty where it has none."""
+    cells = []
+    for label in labels:
+        if label not in mine.index:
+            cells.append("")
+            continue
+        one = estimates(*([mine.loc[label, end]] for end in ("value", "low", "high")))[0]
+        cells.append(f"{number(one.value, digits)} {interval(one, digits)}")
+    return cells
 
 
 def conduct_figure(table: pd.DataFrame, theme: plots.Theme) -> Any:
