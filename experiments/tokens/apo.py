@@ -2,9 +2,9 @@
 
 Any two pairs of numbers that add up to q modulo 7 are right. The warm start sees four of the seven q nearly all of the
 time, so that the other three are hard when 120 updates begin, on all q alike. GRPO with k3 in the loss at a coefficient
-of 0.3 and of 1, and at 0.3 with the divergence weighed by DADS. DADS leaves 0.95 of the divergence, as only right
-completions of mixed groups weigh less, so the runs without it have 0.95 times the coefficient. All of a seed begin with
-the same warm start.
+of 0.3 and of 3, and at 0.3 with the divergence weighed by DADS. DADS leaves 0.95 to 0.97 of the divergence, as only
+right completions of mixed groups weigh less, so the runs without it have 0.95 times the coefficient. All of a seed
+begin with the same warm start.
 
 The result is a null for DADS: at equal mean weight it moves the accuracy on hard questions by little either way. The
 coefficient itself moves it by a lot.
@@ -25,22 +25,21 @@ CLAIM = Claim(
     statement="How far hard questions get from the reference is decided by the divergence's coefficient; weighing by "
     "difficulty (DADS) instead of by a constant of the same mean changes their accuracy far less",
     paper="https://arxiv.org/abs/2506.21655",
-    method="coefficient of 0.3 instead of 1",
+    method="coefficient of 0.3 instead of 3",
     baselines=("DADS instead of its mean weight",),
     ablation=None,
     metric="change of the accuracy on hard questions, of DADS in either direction",
     systems=(56,),
     margin=0.1,
-    seeds=10,
-    chosen="not yet: no run of these arms has finished",
-    note="not run yet; a coefficient of 3 instead of 1 misses the margin on seeds 0 to 3: 0.213 [-0.013, 0.438]",
+    seeds=24,
+    chosen="seeds 0 to 9: a power of 0.95 needs 21",
 )
 MEAN_WEIGHT = 0.95  # of DADS, measured
 PLAIN = (("difficulty", False), ("epochs", 1))
 ARMS = {
     "DADS, 0.3": Arm("apo", {"kl_coef": 0.3}, (("epochs", 1),)),
     "fixed, 0.3": Arm("apo", {"kl_coef": MEAN_WEIGHT * 0.3}, PLAIN),
-    "fixed, 1": Arm("apo", {"kl_coef": MEAN_WEIGHT * 1.0}, PLAIN),
+    "fixed, 3": Arm("apo", {"kl_coef": MEAN_WEIGHT * 3.0}, PLAIN),
 }
 WARM_UP = 185
 MODULUS, EASY, OFTEN = 7, 4, 0.98
@@ -83,7 +82,7 @@ def run(seeds, scale, say):
             f"hard {hard[arm].mean():.3f} ({hard[arm].std(ddof=1):.3f}), easy {metrics['eval/easy'][:, -1].mean():.3f}"
         )
         say(f"{arm}: {each}, divergence {metrics['kl'].mean():.2f}, weight of it {metrics['kl_weight'].mean():.3f}")
-    results = {"coefficient of 0.3 instead of 1": hard["fixed, 0.3"] - hard["fixed, 1"]}
+    results = {"coefficient of 0.3 instead of 3": hard["fixed, 0.3"] - hard["fixed, 3"]}
     change = hard["DADS, 0.3"] - hard["fixed, 0.3"]
     say(f"DADS minus fixed: {change.mean():+.3f} ({change.std(ddof=1):.3f})")
     results["DADS instead of its mean weight"] = np.abs(change)
