@@ -76,7 +76,8 @@ def climbed(key):
     alike = facets.facet_starts(inputs[:, :2], inputs, 1, keys[2], members=400)
     smoothed = facets.maximise_unit(lambda x: 0.0 * x.sum(), jnp.array([[0.0, 1.0, 0.0]]), 200, 0.01, -1.0, 1.0, 1.0)
     bounded = facets.maximise_unit(lambda x: x.sum(), jnp.array([[0.0, 5.0], [3.0, 0.0]]), 5, 10.0, -1.0, 1.0)
-    one = facets.maximise_unit(lambda x: 1e-6 * x[0], jnp.zeros((1, 2)), 3, 0.5, -9.0, 9.0)
+    steep = jnp.array([[1.0, 0.0], [3.0, 0.0]])
+    one = facets.maximise_unit(lambda x: 1e-6 * x[0] ** 2, steep, 1, 0.5, -9.0, 9.0)
     return facets.value_facets(unit, inputs, keys[2], top=60), alike, inputs.mean(axis=0), smoothed, bounded, one
 
 
@@ -91,4 +92,5 @@ def test_facets_are_the_several_peaks_of_a_unit():
     assert facets.total_variation(jnp.array([1.0, 3, 2, 2])) == 3
     assert facets.total_variation(smoothed)[0] < 0.1
     np.testing.assert_array_equal(bounded, 1.0)
-    np.testing.assert_allclose(one, [[3.0, 0.0]], atol=1e-5)  # a step of mean size 0.5 over both numbers
+    # A step of mean size 0.5 over both numbers, however steep it is where another climb stands.
+    np.testing.assert_allclose(one, [[2.0, 0.0], [4.0, 0.0]], atol=1e-5)

@@ -1365,7 +1365,7 @@ OF_BEHAVIOUR = (
         "[start, events[..., :-1, :]]",
         "[events[..., :1, :], events[..., 1:, :]]",
         "tests/representation/test_events.py",
-        "who_tells",
+        "own_prediction",
     ),
 )
 

@@ -9,6 +9,7 @@ from jaxrl_reg import data
 from jaxrl_reg.contract.subject import quick
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.loops.pretrain import Hyper, pretrain
+from jaxrl_reg.networks.events import event_network
 from jaxrl_reg.representation import events
 
 UNITS, LENGTH = 3, 6
@@ -33,6 +34,20 @@ def test_the_loss_by_hand():
     logits = jnp.array([[1.0, 0, 0], [0, 2, 0]]), jnp.array([[0.0, 1], [1, 0]])
     found = quick(events.event_loss)(*logits, jnp.array([0, 2]), jnp.array([1, 0]))
     np.testing.assert_allclose(found, [0.456172, 1.469032], rtol=1e-5)
+
+
+def test_no_event_is_read_for_its_own_prediction():
+    network = event_network(UNITS, LENGTH, LENGTH, width=8, blocks=1)
+
+    @quick
+    def predicted(key, unit):
+        bins, real = jnp.arange(LENGTH), jnp.ones(LENGTH)
+        return network.apply(network.init(key), unit, bins, real)[0]
+
+    unit = jnp.array([0, 1, 2, 0, 1, 2])
+    one, other = (predicted(jax.random.key(0), each) for each in (unit, unit.at[3].set(1)))
+    np.testing.assert_allclose(one[:4], other[:4], atol=1e-6)
+    assert jnp.abs(one[4:] - other[4:]).min(axis=0).max() > 1e-3
 
 
 def test_what_follows_is_learnt_and_a_lesion_finds_who_tells():
