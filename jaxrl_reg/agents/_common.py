@@ -70,6 +70,22 @@ def held(transform: Transform | None, hyper: Any, inner: optax.GradientTransform
     return optax.chain(made, inner) if isinstance(made, optax.GradientTransformation) else made(inner)
 
 
+def penalised(
+    penalty: Penalty | None,
+    found: tuple[Array, dict[str, Array]],
+    distribution: Any,
+    observation: Array | None,
+    hyper: Any,
+    step: Array,
+) -> tuple[Array, dict[str, Array]]:
+    """A loss and its metrics, ``found``, plus a caller's ``penalty``; None: ``found``."""
+    if penalty is None:
+        return found
+    loss, metrics = found
+    held = penalty(distribution, observation, hyper, step).mean()
+    return loss + held, {**metrics, "penalty": held}
+
+
 def every(period: int, step: Array | int, new: Callable[[], T], old: T) -> T:
     """``new()`` at steps 0, ``period``, 2 ``period``, ...; ``old``, of the same structure, at the others.
 

@@ -1,4 +1,4 @@
-"""Switches against the loss of plasticity, for critics that bootstrap: one text for each.
+"""Switches against the loss of plasticity, for critics that bootstrap and for PPO's value: one text for each.
 
 All are static and off by default; what is off compiles to nothing and leaves no leaf in the state. Structure of the
 critics: ``critic_feature_norm`` (SimNorm), ``critic_spectral`` (spectral normalisation). Their optimiser:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import agents, contract
-from jaxrl_reg.agents import _critics, _resets, _switches, sac, td3
+from jaxrl_reg.agents import _critics, _resets, _switches, ppo, sac, td3
 from jaxrl_reg.contract.subject import quick
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import as_float32
@@ -35,14 +35,18 @@ EVERYTHING = {
 CHECKS = ["jit", "state", "branches", "checkpoint"]
 
 
-@pytest.mark.parametrize("name", ["sac", "td3"])
+@pytest.mark.parametrize("name", ["sac", "td3", "ppo"])
 def test_everything_switched_on_passes_the_contract(name):
-    results = contract.check_agent(name, config=EVERYTHING, checks=CHECKS)
+    config = EVERYTHING
+    if name == "ppo":  # its names of the same, and nothing that it bootstraps features from
+        config = {**config, "layer_norm": config["critic_layer_norm"], "dr3": 0.0, "epochs": 2, "minibatches": 2}
+        del config["critic_layer_norm"]
+    results = contract.check_agent(name, config=config, checks=CHECKS)
     assert [(result.check, result.message) for result in results if not result.passed] == []
 
 
 def test_what_is_off_leaves_no_leaf():
-    for module in (sac, td3):
+    for module in (sac, td3, ppo):
         state = jax.eval_shape(module.make(module.Config(hidden=(8,)), ref.SPEC).init, KEY, as_float32(module.Hyper()))
         assert jax.tree.leaves(state.kept) == []
 
@@ -235,7 +239,24 @@ def test_bad_settings_are_named(config, words):
         started()
 
 
+def test_ppo_is_held_to_what_it_was_a_minibatch_before():
+    config = ppo.Config(hidden=(8,), epochs=1, minibatches=2, churn=0.3, policy_churn=0.4)
+    agent, hyper = ppo.make(config, ref.SPEC), as_float32(ppo.Hyper(actor_learning_rate=LR, value_learning_rate=LR))
+    rows = jax.tree.map(lambda x: x.reshape(2, ref.B // 2, *x.shape[1:]), ref.batch())
+    state, metrics = quick(agent.update)(agent.init(KEY, hyper), rows, hyper, KEY, jnp.int32(0))
+    assert metrics["churn"] > 1e-6  # nothing has moved at the first minibatch, everything at the second
+    assert metrics["policy_churn"] > 1e-6
+    before, now = state.kept.previous_actor, state.actor.params
+    step = max(float(abs(a - b).max()) for a, b in zip(jax.tree.leaves(before), jax.tree.leaves(now), strict=True))
+    assert 0 < step < 1.5 * LR  # one step of Adam away, not two
+
+
+def test_ppo_has_no_use_for_dr3():
+    with pytest.raises(UserError, match="ppo has nothing that dr3 applies to; leave it"):
+        agents.make("ppo", ref.SPEC, dr3=0.1)
+
+
 def test_every_switch_is_a_field_of_every_agent_with_such_critics():
     names = {field.name for field in dataclasses.fields(_switches.Switches)}
-    for name in ("sac", "td3", "rnd", "diayn", "td3_bc", "rebrac", "prdc", "a2pr"):
+    for name in ("sac", "td3", "rnd", "diayn", "ppo", "occupancy_reg", "td3_bc", "rebrac", "prdc", "a2pr"):
         assert names <= {field.name for field in dataclasses.fields(agents.load(name).Config)}

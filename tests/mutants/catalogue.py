@@ -323,9 +323,9 @@ AGENTS = (
     ),
     Mutant(
         "the entropy bonus is a price",
-        f"{ONLINE}/ppo.py",
-        "loss = loss - hyper.entropy_coef * entropy",
-        "loss = loss + hyper.entropy_coef * entropy",
+        f"{ONLINE}/_surrogate.py",
+        "loss - hyper.entropy_coef * entropy",
+        "loss + hyper.entropy_coef * entropy",
         PPO,
     ),
     Mutant(
@@ -633,6 +633,14 @@ SHARED = (
         "kept, distance = _plasticity.moved_on(config, state.kept, critic.params)",
         PLASTICITY,
         "terms_of_the_critics",
+    ),
+    Mutant(
+        "PPO's change is from the weights after the minibatch",
+        "jaxrl_reg/agents/online/ppo.py",
+        "_plasticity.moved_on(config, kept, *before)",
+        "_plasticity.moved_on(config, kept, critic.params, actor.params)",
+        PLASTICITY,
+        "minibatch_before",
     ),
     Mutant(
         "a reset keeps Adam's moments",

@@ -18,6 +18,11 @@ class Statistics(NamedTuple):
     count: Array
 
 
+def fresh(width: int) -> Statistics:
+    """Mean 0, variance 1, of next to no observations ``[width]``."""
+    return Statistics(jnp.zeros(width), jnp.ones(width), jnp.float32(1e-4))
+
+
 def merge(old: Statistics, observation: Array) -> Statistics:
     """Statistics of everything seen, ``observation [B, O]`` included (Chan et al. 1979, the pairwise update)."""
     mean, variance, count = observation.mean(axis=0), observation.var(axis=0), observation.shape[0]

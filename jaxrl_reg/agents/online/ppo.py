@@ -9,7 +9,8 @@ exact; elsewhere it is a tanh-normal, whose entropy is estimated by one sample, 
 
 Metrics, means over minibatches: ``actor_loss``, ``value_loss``, ``entropy`` (nats), ``approximate_kl`` between the
 acting and the trained policy (nats), ``clipped`` share of rows outside the clip range, ``v`` mean value; with a
-``smoothness`` above 0 also ``smoothness``, see ``_smoothness``.
+``smoothness`` above 0 also ``smoothness``, see ``_smoothness``, and with switches against the loss of plasticity what
+``_switches`` names: the value is their critic, an update one of a minibatch, or of a trajectory where periods count.
 """
 
 from __future__ import annotations
@@ -24,9 +25,10 @@ import numpy as np
 import optax
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common
-from jaxrl_reg.agents.online import _smoothness
-from jaxrl_reg.agents.online._statistics import Statistics, merge, standardised
+from jaxrl_reg.agents import _common, _plasticity, _resets, _switches
+from jaxrl_reg.agents.anchoring import divergence
+from jaxrl_reg.agents.online import _smoothness, _surrogate
+from jaxrl_reg.agents.online._statistics import Statistics, fresh, merge, standardised
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.policies import categorical, gaussian
 from jaxrl_reg.transforms import adam
@@ -47,9 +49,10 @@ PROTOCOL = Protocol(note="Learns in the environment and standardises observation
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(_switches.Switches):
     hidden: tuple[int, ...] = setting(default=(64, 64), help="widths of the hidden layers of actor and value")
     activation: str = setting(default="tanh", help="nonlinearity of the hidden layers")
+    layer_norm: str = setting(default="none", help="LayerNorm in actor and value: none, before, every or first_tanh")
     epochs: int = setting(default=10, help="passes over each trajectory")
     minibatches: int = setting(default=16, help="parts of each pass; must divide the rows of a trajectory")
     clip_value: bool = setting(default=False, help="hold the value within `clip` of its old prediction as well")
@@ -72,10 +75,7 @@ class Hyper:
 
 
 def defaults(spec: Spec) -> dict[str, float]:
-    """Hyperparameters that suit a world better than those of ``Hyper``, by name; a run begins from them.
-
-    Without an entropy bonus a choice among a few actions is soon made for good, and a far goal never found.
-    """
+    """What suits a world better than ``Hyper``: among few actions, without a bonus, a choice is soon made for good."""
     return {"entropy_coef": 0.01} if spec.discrete else {}
 
 
@@ -83,12 +83,17 @@ class State(NamedTuple):
     actor: _common.Trainable
     value: _common.Trainable
     statistics: Statistics
+    kept: _switches.Kept = _switches.Kept()
 
 
 def actor_of(config: Config, spec: Spec) -> Any:
     """The policy that ``make`` trains, as a ``policies.Policy``."""
     make_policy = categorical.coded if spec.discrete else gaussian.squashed
-    return make_policy(spec, config.hidden, final_scale=0.01, activation=config.activation, init="orthogonal")
+    return make_policy(spec, config.hidden, final_scale=0.01, **_options(config))
+
+
+def _options(config: Config) -> dict[str, Any]:  # those of networks.mlp that actor and value share
+    return {"activation": config.activation, "init": "orthogonal", "layer_norm": config.layer_norm}
 
 
 def make(
@@ -103,23 +108,24 @@ def make(
     anchored(hyper.start, hyper.anchor)``. Both take what they need from a ``Hyper`` of one's own.
     """
     policy, standardise = actor_of(config, spec), functools.partial(standardised, config)
-    options: dict[str, Any] = {"activation": config.activation, "init": "orthogonal"}
-    value = networks.value_network(spec, config.hidden, final_scale=1.0, **options)
+    _switches.check(config, "ppo", refused=("dr3",))
+    options = {"feature_norm": config.critic_feature_norm, **_options(config)}
+    value = _plasticity.network(config, networks.value_network(spec, config.hidden, final_scale=1.0, **options))
     _smoothness.check(config)
     held = [name for name, there in (("penalty", penalty), ("smoothness", config.smoothness)) if there]
-    reported = (*METRICS, *held)
+    reported = (*METRICS, *held, *_switches.reported(config))
 
-    def optimisers(hyper: Hyper) -> list[optax.GradientTransformation]:
-        of_actor, of_value = (adam(rate, eps=1e-5) for rate in (hyper.actor_learning_rate, hyper.value_learning_rate))
+    def optimisers(hyper: Hyper, start: PyTree) -> list[optax.GradientTransformation]:
+        of_actor = adam(hyper.actor_learning_rate, eps=1e-5)
+        of_value = _plasticity.optimiser(config, hyper.value_learning_rate, start, eps=1e-5)
         clip = optax.clip_by_global_norm(hyper.max_grad_norm)
         return [optax.chain(clip, one) for one in (_common.held(transform, hyper, of_actor), of_value)]
 
     def init(key: Key, hyper: Hyper) -> State:
         params = [network.init(key) for network, key in zip((policy, value), jax.random.split(key), strict=True)]
-        return State(
-            *map(_common.trainable, params, optimisers(hyper)),
-            Statistics(jnp.zeros(spec.observation_dim), jnp.ones(spec.observation_dim), jnp.float32(1e-4)),
-        )
+        kept = _plasticity.remembered(config, *params)
+        models = map(_common.trainable, params, optimisers(hyper, kept.start))
+        return State(*models, fresh(spec.observation_dim), kept)
 
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         rows, shape = batch.reward.size, batch.reward.shape
@@ -138,39 +144,34 @@ def make(
         table = jnp.concatenate(columns, axis=-1).reshape(rows, -1)
 
         def minibatch(models, xs):
-            index, key = xs
+            (index, key), (*trained, kept) = xs, models
             observation, action, *numbers = jnp.split(table[index], ends[:-1], axis=-1)
             old_log_prob, old_value, advantage = (x[:, 0] for x in numbers[:3])
             target = advantage + old_value
             advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
 
             def actor_loss(params):
-                # Applied once for all that is asked of it: each application has a backward pass of its own.
-                distribution = policy.apply(params, observation)
-                log_prob = policy.log_prob_of(distribution, action)
-                loss = losses.ppo_clip_loss(log_prob, old_log_prob, advantage, hyper.clip).mean()
-                entropy = policy.entropy_of(distribution, key).mean()
-                log_ratio = jnp.clip(log_prob - old_log_prob, -20.0, 20.0)  # metrics stay finite when a policy leaps
-                change = jnp.expm1(log_ratio)
-                metrics = {"actor_loss": loss, "entropy": entropy, "clipped": (abs(change) > hyper.clip).mean()}
-                metrics["approximate_kl"] = (change - log_ratio).mean()
-                loss = loss - hyper.entropy_coef * entropy
-                if penalty is not None:
-                    metrics["penalty"] = penalty(distribution, numbers[3], hyper, step).mean()
-                    loss = loss + metrics["penalty"]
+                rows = observation, action, old_log_prob, advantage
+                distribution, loss, metrics = _surrogate.clipped(config, policy, params, rows, hyper, key)
+                raw = None if penalty is None else numbers[3]
+                loss, metrics = _common.penalised(penalty, (loss, metrics), distribution, raw, hyper, step)
                 if config.smoothness:
                     loss, metrics["smoothness"] = _smoothness.held(config, spec, policy, params, observation, key, loss)
                 return loss, metrics
 
             def value_loss(params):
-                v, clip = value.apply(params, observation), hyper.clip if config.clip_value else jnp.inf
-                loss = losses.clipped_value_loss(v, old_value, target, clip).mean()
-                return loss, {"value_loss": loss, "v": v.mean()}
+                v, features = value.apply(params, observation, features=True)
+                loss = losses.clipped_value_loss(v, old_value, target, hyper.clip if config.clip_value else jnp.inf)
+                loss = _plasticity.seen(config.churn, loss).mean()
+                found = loss, {"value_loss": loss, "v": v.mean()}
+                return _plasticity.regularise(config, value, found, params, (v, features), (observation,), None, kept)
 
-            losses_of = zip((actor_loss, value_loss), models, optimisers(hyper), strict=True)
+            steady = _plasticity.holding(config, actor_loss, divergence, policy.apply, observation, kept)
+            losses_of = zip((steady, value_loss), trained, optimisers(hyper, kept.start), strict=True)
             (actor, metrics), (critic, more) = (_common.descend(*one) for one in losses_of)
-            found = {**metrics, **more}
-            return (actor, critic), jnp.stack([found[name] for name in reported])  # one array is one write
+            found, before = {**metrics, **more}, (one.params for one in reversed(trained))
+            models = actor, _plasticity.stepped(config, critic), _plasticity.moved_on(config, kept, *before)
+            return models, jnp.stack([found[name] for name in reported])  # one array is one write
 
         def epoch(models, key):
             order_key, part_key = jax.random.split(key)
@@ -178,9 +179,10 @@ def make(
             order = jnp.argsort(jax.random.bits(order_key, (rows,))).reshape(config.minibatches, -1)
             return jax.lax.scan(minibatch, models, (order, jax.random.split(part_key, config.minibatches)))
 
-        models, found = jax.lax.scan(epoch, (state.actor, state.value), jax.random.split(key, config.epochs))
+        models, keys = (state.actor, state.value, state.kept), jax.random.split(key, config.epochs)
+        (actor, critic, kept), found = jax.lax.scan(epoch, models, keys)
         seen = merge(state.statistics, batch.observation.reshape(rows, -1))
-        return State(*models, seen), dict(zip(reported, found.mean(axis=(0, 1)), strict=True))
+        return State(actor, critic, seen, kept), dict(zip(reported, found.mean(axis=(0, 1)), strict=True))
 
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         observation, params = standardise(state.statistics, observation), state.actor.params
@@ -192,4 +194,7 @@ def make(
     def expected(state: State, observation: Array) -> Array:
         return value.apply(state.value.params, standardise(state.statistics, observation))
 
-    return Agent(init, update, act, kind=KIND, distribution=distribution, value=expected)
+    agent = Agent(init, update, act, kind=KIND, distribution=distribution, value=expected)
+    return _resets.switched(
+        config, agent, value, lambda state, batch: (standardise(state.statistics, batch.observation),)
+    )

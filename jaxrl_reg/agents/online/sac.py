@@ -112,10 +112,8 @@ def make(
             value = q.apply(critic.params, batch.observation, action).min(axis=0)
             loss = _plasticity.seen(config.policy_churn, losses.soft_actor_loss(value, log_prob, temperature)).mean()
             metrics = {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature}
-            if penalty is not None:
-                spoken = policy.apply(params, batch.observation)
-                metrics["penalty"] = penalty(spoken, batch.observation, hyper, step).mean()
-                loss = loss + metrics["penalty"]
+            spoken = policy.apply(params, batch.observation) if penalty is not None else None
+            loss, metrics = _common.penalised(penalty, (loss, metrics), spoken, batch.observation, hyper, step)
             return loss, {**metrics, "log_prob": log_prob}
 
         held = _plasticity.holding(config, actor_loss, divergence, policy.apply, batch.observation, state.kept)
