@@ -51,6 +51,7 @@ if TYPE_CHECKING:  # what ``__getattr__`` serves, for editors; a test holds the 
     from jaxrl_reg.agents.offline import sql as sql
     from jaxrl_reg.agents.offline import td3_bc as td3_bc
     from jaxrl_reg.agents.offline import xql as xql
+    from jaxrl_reg.agents.online import crossq as crossq
     from jaxrl_reg.agents.online import diayn as diayn
     from jaxrl_reg.agents.online import occupancy_reg as occupancy_reg
     from jaxrl_reg.agents.online import ppo as ppo

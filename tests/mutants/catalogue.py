@@ -619,6 +619,13 @@ SHARED = (
         f"{GOLDEN}/offline/test_golden_iql.py",
     ),
     Mutant(
+        "the target from the batch's own values",
+        f"{ONLINE}/crossq.py",
+        "now, after = values[:, :rows], jax.lax.stop_gradient(values[:, rows:])",
+        "now, after = values[:, :rows], jax.lax.stop_gradient(values[:, :rows])",
+        f"{GOLDEN}/online/test_crossq.py",
+    ),
+    Mutant(
         "DR3 on the same pair twice",
         "jaxrl_reg/agents/_plasticity.py",
         "after = q.apply(params, *arguments, features=True)[1]",
