@@ -29,6 +29,7 @@ TASKS = (
     "guide/search_settings.md",
     "guide/zero_shot.md",
     "guide/levels.md",
+    "guide/attacks.md",
     "guide/goals.md",
     "guide/fine_tune.md",
     "guide/deploy.md",
