@@ -15,6 +15,7 @@ EVALUATE_EXAMPLES = """\
 examples:
   jaxrl-reg evaluate runs/hopper --episodes 200
   jaxrl-reg evaluate runs/hopper --attack random:0.1,pgd:0.05,pgd:0.1
+  jaxrl-reg evaluate runs/other --adversary runs/hopper:rat:0.1
   jaxrl-reg evaluate runs/hopper --conduct
   jaxrl-reg evaluate runs/hopper --explain
   jaxrl-reg evaluate runs/hopper --triggers 3=1,0 4=1,0 5=1,0
@@ -56,6 +57,11 @@ def _evaluate_options(parser: argparse.ArgumentParser) -> None:
         "--attack",
         metavar="NAME:SIZE,...",
         help=f"what the policies see is perturbed instead, by {', '.join(jobs.ATTACKS)}; may be repeated in the list",
+    )
+    parser.add_argument(
+        "--adversary",
+        metavar="RUN[:NAME:SIZE],...",
+        help="under adversaries that --attack has made learn against the members of other runs, as they are",
     )
     parser.add_argument(
         "--target", metavar="FILE.py:FUNCTION", help="with --attack: what it shall make them do [as badly as they can]"
@@ -118,12 +124,13 @@ def _export(arguments: argparse.Namespace) -> None:
 
 
 def _evaluate(arguments: argparse.Namespace) -> None:
-    ways = arguments.attack is not None, arguments.conduct, arguments.explain, arguments.triggers is not None
+    attacked = arguments.attack is not None or arguments.adversary is not None
+    ways = attacked, arguments.conduct, arguments.explain, arguments.triggers is not None
     if sum(ways) > 1:
         raise UserError(
             "--attack, --conduct, --explain and --triggers look at a run in different ways; give one of them"
         )
-    if arguments.attack is not None:
+    if attacked:
         _attack(arguments)
         return
     for name in ("target", "attack_steps"):
@@ -145,8 +152,9 @@ def _attack(arguments: argparse.Namespace) -> None:
     with machine.job(None) as display:
         table = jobs.attack(
             arguments.run,
-            arguments.attack,
+            arguments.attack or (),
             arguments.target,
+            adversary=arguments.adversary,
             episodes=arguments.episodes,
             say=display.say,
             on_tick=display.tick,

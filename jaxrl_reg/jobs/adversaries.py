@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, unknown
+from jaxrl_reg.jobs.opponents import HIDDEN
 
 if TYPE_CHECKING:
     from jaxrl_reg.evaluation.attacks import Attack
+    from jaxrl_reg.loops.learnt import Learnt
     from jaxrl_reg.loops.zero_shot import Task
     from jaxrl_reg.types import Env, Key
 
@@ -41,6 +44,7 @@ class Box(NamedTuple):
 
 
 Made = Callable[[Victim, Judge, Box, "Key"], "Attack"]
+Learns = Callable[[Victim, Judge, Box, "Key"], "Learnt"]
 
 
 def _random(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
@@ -61,33 +65,42 @@ def _critic(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
     return attacks.critic(victim.mean, victim.q, box.epsilon)
 
 
-def _sa_rl(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
-    from jaxrl_reg.loops.adversaries import Budget, sa_rl
-
-    reward = None if judge.target is None else judge.target.reward
-    return sa_rl(victim.mean, judge.env, box.epsilon, key, reward, Budget(steps=judge.steps))[0]
+def _paid(judge: Judge) -> Any:
+    """What an adversary is paid: the target's reward; None: what the victim loses."""
+    return None if judge.target is None else judge.target.reward
 
 
-def _pa_ad(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
-    from jaxrl_reg.loops.adversaries import Budget, pa_ad
+def _sarsa(victim: Victim, judge: Judge, box: Box, key: Key) -> Learnt:
+    from jaxrl_reg.loops.sarsa import Config, sarsa
 
-    reward = None if judge.target is None else judge.target.reward
-    return pa_ad(victim.mean, judge.env, box.epsilon, key, reward, Budget(steps=judge.steps))[0]
+    config = Config(steps=judge.steps, hidden=HIDDEN)
+    return sarsa(victim.mean, judge.env, key, _paid(judge), (box.center, box.spread), config)[0]
 
 
-def _rat(victim: Victim, judge: Judge, box: Box, key: Key) -> Attack:
-    from jaxrl_reg.loops.rat import Config, rat
+def _reinforced(kind: str, victim: Victim, judge: Judge, box: Box, key: Key) -> Learnt:
+    from jaxrl_reg.loops.adversaries import Budget, learn
+
+    budget = Budget(steps=judge.steps, hidden=HIDDEN)
+    return learn(kind, victim.mean, judge.env, box.epsilon, key, _paid(judge), budget)[0]
+
+
+def _rat(victim: Victim, judge: Judge, box: Box, key: Key) -> Learnt:
+    from jaxrl_reg.loops.rat import Config, learn
 
     def harm(before: Any, action: Any, after: Any) -> Any:
         return -after.reward
 
-    target = harm if judge.target is None else judge.target.reward
-    scale = box.center, box.spread
-    return rat(victim.mean, judge.env, target, box.epsilon, key, scale, Config(steps=judge.steps))[0]
+    scale, config = (box.center, box.spread), Config(steps=judge.steps, hidden=HIDDEN)
+    return learn(victim.mean, judge.env, _paid(judge) or harm, box.epsilon, key, scale, config)[0]
 
 
 HEURISTICS: Mapping[str, Made] = {"random": _random, "pgd": _pgd, "critic": _critic}
-LEARNED: Mapping[str, Made] = {"sa_rl": _sa_rl, "pa_ad": _pa_ad, "rat": _rat}
+LEARNED: Mapping[str, Learns] = {
+    "sarsa": _sarsa,
+    "sa_rl": functools.partial(_reinforced, "sa_rl"),
+    "pa_ad": functools.partial(_reinforced, "pa_ad"),
+    "rat": _rat,
+}
 ATTACKS = (*HEURISTICS, *LEARNED)
 
 

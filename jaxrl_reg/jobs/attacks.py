@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.io.files import read_json, write_parquet
-from jaxrl_reg.jobs import deployment, hosted, kinds
+from jaxrl_reg.jobs import deployment, hosted, kinds, opponents
 from jaxrl_reg.jobs.adversaries import HEURISTICS, LEARNED, Box, Judge, Victim, parse
 from jaxrl_reg.jobs.files import load_config
 from jaxrl_reg.jobs.learners import Learner, learners, make_env
@@ -33,9 +33,10 @@ CHUNK, LEARNING_CHUNK = 64, 8  # members side by side, of which each has a repla
 
 def attack(
     directory: str | pathlib.Path,
-    attacks: str | Sequence[tuple[str, float]],
+    attacks: str | Sequence[tuple[str, float]] = (),
     target: str | None = None,
     *,
+    adversary: str | None = None,
     steps: int = 50_000,
     episodes: int | None = None,
     say: Say = silent,
@@ -45,7 +46,8 @@ def attack(
 
     A member's score under an attack is the interquartile mean over its episodes, which are the same ones (first states,
     chances of the world) under every attack and under none. Each attack's rows go to ``attacks.parquet`` when it is
-    done, so that a command which is given again goes on; ``none`` comes by itself.
+    done, so that a command which is given again goes on; ``none`` comes by itself. What has learnt is kept in
+    ``adversaries/`` and not learnt again for the same checkpoints, target and steps.
 
     Args:
       directory: a run directory of agents that act in a world in JAX.
@@ -53,6 +55,8 @@ def attack(
         coordinate of the observation, over episodes of all members without an attack.
       target: ``FILE.py:FUNCTION``, ``function(observation [O], action [A], next_observation [O]) -> scalar`` in JAX:
         what a targeted attack shall bring about, and what its return is told of for every attack.
+      adversary: ``RUN`` or ``RUN:rat:0.1``, several by commas: adversaries that were learnt against the members of
+        another run, in the box that they were learnt in; member by member, from the first again where they are fewer.
       steps: environment steps that an adversary which has to learn is trained for, one per member.
       episodes: per member and attack; ten times the run's own by default.
 
@@ -72,19 +76,29 @@ def attack(
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
     judge = _judge(path, config, target, steps)
+    others = (
+        [] if adversary is None else [x for text in adversary.split(",") for x in opponents.read(text, judge.env.spec)]
+    )
+    if not asked and not others:
+        raise UserError("name an attack, such as pgd:0.1, or a run with adversaries")
     stored = path / "attacks.parquet"
     mark = {"episodes": episodes, "against": _digest(target)}
     for group in _groups(path, config, judge.env):
-        possible = [one for one in asked if _possible(group, judge.env, one[0], say)]
+        possible = [(name, size, None) for name, size in asked if _possible(group, judge.env, name, say)]
+        possible += [(x.name, x.epsilon, x) for x in others if _possible(group, judge.env, x.kind, say, fresh=False)]
         measured = None
-        for name, epsilon in [(NONE, 0.0), *possible]:
+        for name, epsilon, stored_one in [(NONE, 0.0, None), *possible]:
             about = {**mark, "attack_steps": steps if name in LEARNED else 0, "update": group.updates}
+            about["learnt"] = "" if stored_one is None else stored_one.mark
             if _there(stored, name, epsilon, group.settings, about):
                 say(f"{_label(name, epsilon)} is in {stored.name} already")
                 continue
             if measured is None:
                 measured = _measured(group, judge.env)
-            results = _run(group, judge, name, Box(epsilon * measured[1], *measured), episodes, on_tick)
+            box, known_ones = Box(epsilon * measured[1], *measured), stored_one
+            if name in LEARNED:
+                known_ones = _learnt(path, group, judge, (name, epsilon), box, about, on_tick, say)
+            results = _run(group, judge, name, box, known_ones, episodes, on_tick)
             say(f"{_label(name, epsilon)}: {len(group.keys)} members, {episodes} episodes each")
             _write(stored, _rows(path, config, group, name, epsilon, results, about))
     reporting.write(path)
@@ -155,12 +169,12 @@ def _victim(group: Group, env: Env, state: Any, hyper: Any) -> Victim:
     return Victim(policy_of(group.agent, state, hyper), mean_of(group.agent, env.spec, state, hyper), q)
 
 
-def _possible(group: Group, env: Env, name: str, say: Say) -> bool:
-    """Whether the agent has what an attack asks for; says so where not."""
+def _possible(group: Group, env: Env, name: str, say: Say, fresh: bool = True) -> bool:
+    """Whether the agent has what an attack asks for; says so where not. ``fresh``: what learns has yet to."""
     import jax
 
-    if name == "random":
-        return True
+    if name in ("random", "sa_rl", "rat") and not (fresh and name in LEARNED):
+        return True  # noise, or a network that has learnt already, and asks for no gradients
     one = jax.tree.map(lambda leaf: leaf[0], (group.states, group.hypers))
     victim = _victim(group, env, *one)
     if victim.mean is None:
@@ -211,23 +225,76 @@ def _measured(group: Group, env: Env) -> tuple[Any, Any]:
     return mean.astype(np.float32), spread.astype(np.float32)
 
 
-def _run(group: Group, judge: Judge, name: str, box: Box, episodes: int, on_tick: OnTick) -> dict[str, Any]:
-    """Sums over episodes under one attack, ``[M, N]`` each; an adversary that has to learn does so first."""
+def _learnt(
+    path: pathlib.Path,
+    group: Group,
+    judge: Judge,
+    asked: tuple[str, float],
+    box: Box,
+    about: Mapping[str, Any],
+    on_tick: OnTick,
+    say: Say,
+) -> opponents.Opponents:
+    """The adversaries of a group, one per member: those that are kept if they are of these checkpoints, else new."""
     import jax
+    import numpy as np
+
+    name, epsilon = asked
+    info = {key: about[key] for key in ("attack_steps", "against", "update")}
+    info |= {"kind": name, "epsilon": epsilon, "members": len(group.keys)}
+    before = opponents.kept(path, name, epsilon, group.member.folder)
+    if before is not None and all(before.info.get(key) == value for key, value in info.items()):
+        say(f"{_label(name, epsilon)} has learnt already")
+        return before
+
+    def one(member: Any, box: Box) -> Any:
+        state, key, hyper = member
+        victim = _victim(group, judge.env, state, hyper)
+        return LEARNED[name](victim, judge, box, jax.random.fold_in(key, ADVERSARY))
+
+    members, tick = (group.states, group.keys, group.hypers), _ticks(group, name, judge.steps, "steps", on_tick)
+    learnt = _mapped(one, members, box, tick, LEARNING_CHUNK)
+    boxes = np.broadcast_to(box.epsilon, (len(group.keys), len(box.epsilon)))
+    opponents.keep(path, group.member.folder, learnt, boxes, judge.env.spec, info)
+    return opponents.Opponents(path, learnt, boxes, {**info, "hidden": list(opponents.HIDDEN)})
+
+
+def _run(
+    group: Group,
+    judge: Judge,
+    name: str,
+    box: Box,
+    against: opponents.Opponents | None,
+    episodes: int,
+    on_tick: OnTick,
+) -> dict[str, Any]:
+    """Sums over episodes under one attack, ``[M, N]`` each; ``against`` are adversaries that have learnt."""
+    import jax
+    import numpy as np
 
     from jaxrl_reg.evaluation import attacks
     from jaxrl_reg.evaluation.returns import episode_returns
 
-    play, make = episode_returns(judge.judged, episodes), {**HEURISTICS, **LEARNED}.get(name)
+    play, make, own = episode_returns(judge.judged, episodes), HEURISTICS.get(name), None
+    if against is not None:
+        row = np.arange(len(group.keys)) % len(against.box)
+        own = jax.tree.map(lambda leaf: leaf[row], (against.learnt, against.box))
 
     def one(member: Any, box: Box) -> Any:
-        state, key, hyper = member
+        (state, key, hyper), own = member
         victim, made = _victim(group, judge.env, state, hyper), attacks.none
-        if make is not None:
+        if against is not None:
+            made = opponents.put_to(against, *own, victim.mean, judge.env.spec)
+        elif make is not None:
             made = make(victim, judge, box, jax.random.fold_in(key, ADVERSARY))
         return play(attacks.perturbed(victim.act, made), jax.random.fold_in(key, ATTACK))
 
-    per_member, unit = (judge.steps, "steps") if name in LEARNED else (episodes, "episodes")
+    members = (group.states, group.keys, group.hypers), own
+    return _mapped(one, members, box, _ticks(group, name, episodes, "episodes", on_tick), CHUNK)
+
+
+def _ticks(group: Group, name: str, per_member: int, unit: str, on_tick: OnTick) -> Callable[[int], None]:
+    """Tells of so many members that are done."""
     total, begun = len(group.keys) * per_member, time.perf_counter()
 
     def tick(members: int) -> None:
@@ -235,8 +302,7 @@ def _run(group: Group, judge: Judge, name: str, box: Box, episodes: int, on_tick
         rate = done / max(time.perf_counter() - begun, 1e-9)
         on_tick(Tick(name, done, total, rate, (total - done) / max(rate, 1e-9), unit=unit))
 
-    most = LEARNING_CHUNK if name in LEARNED else CHUNK
-    return _mapped(one, (group.states, group.keys, group.hypers), box, tick, most)
+    return tick
 
 
 def _rows(
@@ -294,7 +360,8 @@ def _there(stored: pathlib.Path, name: str, epsilon: float, settings: Sequence[i
         return False
     rows = read_parquet(stored)
     rows = rows[(rows["attack"] == name) & (rows["epsilon"] == epsilon) & rows["setting"].isin(settings)]
-    return bool(len(rows)) and all((rows[key] == value).all() for key, value in about.items())
+    known = (key in rows and (rows[key] == value).all() for key, value in about.items())
+    return bool(len(rows)) and all(known)
 
 
 def _write(stored: pathlib.Path, rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-import jax
+import jax.numpy as jnp
 
 from jaxrl_reg.agents.online import ppo
 from jaxrl_reg.envs.attacked import Reward, attacked
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.evaluation.attacks import Attack, Mean, director, learned
+from jaxrl_reg.evaluation.attacks import Attack, Mean
+from jaxrl_reg.loops.learnt import Learnt, attack_of
 from jaxrl_reg.loops.online import online
 from jaxrl_reg.transforms import directed
 from jaxrl_reg.types import Agent, Array, Env, Key, Metrics, as_float32
@@ -65,8 +66,8 @@ def sa_rl(
       The attack, and the metrics of training.
     Source: Zhang et al., 2021, Robust Reinforcement Learning on State Observations with Learned Optimal Adversary.
     """
-
-    return _learnt("sa_rl", victim, env, epsilon, key, reward, budget, hyper)
+    found, metrics = learn("sa_rl", victim, env, epsilon, key, reward, budget, hyper)
+    return attack_of("sa_rl", found, victim, epsilon, env.spec, budget.hidden), metrics
 
 
 def pa_ad(
@@ -84,8 +85,8 @@ def pa_ad(
     many observations.
     Source: Sun et al., 2022, Who Is the Strongest Enemy? Towards Optimal and Efficient Evasion Attacks in Deep RL.
     """
-
-    return _learnt("pa_ad", victim, env, epsilon, key, reward, budget, hyper)
+    found, metrics = learn("pa_ad", victim, env, epsilon, key, reward, budget, hyper)
+    return attack_of("pa_ad", found, victim, epsilon, env.spec, budget.hidden), metrics
 
 
 def world_of(kind: str, victim: Mean, env: Env, epsilon: Array, reward: Reward | None = None) -> Env:
@@ -98,32 +99,30 @@ def world_of(kind: str, victim: Mean, env: Env, epsilon: Array, reward: Reward |
     return attacked(env, lambda observation, key: victim(observation), perturb, size, reward)
 
 
-def attack_of(kind: str, act: Mean, victim: Mean, epsilon: Array) -> Attack:
-    """What an adversary that acts so does to the victim."""
-    return learned(act, epsilon) if kind == "sa_rl" else director(act, victim, epsilon)
-
-
 def agent_of(budget: Budget, world: Env) -> Agent:
     """The adversary as an agent in its world."""
     return ppo.make(ppo.Config(hidden=budget.hidden, epochs=budget.epochs, minibatches=budget.minibatches), world.spec)
 
 
-def _learnt(
+def learn(
     kind: str,
     victim: Mean,
     env: Env,
     epsilon: Array,
     key: Key,
-    reward: Reward | None,
-    budget: Budget,
-    hyper: ppo.Hyper,
-) -> tuple[Attack, Metrics]:
+    reward: Reward | None = None,
+    budget: Budget = BUDGET,
+    hyper: ppo.Hyper = HYPER,
+) -> tuple[Learnt, Metrics]:
+    """What ``sa_rl`` and ``pa_ad`` are made of (``kind``), without the rest of the learner."""
     world, hyper = world_of(kind, victim, env, epsilon, reward), as_float32(hyper)
     agent, sizes = agent_of(budget, world), {"num_envs": budget.num_envs, "unroll": budget.unroll}
     run = online(agent, world, steps=budget.iterations * budget.num_envs * budget.unroll, **sizes)
     state, metrics = run(key, hyper)
+    return kept(state.agent), metrics
 
-    def act(observation: Array) -> Array:
-        return agent.act(state.agent, observation, hyper, jax.random.key(0), False)
 
-    return attack_of(kind, act, victim, epsilon), metrics
+def kept(state: ppo.State) -> Learnt:
+    """What is kept of an adversary that is PPO's."""
+    seen = state.statistics
+    return Learnt(state.actor.params, seen.mean, jnp.sqrt(seen.variance + 1e-8))

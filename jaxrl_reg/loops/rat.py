@@ -35,14 +35,14 @@ from jaxrl_reg.data import buffers
 from jaxrl_reg.envs import vectorize
 from jaxrl_reg.envs.attacked import Reward
 from jaxrl_reg.errors import UserError, unknown
-from jaxrl_reg.evaluation.attacks import Attack, Mean, learned
+from jaxrl_reg.evaluation.attacks import Attack, Mean
+from jaxrl_reg.loops.learnt import Learnt, attack_of, network, seen
 from jaxrl_reg.loops.rollout import transition
 from jaxrl_reg.transforms import adam, weight_hypergradient
 from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Transition, as_float32
 
 WEIGHTINGS = ("state", "none")
 LOG_STD = (math.log(0.2), 0.0)  # of the intention, where it is imitated
-FAR = 10.0  # of a standardised observation
 CANDIDATES = 10  # pairs looked at for each that is asked about
 
 
@@ -76,6 +76,11 @@ class Config:
     def iterations(self) -> int:
         return max(1, self.steps // (self.num_envs * self.unroll))
 
+    @property
+    def asked(self) -> int:
+        """Rounds that there are iterations for."""
+        return max(1, min(self.rounds, int(0.6 * self.iterations)))
+
 
 class Rates(NamedTuple):
     """Adam's step sizes, and those of the intention."""
@@ -92,12 +97,25 @@ RATES = Rates()
 
 
 class Pairs(NamedTuple):
-    """Segments ``[L, S, D]`` that were asked about, which of the two was preferred ``[L]``, and how many there are."""
+    """Segments ``[L, S, D]`` that were asked about, which of the two was preferred ``[L]``, how many there are, and
+    where the next goes."""
 
     first: Array
     second: Array
     preference: Array
     count: Array
+    place: Array
+
+
+class Learners(NamedTuple):
+    """All that learns, with the answers that the reward is learnt from: the first fields of ``State``."""
+
+    intention: sac.State
+    adversary: _common.Trainable
+    weighting: _common.Trainable
+    reward: _common.Trainable
+    spread: Array
+    pairs: Pairs
 
 
 class State(NamedTuple):
@@ -141,16 +159,64 @@ def rat(
     Raises:
       UserError: for sizes that do not go together.
     """
+    found, metrics = learn(victim, env, target, epsilon, key, scale, config, rates)
+    return attack_of("rat", found, victim, jnp.asarray(epsilon), env.spec, config.hidden), metrics
+
+
+def learn(
+    victim: Mean,
+    env: Env,
+    target: Reward,
+    epsilon: Array,
+    key: Key,
+    scale: tuple[Array, Array] | None = None,
+    config: Config = Config(),
+    rates: Rates = RATES,
+) -> tuple[Learnt, Metrics]:
+    """What ``rat`` is made of, without the rest of the learners."""
+    learners, _, metrics = turn(None, victim, env, target, epsilon, key, scale, config, rates)
+    size = env.spec.observation_dim
+    return Learnt(learners.adversary.params, *((jnp.zeros(size), jnp.ones(size)) if scale is None else scale)), metrics
+
+
+def turn(
+    before: Learners | None,
+    victim: Mean,
+    env: Env,
+    target: Reward,
+    epsilon: Array,
+    key: Key,
+    scale: tuple[Array, Array] | None = None,
+    config: Config = Config(),
+    rates: Rates = RATES,
+) -> tuple[Learners, Array, Metrics]:
+    """A whole training on one victim that goes on with what the learners knew, None: nothing.
+
+    The world begins anew, and the replay is empty: what another victim was brought to is not where this one is. The
+    oldest answers of the judge make room for new ones.
+
+    Returns:
+      The learners, the observations ``[steps, O]`` of this turn, and the metrics of ``rat``.
+    """
     size = env.spec.observation_dim
     center, spread = (jnp.zeros(size), jnp.ones(size)) if scale is None else scale
     parts = _Parts(victim, env, target, jnp.asarray(epsilon), center, spread, config, as_float32(rates))
     state = parts.init(jax.random.fold_in(key, 0))
+    state = state if before is None else State(*before, *state[len(before) :])
 
     def iteration(state: State, index: Array) -> tuple[State, Metrics]:
         return parts.iteration(state, jax.random.fold_in(key, index + 1), index)
 
     state, metrics = jax.lax.scan(iteration, state, jnp.arange(config.iterations))
-    return learned(lambda observation: parts.shift(state.adversary.params, observation), parts.epsilon), metrics
+    return Learners(*state[: len(Learners._fields)]), state.replay.rows.observation, metrics
+
+
+def fresh(env: Env, key: Key, config: Config, rates: Rates = RATES) -> Learners:
+    """Learners that know nothing yet."""
+    zero = jnp.zeros(env.spec.observation_dim)
+    nobody = lambda observation: jnp.zeros((*observation.shape[:-1], env.spec.action_dim))  # noqa: E731
+    parts = _Parts(nobody, env, lambda *_: jnp.zeros(()), zero, zero, zero + 1.0, config, as_float32(rates))
+    return Learners(*parts.init(key)[: len(Learners._fields)])
 
 
 class _Parts:
@@ -173,13 +239,13 @@ class _Parts:
         size, hidden = env.spec.observation_dim, config.hidden
         self.sac_config = sac.Config(hidden=hidden)
         self.sac = sac.make(self.sac_config, env.spec)
-        self.network = networks.mlp((size, *hidden, size), activation="tanh", final_activation="tanh")
+        self.network = network("rat", env.spec, hidden)
         self.weights = networks.mlp((size, *hidden, 1), activation="tanh")
         one = networks.mlp((size + env.spec.action_dim, *hidden, 1), activation="relu")
         self.rewards = networks.ensemble(one, 3)
 
     def seen(self, observation: Array) -> Array:
-        return jnp.clip((observation - self.center) / jnp.maximum(self.spread, 1e-6), -FAR, FAR)
+        return seen(observation, self.center, self.spread)
 
     def shift(self, params: PyTree, observation: Array) -> Array:
         """The perturbation in units of epsilon, ``[..., O]`` in [-1, 1]."""
@@ -201,7 +267,7 @@ class _Parts:
             _common.trainable(self.weights.init(keys[3]), adam(rates.weighting)),
             _common.trainable(self.rewards.init(keys[4]), adam(rates.reward)),
             jnp.float32(1.0),
-            Pairs(empty, empty, jnp.zeros(config.labels), jnp.int32(0)),
+            Pairs(empty, empty, jnp.zeros(config.labels), jnp.int32(0), jnp.int32(0)),
             env_state,
             self.switches(keys[5]),
             buffers.init(config.iterations * config.num_envs * config.unroll, row),
@@ -263,12 +329,12 @@ class _Parts:
         """Which round of questions comes after this iteration, and whether one does; both unbatched."""
         every = max(1, int(0.6 * self.config.iterations) // self.config.rounds)
         number = index // every
-        return number, (index % every == 0) & (number < self.config.rounds)
+        return number, (index % every == 0) & (number < self.config.asked)
 
     def ask(self, state: State, rows: Transition, paid: Array, key: Key, number: Array) -> State:
         """Pairs on which the ensemble disagrees, of this trajectory, to the judge; then the reward on all labels."""
         config = self.config
-        count, length = config.labels // config.rounds, config.segment
+        count, length = config.labels // config.asked, config.segment
         start_key, env_key, label_key = jax.random.split(key, 3)
         shape = (CANDIDATES * count, 2)
         start = jax.random.randint(start_key, shape, 0, config.unroll - length + 1)
@@ -284,12 +350,13 @@ class _Parts:
         certain = jnp.where(gap == 0, 0.5, (gap > 0).astype(jnp.float32))
         if config.beta > 0:
             certain = jax.random.bernoulli(label_key, jax.nn.sigmoid(config.beta * gap)).astype(jnp.float32)
-        place = state.pairs.count + jnp.arange(count)
+        place = (state.pairs.place + jnp.arange(count)) % config.labels  # over the oldest
         pairs = Pairs(
             state.pairs.first.at[place].set(segments[chosen, 0]),
             state.pairs.second.at[place].set(segments[chosen, 1]),
             state.pairs.preference.at[place].set(certain),
-            state.pairs.count + count,
+            jnp.minimum(state.pairs.count + count, config.labels),
+            place[-1] + 1,
         )
         known = jnp.arange(config.labels) < pairs.count
 

@@ -319,9 +319,35 @@ def test_members_are_attacked_by_the_same_episodes_and_a_second_call_goes_on(ppo
     assert jobs.attacks._there(run / "attacks.parquet", "pgd", 0.3, [0, 1], {"against": changed}) is False
 
 
+def test_an_adversary_that_has_learnt_is_kept_put_to_others_and_trained_under(ppo, tmp_path, capsys):
+    run, other = tmp_path / "run", tmp_path / "other"
+    for to in (run, other):
+        shutil.copytree(ppo, to)
+    line = f"evaluate {run} --attack sa_rl:0.3 --attack-steps 64 --episodes"
+    assert command(f"{line} 2") == 0
+    before = read_parquet(run / "attacks.parquet")
+    assert command(f"{line} 3") == 0  # other episodes, the same adversary
+    assert "sa_rl:0.3 has learnt already" in capsys.readouterr().out
+    assert command(f"evaluate {other} --adversary {run} --episodes 2") == 0
+    frame = read_parquet(other / "attacks.parquet")
+    assert frame.groupby("attack").size().to_dict() == {"none": 4, "sa_rl of run": 4}
+    pd.testing.assert_series_equal(frame["return"], before["return"])  # copies of one run, each its own adversary
+
+    shutil.copytree(run / "adversaries" / "sa_rl-0.3", run / "adversaries" / "sa_rl-0.5")
+    sizes = "--unroll 4 --hidden 8 --set minibatches=2 --set epochs=1"
+    train = f"sweep --agent ppo {SMALL} {sizes} --out {tmp_path / 'robust'} --adversary"
+    assert command(f"{train} {run}") == 2
+    assert "has sa_rl:0.3, sa_rl:0.5; say which" in capsys.readouterr().err
+    assert command(f"{train} {run}:rat:0.1") == 2
+    assert f"{run} has sa_rl:0.3, sa_rl:0.5" in capsys.readouterr().err
+    assert command(f"{train} {run}:sa_rl:0.3") == 0
+    assert "eval/attacked" in read_parquet(tmp_path / "robust" / "metrics.parquet")
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
+        ("--adversary nowhere", "nowhere holds no adversary; learn one first"),
         ("--attack pgb:0.1", "did you mean 'pgd'"),
         ("--attack pgd", "give the size as pgd:0.1"),
         ("--attack pgd:-1", "above 0"),
@@ -343,6 +369,7 @@ def test_what_an_attack_cannot_be(ppo, options, message, capsys):
         ("pgd:0.1", "unknown adversary to train against 'pgd'"),
         ("sa_rl", "--adversary sa_rl: give the size as sa_rl:0.1"),
         ("sa_rl:0.1,pa_ad:0.1", "one at a time"),
+        ("rat:0.1 --adversary-target t.py:f", "no file t.py"),
     ],
 )
 def test_what_cannot_be_trained_against(adversary, message, tmp_path, capsys):

@@ -14,8 +14,9 @@ from jaxrl_reg.envs.attacked import attacked, shown
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation.attacks import perturbed
 from jaxrl_reg.evaluation.returns import episode_returns, evaluator
-from jaxrl_reg.loops import adversaries, rat
-from jaxrl_reg.loops.alternating import alternating
+from jaxrl_reg.loops import adversaries, rat, sarsa
+from jaxrl_reg.loops.alternating import alternating, under
+from jaxrl_reg.loops.learnt import attack_of
 from jaxrl_reg.types import Spec, as_float32
 
 STEPS = 8
@@ -132,6 +133,51 @@ def test_agent_and_adversary_learn_in_turn():
         alternating(agent, line(), "sa_rl", 0.0, **sizes)
 
 
+def test_an_attack_on_a_value_learnt_from_the_victims_episodes(plays):
+    """Robust SARSA: the value is of what the adversary is paid, and changes less where it is held to be smooth."""
+    config = sarsa.Config(steps=1280, num_envs=8, unroll=16, hidden=(16,), updates=32, batch_size=64)
+
+    def attacked_return(key, rates):
+        found, metrics = sarsa.sarsa(victim, line(), key, left, config=config, rates=rates)
+        attack = attack_of("sarsa", found, victim, EPSILON, line().spec, config.hidden)
+        total = episode_returns(line(), 32)(perturbed(lambda o, k: victim(o), attack), jax.random.key(7))
+        return total["return"].mean(), metrics
+
+    rates = sarsa.Rates(critic=1e-2, discount=0.9, tau=0.05)
+    grid = jax.tree.map(lambda *x: jnp.stack(x), as_float32(rates), as_float32(rates._replace(smoothness=0.0)))
+    total, metrics = jax.jit(jax.vmap(attacked_return, (None, 0)))(jax.random.key(0), grid)
+    assert float(total[0]) < plays - 1.0
+    smooth = np.asarray(metrics["smoothness"])[:, -1]
+    assert smooth[0] < 0.7 * smooth[1]
+    assert (np.asarray(metrics["td_loss"])[:, -1] < np.asarray(metrics["td_loss"])[:, 0]).all()
+
+
+def test_agent_and_rat_learn_in_turn():
+    """RAT goes on with what it knew: its answers of one turn make room for those of the next, its networks move on."""
+    agent = ppo.make(ppo.Config(hidden=(8,), epochs=1, minibatches=1), Spec(2, 1))
+    sizes = {"steps": 512, "num_envs": 8, "unroll": 16, "segments": 2}
+    config = rat.Config(256, 8, 16, (8,), updates=8, batch_size=32, labels=12, rounds=1, segment=4, reward_steps=60)
+    run = alternating(agent, line(), "rat", 1.0, target=left, imitation=config, evaluate=evaluator(line(), 32), **sizes)
+    state, metrics = quick(run)(jax.random.key(0), as_float32(FAST))
+    assert float(metrics["adversary/agreement"][-1]) > 0.7
+    assert float(metrics["eval/attacked"][-1]) != float(metrics["eval/return"][-1])
+    np.testing.assert_allclose(state.adversary.statistics.count, 512, rtol=1e-3)
+    learners = state.adversary.learners
+    assert int(learners.pairs.count) == 12
+    assert int(learners.adversary.opt_state[0].count) == 2 * 2 * config.adversary_steps  # turns, iterations
+
+
+def test_an_agent_learns_under_an_adversary_that_stays_as_it_is():
+    """What tells nothing is moved by a quarter while it learns, and again where it is judged under attack."""
+    agent = ppo.make(ppo.Config(hidden=(8,), epochs=1, minibatches=1), Spec(2, 1))
+    sizes = {"steps": 256, "num_envs": 8, "unroll": 16, "segments": 1}
+    shift = jnp.array([-0.5, 0.25])
+    run = under(agent, line(), lambda key: lambda observation, key: shift, evaluate=evaluator(line(), 32), **sizes)
+    state, metrics = quick(run)(jax.random.key(0), as_float32(FAST))
+    np.testing.assert_allclose(state.agent.statistics.mean[1], 0.75, rtol=1e-3)
+    assert float(metrics["eval/attacked"][-1]) != float(metrics["eval/return"][-1])
+
+
 def test_refusals():
     with pytest.raises(UserError, match="did you mean 'state'"):
         rat.Config(weighting="states")
@@ -139,5 +185,7 @@ def test_refusals():
         dataclasses.replace(rat.Config(), segment=40, unroll=16)
     with pytest.raises(UserError, match="rounds=9"):
         rat.Config(labels=8, rounds=9)
+    with pytest.raises(UserError, match="updates=0"):
+        sarsa.Config(updates=0)
     with pytest.raises(UserError, match="steps=0"):
         _ = adversaries.Budget(steps=0).iterations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import pathlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -64,8 +65,14 @@ class OnlineConfig(JobConfig):
     adversary: str | None = option(
         None,
         "adversary that perturbs what the agent sees and is trained against it in turn, a segment each: sa_rl:0.1 "
-        "(ATLA) or pa_ad:0.1, in standard deviations of each observation [none]",
+        "(ATLA), pa_ad:0.1 or rat:0.1, in standard deviations of each observation; or a RUN whose adversaries, learnt "
+        "by evaluate --attack, members are trained under as they are (RUN:rat:0.1: these of several) [none]",
         metavar="NAME:SIZE",
+    )
+    adversary_target: str | None = option(
+        None,
+        "what an adversary that is trained in turn shall bring about, as evaluate --target [what the agent loses]",
+        metavar="FILE.py:FUNCTION",
     )
 
     def presets(self) -> Mapping[str, Any]:
@@ -179,14 +186,30 @@ def run_of(member: Learner, config: OnlineConfig, env: Env, episodes: int | None
         names = ("steps", "num_envs", "segments", "unroll", "evaluate")
         return agent, levelled(agent, env, **{name: settings[name] for name in names})
     if config.adversary is None:
+        if config.adversary_target is not None:
+            raise UserError("--adversary-target is of an adversary; add --adversary rat:0.1, say")
         return agent, online(agent, env, **settings)
-    from jaxrl_reg.jobs.adversaries import parse
-    from jaxrl_reg.loops.alternating import alternating
+    return agent, _attacked_run(agent, env, config, settings)
 
+
+def _attacked_run(agent: Agent, env: Env, config: OnlineConfig, settings: dict[str, Any]) -> Run:
+    """Training under an adversary: one that learns in turn, or those that another run keeps."""
+    from jaxrl_reg.jobs import opponents
+    from jaxrl_reg.jobs.adversaries import parse
+    from jaxrl_reg.loops.alternating import alternating, under
+    from jaxrl_reg.loops.zero_shot import load_task
+
+    assert config.adversary is not None
+    if pathlib.Path(config.adversary.split(":")[0]).is_dir():
+        if config.adversary_target is not None:
+            raise UserError("--adversary-target is of an adversary that learns; those of a run have learnt already")
+        found = opponents.one(config.adversary, env.spec)
+        return under(agent, env, lambda key: opponents.drawn(found, env.spec, key), **settings)
     ((name, epsilon), *more) = parse(config.adversary, "--adversary")
     if more:
         raise UserError(f"--adversary {config.adversary}: one at a time, such as sa_rl:0.1")
-    return agent, alternating(agent, env, name, epsilon, **settings)
+    target = None if config.adversary_target is None else load_task(config.adversary_target, env).reward
+    return alternating(agent, env, name, epsilon, target=target, **settings)
 
 
 def loop_settings(config: Any, env: Env, episodes: int | None) -> dict[str, Any]:
