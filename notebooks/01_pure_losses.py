@@ -133,12 +133,12 @@ from jaxrl_reg import generative as g
 from jaxrl_reg.networks import denoisers
 from jaxrl_reg.types import Spec
 
-UPDATES, BATCH = (20, 32) if SMALL else (3_000, 256)
+UPDATES, BATCH, WIDTHS = (20, 32, (16,)) if SMALL else (3_000, 256, (128, 128, 128))
 ring = g.ring(8, 2.0, 0.08)
 
 
 def fit_flow(times, loss_of):
-    network = denoisers.denoiser_mlp(Spec(0, 2), (128, 128, 128), "silu", times=times, time_scale=10.0)
+    network = denoisers.denoiser_mlp(Spec(0, 2), WIDTHS, "silu", times=times, time_scale=10.0)
     optimiser = optax.adam(1e-3)
     params = network.init(jax.random.key(2))
 

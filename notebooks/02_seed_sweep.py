@@ -41,7 +41,7 @@ import jaxrl_reg as jr
 from jaxrl_reg.agents import rebrac
 from jaxrl_reg.evaluation import returns, statistics
 
-SEEDS, UPDATES, SEGMENTS = (2, 200, 2) if SMALL else (8, 6_000, 10)
+SEEDS, UPDATES, SEGMENTS, HIDDEN = (2, 20, 2, (8,)) if SMALL else (8, 6_000, 10, (64, 64))
 
 # %% [markdown]
 # ## Data
@@ -50,7 +50,7 @@ SEEDS, UPDATES, SEGMENTS = (2, 200, 2) if SMALL else (8, 6_000, 10)
 # draws small actions, so a value function that extrapolates "larger is better" is wrong.
 
 # %%
-EPISODES, LENGTH = 500, 30
+EPISODES, LENGTH = (20 if SMALL else 500), 30
 env = jr.envs.make("pointnav", task="top_right", episode_length=LENGTH)
 
 
@@ -79,10 +79,14 @@ print(jr.data.summary(data))
 # `Config` is static and changes the program; every leaf of `Hyper` is traced, so a grid over it compiles once.
 
 # %%
-agent = rebrac.make(rebrac.Config(hidden=(64, 64)), data.spec)
+agent = rebrac.make(rebrac.Config(hidden=HIDDEN), data.spec)
 hypers = jr.population.grid(rebrac.Hyper(discount=0.9), actor_bc_coef=[0.0, 0.1, 1.0, 10.0])
 run = jr.loops.offline(
-    agent, batch_size=128, updates=UPDATES, segments=SEGMENTS, evaluate=returns.evaluator(env, 8 if SMALL else 32)
+    agent,
+    batch_size=16 if SMALL else 128,
+    updates=UPDATES,
+    segments=SEGMENTS,
+    evaluate=returns.evaluator(env, 2 if SMALL else 32),
 )
 result = jr.population.sweep(run, seeds=SEEDS, hypers=hypers, data=data, on_plan=print)
 scores = result.metrics["eval/return"] / LENGTH

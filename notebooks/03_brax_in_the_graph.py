@@ -46,7 +46,9 @@ from jaxrl_reg.evaluation import returns
 # `final_observation` is always what the action led to, so time-outs are bootstrapped through.
 
 # %%
-env = jr.envs.make("brax/inverted_pendulum", backend="spring", episode_length=20 if SMALL else 200)
+# Small: Brax's own test environment, which has next to no physics to compile.
+name = "brax/fast" if SMALL else "brax/inverted_pendulum"
+env = jr.envs.make(name, backend="spring", episode_length=20 if SMALL else 200)
 batch = jr.envs.vectorize(env, 8)
 
 
@@ -68,7 +70,7 @@ print({name: getattr(trajectory, name).shape for name in ("observation", "action
 
 # %%
 STEPS, SEGMENTS, SEEDS = (128, 2, 1) if SMALL else (12_000, 6, 3)
-agent = sac.make(sac.Config(hidden=(64, 64)), env.spec)
+agent = sac.make(sac.Config(hidden=(8,) if SMALL else (64, 64)), env.spec)
 run = jr.loops.online(
     agent, env, steps=STEPS, num_envs=8, segments=SEGMENTS, updates=4, batch_size=128, warmup=64 if SMALL else 1_000,
     evaluate=returns.evaluator(env, 4),

@@ -138,7 +138,7 @@ import jaxrl_reg as jr
 from jaxrl_reg.agents.tokens import grpo as agents
 
 task = jr.envs.make("tokens/split", times=1)
-SEEDS, SEGMENTS, UPDATES, WARM_UP = (2, 2, 2, 0) if SMALL else (4, 6, 60, 60)
+SEEDS, SEGMENTS, UPDATES, WARM_UP = (1, 2, 2, 0) if SMALL else (3, 6, 150, 60)
 SIZES = {"hidden": (8,), "heads": 1} if SMALL else {"hidden": (32,), "heads": 4}
 
 for surrogate in ("ppo",) if SMALL else ("ppo", "gspo", "cispo"):

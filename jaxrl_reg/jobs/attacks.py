@@ -39,6 +39,7 @@ def attack(
     adversary: str | None = None,
     steps: int = 50_000,
     episodes: int | None = None,
+    lean: bool = False,
     say: Say = silent,
     on_tick: OnTick = silent,
 ) -> pd.DataFrame:
@@ -59,6 +60,7 @@ def attack(
         another run, in the box that they were learnt in; member by member, from the first again where they are fewer.
       steps: environment steps that an adversary which has to learn is trained for, one per member.
       episodes: per member and attack; ten times the run's own by default.
+      lean: leave the report as it is.
 
     Returns:
       One row per setting and attack: interquartile means over runs with their 95% intervals.
@@ -101,7 +103,8 @@ def attack(
             results = _run(group, judge, name, box, known_ones, episodes, on_tick)
             say(f"{_label(name, epsilon)}: {len(group.keys)} members, {episodes} episodes each")
             _write(stored, _rows(path, config, group, name, epsilon, results, about))
-    reporting.write(path)
+    if not lean:
+        reporting.write(path)
     return reporting.robustness_of(path)
 
 

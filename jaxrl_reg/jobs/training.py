@@ -165,6 +165,7 @@ def finetune(
     directory: str | pathlib.Path,
     *,
     out: str | pathlib.Path | None = None,
+    lean: bool = False,
     say: Say = silent,
     on_tick: OnTick = silent,
     **options: Any,
@@ -175,7 +176,7 @@ def finetune(
     Args:
       directory: of the run.
       out: directory of the new run; ``runs/<env>-<agent>-<time>`` without it.
-      say, on_tick: as for ``sweep``.
+      lean, say, on_tick: as for ``sweep``.
       options: fields of ``kinds.finetune.FinetuneConfig``, such as ``steps`` and ``offline_fraction``, or of
         ``kinds.transfer.TransferConfig``, such as ``env``, ``anchor`` and ``anchor_coef``.
 
@@ -183,7 +184,7 @@ def finetune(
       UserError: for a run that cannot be gone on from, or numbers that do not fit.
     """
     config = kinds.load("transfer" if "env" in options else "finetune").continuing(directory, **options)
-    return sweep(config, directory=out, say=say, on_tick=on_tick)
+    return sweep(config, directory=out, lean=lean, say=say, on_tick=on_tick)
 
 
 def _begin(
