@@ -31,9 +31,8 @@ CLAIM = Claim(
     metric="accuracy",
     systems=(35,),
     margin=0.3,
-    seeds=6,
-    chosen="from the figures of a prototype; no values of this module yet",
-    note="not run yet: claim and margin are those of a prototype",
+    seeds=4,
+    chosen="margin from a prototype; seeds 0 to 3: over the last 50 steps 0.538, sd 0.003, over raw observations 0.646",
 )
 SITUATIONS, ACTIONS, CODE, NOISE, KEY, BITS = 128, 4, 8, 24, 16, 8
 LONG, SHORT, QUERIES, EPISODES, STEPS = 2048, 512, 128, 8, 600
@@ -41,10 +40,11 @@ LONG, SHORT, QUERIES, EPISODES, STEPS = 2048, 512, 128, 8, 600
 
 def rotation(key, size):
     """A random orthogonal matrix, by reflections: products only, as members train side by side."""
-    matrix = jnp.eye(size)
-    for axis in jax.random.normal(key, (size, size)):
-        matrix = matrix - 2.0 * jnp.outer(matrix @ axis, axis) / (axis @ axis)
-    return matrix
+
+    def reflected(matrix, axis):
+        return matrix - 2.0 * jnp.outer(matrix @ axis, axis) / (axis @ axis), None
+
+    return jax.lax.scan(reflected, jnp.eye(size), jax.random.normal(key, (size, size)))[0]
 
 
 @jax.jit

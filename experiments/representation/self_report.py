@@ -34,9 +34,9 @@ CLAIM = Claim(
     metric="correlation of report and conduct",
     systems=(25,),
     margin=0.2,
-    seeds=8,
-    chosen="from the figures of a prototype; no values of this module yet",
-    note="not run yet: claim and margin are those of a prototype",
+    seeds=6,
+    chosen="margin from a prototype; seeds 0 to 3: over descriptions permuted 0.470, sd 0.089; a power of 0.95 also at "
+    "the prototype's sd of 0.2",
 )
 AGENTS, NEW, VECTOR, BITS, RISKS, CHOICES, STEPS, TUNED = 1024, 64, 12, 8, 11, 300, 2500, 600
 QUESTIONS = 4  # choose, how much risk, any trigger, which bit
