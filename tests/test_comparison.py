@@ -179,6 +179,22 @@ def test_tasks_are_pooled_only_for_agents_that_ran_on_all():
     assert "all" not in set(raw["task"])  # returns of two environments have no common unit
 
 
+def test_shares_of_solved_levels_are_told_apart_and_who_took_more_steps_is_said():
+    config = {"settings": {}, "hidden": (8,), "env": "maze", "seeds": 2, "seed_offset": 0, "eval_episodes": 1}
+    entries = [
+        entry(agent, "maze", scores, False)._replace(
+            config=config, budget="64 steps", judged="solved share", played=played, behaviour=np.nan
+        )
+        for agent, scores, played in (("dr", [0.21, 0.23], 64.0), ("sfl", [0.24, 0.26], 128.0))
+    ]
+    page = comparison.markdown(comparison.table(entries), entries)
+    assert "Interquartile mean over seeds of the solved share after" in page
+    assert "| sfl | 0.250 [0.240, 0.260] |" in page
+    assert "- maze: environment steps with those that only score levels: dr 64, sfl 128" in page
+    same = [one._replace(played=64.0) for one in entries]
+    assert "only score levels" not in comparison.markdown(comparison.table(same), same)
+
+
 def test_the_command_line_says_its_own_numbers(capsys):
     assert cli.main(["compare", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -125,7 +125,7 @@ def _sweep(arguments: argparse.Namespace) -> None:
 
 
 def _compare(arguments: argparse.Namespace) -> None:
-    from jaxrl_reg.evaluation.comparison import cell
+    from jaxrl_reg.evaluation.comparison import cell, places
 
     directory = pathlib.Path(arguments.out)
     asked = arguments.agents or (jobs.SweepConfig.agent,)
@@ -139,7 +139,8 @@ def _compare(arguments: argparse.Namespace) -> None:
     given = {name: getattr(arguments, name) for name in ("agents", "envs", "datasets") if getattr(arguments, name)}
     with machine.job(None) as display:
         table = jobs.compare(config, **given, directory=directory, say=display.say, on_tick=display.tick)
-    rows = [(row["agent"], row["task"], cell(row)) for row in table.to_dict("records")]
+    digits = places(table)
+    rows = [(row["agent"], row["task"], cell(row, digits[row["task"]])) for row in table.to_dict("records")]
     display.say(columns(rows))
     display.say(f"table: {directory / 'comparison.md'}")
 

@@ -36,6 +36,8 @@ class Entry(NamedTuple):
     seconds: float  # of training and evaluation, compilation apart
     config: dict[str, Any]
     budget: str = ""  # in words
+    judged: str = "return"  # what the scores are
+    played: float = float("nan")  # environment steps with those that only score levels, where an agent counts them
 
 
 def read(directory: str | pathlib.Path) -> list[Entry]:
@@ -69,6 +71,8 @@ def read(directory: str | pathlib.Path) -> list[Entry]:
                 training.get("train_seconds", float("nan")),
                 config,
                 facts.get("budget", ""),
+                judged.score,
+                float(last["env_steps"].max()) if "env_steps" in last else float("nan"),
             )
         )
     if not found:
@@ -130,7 +134,8 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry], note: str = "") -> s
     """The page: how the numbers came about, the table, the figure. ``note`` says where fixed settings come from."""
     tasks = [ALL] * bool((frame["task"] == ALL).any()) + sorted(set(frame["task"]) - {ALL})
     cells = {(row["agent"], row["task"]): row for _, row in frame.iterrows()}
-    normalised = all(entry.normalised for entry in entries)
+    normalised, digits = all(entry.normalised for entry in entries), places(frame)
+    judged = " or ".join(sorted({entry.judged for entry in entries}))
     budgets = sorted({_budget(entry) for entry in entries})
     behaviour = BEHAVIOUR in set(frame["agent"])
     fixed = {name: value for entry in entries for name, value in sorted(entry.config["settings"].items())}
@@ -140,8 +145,8 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry], note: str = "") -> s
         "",
         "Written by `jaxrl-reg compare`; no number is typed by hand.",
         "",
-        f"Interquartile mean over seeds of {'the normalised score' if normalised else 'the return'} after the last "
-        "update, with its 95% stratified-bootstrap interval"
+        f"Interquartile mean over seeds of the {judged} after the last update, with its 95% "
+        "stratified-bootstrap interval"
         + ("; 0 = random actions, 100 = the best policy of the collecting agent. " if normalised else ". ")
         + (f"Every agent that has it: {words}. " if fixed else "")
         + (f"{note} " if fixed and note else "")
@@ -149,12 +154,13 @@ def markdown(frame: pd.DataFrame, entries: Sequence[Entry], note: str = "") -> s
         + (" *behaviour*: mean over the data's own episodes." if behaviour else ""),
         "",
         *(f"- {budget}" for budget in budgets),
+        *_played(entries),
         "",
         f"| agent | {' | '.join(tasks)} |",
         "|---" * (len(tasks) + 1) + "|",
     ]
     for agent in dict.fromkeys(frame["agent"]):
-        lines.append(f"| {agent} | {' | '.join(cell(cells.get((agent, task))) for task in tasks)} |")
+        lines.append(f"| {agent} | {' | '.join(cell(cells.get((agent, task)), digits[task]) for task in tasks)} |")
     return "\n".join([*lines, "", f"![scores of all agents]({FIGURE})", ""])
 
 
@@ -168,13 +174,32 @@ def _budget(entry: Entry) -> str:
     )
 
 
-def cell(row: Any) -> str:
+def _played(entries: Sequence[Entry]) -> list[str]:
+    """Who took how many environment steps, where the agents of a task did not all take as many."""
+    lines = []
+    for task in sorted({entry.task for entry in entries}):
+        counts = {entry.agent: entry.played for entry in entries if entry.task == task and np.isfinite(entry.played)}
+        if len(set(counts.values())) > 1:
+            each = ", ".join(f"{agent} {count:,.0f}" for agent, count in counts.items())
+            lines.append(f"- {task}: environment steps with those that only score levels: {each}")
+    return lines
+
+
+def places(frame: pd.DataFrame) -> dict[str, int]:
+    """Decimals by task: more than one where scores are small, such as shares."""
+    from jaxrl_reg.evaluation.report.words import decimals
+
+    return {task: max(1, decimals([*part["score"]])) for task, part in frame.groupby("task")}
+
+
+def cell(row: Any, digits: int = 1) -> str:
     """A row of ``table`` as ``score [low, high]``."""
     if row is None:
         return "–"
     if np.isnan(row["score"]):
         return f"{row['diverged']} diverged" if row["diverged"] else "–"
-    return f"{row['score']:.1f}" + ("" if np.isnan(row["low"]) else f" [{row['low']:.1f}, {row['high']:.1f}]")
+    score, low, high = (f"{row[name]:.{digits}f}" for name in ("score", "low", "high"))
+    return score if np.isnan(row["low"]) else f"{score} [{low}, {high}]"
 
 
 def figure(frame: pd.DataFrame, theme: Theme | None = None) -> Any:
