@@ -20,8 +20,8 @@ CLAIM = Claim(
     systems=(62,),
     higher_is_better=False,
     margin=0.05,
-    seeds=8,
-    chosen="0.112 on five seeds of a study before this one",
+    seeds=5,
+    chosen="ten tuning seeds: 0.138, sd 0.014; power above 0.99",
 )
 TASKS = {"small": Task(256, 600, 0.0, 0.02, 0.1), "full": Task(256, 1200, 0.0, 0.02, 0.1)}
 ARMS = {"cross-entropy": (0.0, 0.0), "PS-KD": (0.0, 0.8)}
