@@ -32,8 +32,8 @@ CLAIM = Claim(
     ablation=None,
     metric="accuracy on random labels, last ten tasks",
     margin=0.5,
-    seeds=5,
-    chosen="over plain 0.726, sd 0.040, on seeds 100 to 104 of a study before this one; power above 0.99",
+    seeds=4,
+    chosen="two tuning seeds: 0.762; over plain 0.726, sd 0.040, on five of a study before this one; power above 0.99",
 )
 ROWS, INPUTS, CLASSES, BATCH, STEPS = 320, 64, 10, 32, 300
 TASKS = {"small": 80, "full": 400}
