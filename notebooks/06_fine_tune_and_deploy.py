@@ -78,7 +78,8 @@ print(jr.data.summary(data))
 # %% [markdown]
 # ## Offline
 #
-# A run is a directory: settings, metrics, checkpoints. `lean` leaves out the rival and the report.
+# A run is a directory: settings, metrics, checkpoints. `lean` leaves out the rival and the report; `say=print` would tell
+# what goes on.
 
 # %%
 SEEDS, UPDATES, SEGMENTS, HIDDEN = (1, 8, 2, (8,)) if SMALL else (4, 4_000, 4, (64, 64))
@@ -88,7 +89,7 @@ offline = jr.jobs.sweep(
         seeds=SEEDS, updates=UPDATES, segments=SEGMENTS, batch_size=8 if SMALL else 128, hidden=HIDDEN,
         eval_episodes=2 if SMALL else 32,
     ),
-    directory="runs/offline", lean=True, say=print,
+    directory="runs/offline", lean=True,
 )  # fmt: skip
 
 # %% [markdown]
@@ -99,7 +100,7 @@ offline = jr.jobs.sweep(
 
 # %%
 STEPS = 16 if SMALL else 4_000
-online = jr.jobs.finetune("runs/offline", out="runs/online", steps=STEPS, segments=SEGMENTS, lean=True, say=print)
+online = jr.jobs.finetune("runs/offline", out="runs/online", steps=STEPS, segments=SEGMENTS, lean=True)
 
 before, after = (one.result.metrics["eval/return"][0] / LENGTH for one in (offline, online))  # (seeds, evaluations)
 plt.plot(np.linspace(0, UPDATES, SEGMENTS + 1)[1:], before.mean(0), "o-", label="offline")

@@ -80,7 +80,7 @@ outcome = jr.jobs.sweep(
         env="maze", env_settings=world, agent=AGENT, against="none",
         settings={"minibatches": 2, "epochs": 1} if SMALL else {}, **SIZES,
     ),
-    directory="runs/maze", lean=True, say=print,
+    directory="runs/maze", lean=True,
 )  # fmt: skip
 solved = outcome.result.metrics["eval/solved"][0]  # (seeds, evaluations)
 plt.plot(np.linspace(0, SIZES["steps"], SIZES["segments"] + 1)[1:], solved.T, "o-")

@@ -11,6 +11,7 @@ import argparse
 import os
 import pathlib
 import sys
+import tempfile
 
 FOLDER = pathlib.Path(__file__).parent
 
@@ -50,15 +51,22 @@ def check(name: str) -> str | None:
 
 
 def execute(name: str, small: bool, timeout: int = 1200):
-    """The executed notebook. Raises ``nbclient.exceptions.CellExecutionError`` with the failing cell."""
+    """The notebook, executed in an empty folder.
+
+    Raises ``nbclient.exceptions.CellExecutionError`` with the failing cell.
+    """
     import nbclient
 
     environment = {**os.environ, "JAXRL_REG_SMALL": "1" if small else "0", "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
     root = str(FOLDER.parent)
     environment["PYTHONPATH"] = os.pathsep.join(filter(None, [root, environment.get("PYTHONPATH")]))
     notebook = from_text(name)
-    client = nbclient.NotebookClient(notebook, timeout=timeout, kernel_name="python3")
-    client.execute(env=environment)
+    with tempfile.TemporaryDirectory() as folder:  # what the cells write is theirs
+        where = {"metadata": {"path": folder}}
+        client = nbclient.NotebookClient(notebook, timeout=timeout, kernel_name="python3", resources=where)
+        client.execute(env=environment)
+    for output in (output for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output):
+        output["text"] = output["text"].replace(os.path.join(os.path.realpath(folder), ""), "")
     return notebook
 
 
