@@ -95,8 +95,7 @@ offline = jr.jobs.sweep(
 # %% [markdown]
 # ## Online
 #
-# Every member goes on from its own state, with the data in each batch. The first evaluation repeats the last offline
-# one, so that a drop is seen for what it is.
+# Every member goes on from its own state, with the data in each batch; its curve goes on from the last offline evaluation.
 
 # %%
 STEPS = 16 if SMALL else 4_000
@@ -104,8 +103,9 @@ online = jr.jobs.finetune("runs/offline", out="runs/online", steps=STEPS, segmen
 
 before, after = (one.result.metrics["eval/return"][0] / LENGTH for one in (offline, online))  # (seeds, evaluations)
 plt.plot(np.linspace(0, UPDATES, SEGMENTS + 1)[1:], before.mean(0), "o-", label="offline")
-plt.plot(UPDATES + np.linspace(0, STEPS, after.shape[1]), after.mean(0), "o-", label="online")
-plt.xlabel("updates")
+both = np.concatenate([before[:, -1:], after], axis=1)
+plt.plot(UPDATES + np.linspace(0, STEPS, SEGMENTS + 1), both.mean(0), "o-", label="online")
+plt.xlabel("updates, one for each step online")
 plt.ylabel("fraction of steps at the goal")
 plt.legend()
 plt.show()

@@ -8,6 +8,7 @@ import types
 
 import jax
 import pytest
+from jax.interpreters import partial_eval
 
 from jaxrl_reg import agents
 from jaxrl_reg.contract import CHECKS, Subject, __main__, check_agent, run_check
@@ -24,8 +25,8 @@ def subject_of(name):
 
 
 # Token agents are one program with other switches: all checks of grpo, of the others those that compile nothing. Those
-# with a curriculum are PPO, whose program the checks of ppo compile.
-TRACED = ("documented", "jit", "state")
+# with a curriculum are PPO, whose program the checks of ppo compile. Of those, ``reached`` stands for ``hypers``.
+TRACED = ("documented", "jit", "state", "keys", "reached")
 ASKED = [
     (name, check)
     for name in agents.names()
@@ -35,8 +36,30 @@ ASKED = [
 
 @pytest.mark.parametrize(("name", "check"), ASKED)
 def test_agent(name, check):
+    if check == "reached":
+        assert unreached(subject_of(name)) == set()
+        return
     result = run_check(subject_of(name), check)
     assert result.passed, result.message
+
+
+def unreached(subject):
+    """Hyperparameters that no output of a traced function depends on; a curriculum's own are seen by none of them."""
+    left = set(subject.hyper_names) - subject.of_curriculum
+    for label, (name, _) in subject.functions().items():
+        arguments = subject.arguments(name, None if name == "init" else subject.traces["init"].out)
+        hyper = f"[{1 if name == 'init' else 2}]."
+        jaxpr = subject.traces[label].jaxpr.jaxpr
+        used = partial_eval.dce_jaxpr(jaxpr, [True] * len(jaxpr.outvars))[1]
+        for (path, _), reaches in zip(jax.tree_util.tree_leaves_with_path(arguments), used, strict=True):
+            if reaches and jax.tree_util.keystr(path).startswith(hyper):
+                left.discard(jax.tree_util.keystr(path).removeprefix(hyper))
+    return left
+
+
+def test_a_hyperparameter_that_nothing_reads_is_found(monkeypatch):
+    deaf = toy(monkeypatch, [("hyper.learning_rate", "0.001")])
+    assert unreached(Subject(deaf)) == {"learning_rate"}
 
 
 # The suite itself: one toy agent, broken in one place at a time.
