@@ -1,11 +1,16 @@
-"""PPO, SAC and TD3 on Playground's CartpoleBalance with its published settings, for as many steps as two cores do.
+"""SAC on Playground's CartpoleBalance with its published settings, for as many steps as two cores do in a record.
 
-Settings: ``mujoco_playground/config/dm_control_suite_params.py``. PPO: 2048 environments, segments of 30 steps, 32
+Settings: ``mujoco_playground/config/dm_control_suite_params.py``. SAC: 128 environments, 8 updates of 512 rows for one
+step of all of them, 8,192 steps before the first, LayerNorm in the critics, 5,000,000 steps. The physics are cheap, the
+updates are not: the small scale has 46,080 steps, and its curve is what that many come to. Tried with one seed for
+choosing settings: SAC 442 after 23,040 steps, 603 after 69,120 and 606 after 92,160; PPO 325 after 983,040 steps and
+410 after 1,966,080, with about as much computing as 61,000 steps of SAC.
+
+``full`` is for an accelerator and has PPO and TD3 beside SAC. PPO: 2048 environments, segments of 30 steps, 32
 minibatches of 1,024 segments, 16 passes; that is 480 steps of each environment for every 512 minibatches of 30,720
-rows. SAC: 128 environments, 8 updates of 512 rows for one step of all of them, 8,192 steps before the first, LayerNorm
-in the critics. Published for PPO are 60,000,000 steps and for SAC 5,000,000; the claim is met long before. There are no
-settings for TD3, which takes SAC's. What differs is said in ``inverted_pendulum``; SAC and TD3 here see observations
-as they come, which lie in [-1, 1] but for the velocities. Needs the extra ``playground``.
+rows; 60,000,000 steps. There are no settings for TD3, which takes SAC's. What differs is said in
+``inverted_pendulum``; SAC and TD3 here see observations as they come, which lie in [-1, 1] but for the velocities.
+Needs the extra ``playground``.
 """
 
 from __future__ import annotations
@@ -16,65 +21,62 @@ from jaxrl_reg import envs
 from jaxrl_reg.agents import ppo, sac, td3
 
 CLAIM = Claim(
-    statement="PPO, SAC and TD3 reach 950 of 1,000 on Playground's CartpoleBalance within the environment steps of its "
-    "published settings (60,000,000 for PPO, 5,000,000 for SAC): PPO within a tenth, SAC and TD3 within a sixteenth",
+    statement="SAC reaches 950 of 1,000 on Playground's CartpoleBalance with its published settings: within the "
+    "5,000,000 published environment steps (full), or within 46,080 of them (small)",
     paper="https://arxiv.org/abs/2502.08485",
-    method="worst of PPO, SAC and TD3",
+    method="SAC",
     baselines=("950 of 1,000",),
-    ablation="PPO after one iteration",
-    metric="return of whole episodes (playground/CartpoleBalance)",
-    margin=0.0,
-    seeds=3,
+    ablation=None,
+    metric="mean return of 16 whole episodes (playground/CartpoleBalance)",
+    seeds=2,
+    chosen="what the time allows",
+    note="not within 46,080 steps, a hundredth of the published ones: that is what two cores do in six minutes, and no "
+    "more is claimed of the curve",
 )
-SIZES = {"small": (6, 40), "full": (61, 640)}  # iterations of PPO; turns of 7,680 steps of SAC and TD3
+SIZES = {
+    "small": (0, 6, 3),
+    "full": (61, 640, 20),
+}  # iterations of PPO; turns of 7,680 steps of SAC and TD3; their parts
 WIDE, UNROLL = 2048, 480
 SIDE_BY_SIDE, STEPS = 128, 60
+RATES = {"actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
 
 
 def run(seeds, scale, say):
     env = envs.make("playground/CartpoleBalance")
-    iterations, turns = SIZES[scale]
-    on = _published.curves(
-        ppo,
-        env,
-        seeds,
-        say,
-        config={"hidden": (32,) * 4, "activation": "silu", "epochs": 16, "minibatches": 32},
-        hyper={
-            "actor_learning_rate": 1e-3,
-            "value_learning_rate": 1e-3,
-            "discount": 0.995,
-            "clip": 0.3,
-            "entropy_coef": 0.01,
-            "max_grad_norm": 1e9,  # no clipping
-        },
-        steps=WIDE * UNROLL * iterations,
-        num_envs=WIDE,
-        unroll=UNROLL,
-        segments=iterations,
-    )
-    ends = {"PPO": on[:, -1]}
-    for module in (sac, td3):
-        rates = {"actor_learning_rate": 1e-3, "critic_learning_rate": 1e-3}
-        rates |= {"temperature_learning_rate": 1e-3} if module is sac else {}
-        off = _published.curves(
-            module,
+    iterations, turns, segments = SIZES[scale]
+    replayed = {
+        "config": {"hidden": (256, 256), "critic_layer_norm": "every"},
+        "steps": SIDE_BY_SIDE * STEPS * turns,
+        "num_envs": SIDE_BY_SIDE,
+        "unroll": 1,
+        "updates": 8,
+        "batch_size": 512,
+        "warmup": 8192,
+        "segments": segments,
+    }
+    ends = {
+        "SAC": _published.curves(sac, env, seeds, say, hyper={**RATES, "temperature_learning_rate": 1e-3}, **replayed)
+    }
+    if iterations:
+        ends["TD3"] = _published.curves(td3, env, seeds, say, hyper=RATES, **replayed)
+        ends["PPO"] = _published.curves(
+            ppo,
             env,
             seeds,
             say,
-            config={"hidden": (256, 256), "critic_layer_norm": "every"},
-            hyper=rates,
-            steps=SIDE_BY_SIDE * STEPS * turns,
-            num_envs=SIDE_BY_SIDE,
-            unroll=1,
-            updates=8,
-            batch_size=512,
-            warmup=8192,
-            segments=5,
+            config={"hidden": (32,) * 4, "activation": "silu", "epochs": 16, "minibatches": 32},
+            hyper={
+                "actor_learning_rate": 1e-3,
+                "value_learning_rate": 1e-3,
+                "discount": 0.995,
+                "clip": 0.3,
+                "entropy_coef": 0.01,
+                "max_grad_norm": 1e9,  # no clipping
+            },
+            steps=WIDE * UNROLL * iterations,
+            num_envs=WIDE,
+            unroll=UNROLL,
+            segments=iterations,
         )
-        ends[module.__name__.rsplit(".", 1)[-1].upper()] = off[:, -1]
-    return {
-        "worst of PPO, SAC and TD3": [float(min(row)) for row in zip(*ends.values(), strict=True)],
-        "PPO after one iteration": on[:, 0].tolist(),
-        "950 of 1,000": [950.0] * len(seeds),
-    } | {name: values.tolist() for name, values in ends.items()}
+    return {name: curve[:, -1].tolist() for name, curve in ends.items()} | {"950 of 1,000": [950.0] * len(seeds)}
