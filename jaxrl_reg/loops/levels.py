@@ -42,7 +42,7 @@ def curriculum_of(agent: Agent, env: Env, num_envs: int) -> Curriculum:
     if env.levels is None:
         raise UserError(
             f"{env.name or 'this environment'} has no levels for a curriculum to choose from; maze and signposts have, "
-            "or take --agent ppo"
+            "and planar and brax bodies with --env-set dynamics=true; or take --agent ppo"
         )
     return agent.curriculum(env.levels, num_envs)
 
