@@ -71,6 +71,7 @@ def learning_curves(
     axis: str = "updates",
     since: tuple[float, str] | None = None,
     ordered: bool = False,
+    others: str = "other settings",
     theme: Theme = LIGHT,
 ) -> Figure:
     """Score after so many updates, or whatever ``axis`` counts, one line per setting.
@@ -82,10 +83,11 @@ def learning_curves(
       axis: what the horizontal axis counts.
       since: where on it another phase of training begins, and what that is called: a vertical line.
       ordered: the settings are values of one hyperparameter: colour them along a ramp, in the order of their labels.
+      others: what those past the first seven are called.
       theme: ``LIGHT`` or ``DARK``.
     """
     figure, axes = _canvas(theme)
-    _draw(axes, curves, ordered, theme)
+    _draw(axes, curves, ordered, theme, others)
     for style, (label, value) in zip((":", "-.", (0, (5, 1, 1, 1, 1, 1))), (references or {}).items(), strict=False):
         axes.axhline(value, color=theme.ink, linewidth=1.2, linestyle=style, label=label, zorder=1)
     if since is not None:
@@ -361,7 +363,7 @@ def _canvas(theme: Theme) -> tuple[Figure, Axes]:
     return figure, axes
 
 
-def _draw(axes: Axes, curves: Sequence[Curve], ordered: bool, theme: Theme) -> None:
+def _draw(axes: Axes, curves: Sequence[Curve], ordered: bool, theme: Theme, others: str = "other settings") -> None:
     settings = [curve for curve in curves if not curve.baseline]
     shown, rest = settings[:MOST_COLOURS], settings[MOST_COLOURS:]
     if ordered:  # legend and colours follow the values, whichever setting is best
@@ -372,7 +374,7 @@ def _draw(axes: Axes, curves: Sequence[Curve], ordered: bool, theme: Theme) -> N
         if curve.baseline:
             _line(axes, curve, theme.baseline, "--")
     for i, curve in enumerate(rest):
-        label = f"{len(rest)} other settings" if i == 0 else None
+        label = f"{len(rest)} {others}" if i == 0 else None
         axes.plot(curve.x, curve.y, color=theme.faint, linewidth=0.9, label=label, zorder=2)
 
 

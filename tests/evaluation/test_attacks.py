@@ -5,10 +5,13 @@ from types import SimpleNamespace
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from jaxrl_reg import losses
 from jaxrl_reg.evaluation import attacks
+from jaxrl_reg.evaluation.plots import LIGHT
+from jaxrl_reg.evaluation.report import robustness_figures
 from jaxrl_reg.transforms import directed, project, projected_ascent, signed_step, weight_hypergradient
 from jaxrl_reg.types import Agent, Policy, Spec
 
@@ -155,3 +158,19 @@ def test_directions_move_the_action_along():
         shift = directed(mean, x, jnp.broadcast_to(jnp.array(direction), (16, 2)), KEY, 0.1)
         gain = (np.asarray(mean(x + shift) - mean(x)) * direction).sum(-1)
         assert gain.mean() > 0.05
+
+
+def test_robustness_curves_begin_without_an_attack_and_the_worst_comes_first():
+    sizes = [("none", 0.0, 9.0), ("random", 0.1, 8.0), ("pgd", 0.2, 5.0), ("pgd", 0.1, 7.0), ("rat of other", 0.1, 2.0)]
+    rows = [
+        {"setting": 0, "attack": name, "epsilon": size, "return": y, "return_low": y - 1, "return_high": y + 1}
+        for name, size, y in sizes
+    ]
+    (figure,) = robustness_figures(pd.DataFrame(rows), LIGHT).values()
+    lines = {line.get_label(): line for line in figure.axes[0].get_lines()}
+    assert list(lines) == ["rat of other", "pgd", "random"]
+    np.testing.assert_allclose(lines["pgd"].get_xydata(), [[0.0, 9.0], [0.1, 7.0], [0.2, 5.0]])
+    assert {name: line.get_linestyle() for name, line in lines.items()} == dict(
+        zip(lines, ["-", "-", "--"], strict=True)
+    )
+    assert {line.get_marker() for line in lines.values()} == {"o"}

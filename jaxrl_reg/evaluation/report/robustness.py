@@ -74,21 +74,27 @@ def brief_robustness(table: pd.DataFrame) -> list[list[str]]:
 
 
 def robustness_figures(table: pd.DataFrame, theme: plots.Theme) -> dict[str, Any]:
-    """Robustness curves of the best setting by the name of what is summed: a line per attack, from no attack on."""
+    """Robustness curves of the best setting by the name of what is summed: a line per attack, from no attack on, with a
+    dot for each size that was tried. Attacks that leave the least return come first; noise is dashed, beside them."""
     mine = table[table["setting"] == table["setting"].iloc[0]]
     plain = mine[mine["attack"] == NONE].iloc[0]
+    attacked = mine[mine["attack"] != NONE]
+    order = attacked.groupby("attack")["return"].min().sort_values(kind="stable").index
     figures = {}
     for name in (name for name in SUMS if name in table):
         curves = []
-        for attack in sorted(set(mine["attack"]) - {NONE}):
-            rows = mine[mine["attack"] == attack].sort_values("epsilon")
+        for attack in order:
+            rows = attacked[attacked["attack"] == attack].sort_values("epsilon")
             x, y, low, high = (
                 np.array([plain[column], *rows[column]], float)
                 for column in ("epsilon", name, f"{name}_low", f"{name}_high")
             )
-            curves.append(plots.Curve(attack, x, y, low, high))
+            curves.append(plots.Curve(attack, x, y, low, high, baseline=attack == "random"))
         axis = "epsilon, standard deviations of each observation"
-        figures[f"robustness_{name}"] = plots.learning_curves(curves, score=SUMS[name], axis=axis, theme=theme)
+        figure = plots.learning_curves(curves, score=SUMS[name], axis=axis, others="other attacks", theme=theme)
+        for line in figure.axes[0].get_lines():
+            line.set(marker="o", markersize=4, clip_on=False)
+        figures[f"robustness_{name}"] = figure
     return figures
 
 
