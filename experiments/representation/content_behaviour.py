@@ -39,7 +39,7 @@ CLAIM = Claim(
     margin=0.5,
     seeds=5,
     chosen="from the figures of a prototype; no values of this module yet",
-    note="not run yet: claim and margin are those of a prototype",
+    note="no record yet, nor values of tuning seeds: claim and margin are those of a prototype",
 )
 RECEIVERS, CONTENTS, BINS, TASTE, LENGTH, RUN = 8, 16, 10, 4, 10, 5
 ROWS, TEST, CANDIDATES, STEPS, BATCH, HIGH = 1500, 600, 25, 1200, 96, 8

@@ -37,6 +37,7 @@ CLAIM = Claim(
     seeds=6,
     chosen="margin from a prototype; seeds 0 to 3: over descriptions permuted 0.470, sd 0.089; a power of 0.95 also at "
     "the prototype's sd of 0.2",
+    note="no record yet: run on tuning seeds only",
 )
 AGENTS, NEW, VECTOR, BITS, RISKS, CHOICES, STEPS, TUNED = 1024, 64, 12, 8, 11, 300, 2500, 600
 QUESTIONS = 4  # choose, how much risk, any trigger, which bit
