@@ -119,6 +119,14 @@ def replicate(shared: PyTree, devices: list[Device]) -> PyTree:
     return _put(shared, NamedSharding(mesh(devices), PartitionSpec()))
 
 
+def place_empty(tree: PyTree, devices: list[Device]) -> PyTree:
+    """``tree`` whose leaves without entries (of MJX, for example) lie as the others do: what a program gives back has
+    them on every device alike, and the next one refuses them."""
+    if len(devices) == 1:
+        return tree
+    return jax.tree.map(lambda leaf: leaf if leaf.size else place(leaf, devices), tree)
+
+
 def _put(tree: PyTree, sharding: NamedSharding) -> PyTree:
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)

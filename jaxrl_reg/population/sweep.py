@@ -156,7 +156,9 @@ class _Population:
         """One segment of every member and its evaluation; gives the metrics ``[M]``."""
         index = placing.replicate(jnp.int32(self.segment), self.devices)
         lives = placing.place(self.alive[self.padding], self.devices)
-        states, metrics = self.programs.train(self.states, lives, *self.members, index, self.data)
+        begun = placing.place_empty(self.states, self.devices)
+        states, metrics = self.programs.train(begun, lives, *self.members, index, self.data)
+        states = placing.place_empty(states, self.devices)
         if self.programs.evaluate is not None:
             metrics = {**metrics, **self.programs.evaluate((states, *self.members), index)}
         told = {name: np.array(value)[: self.count] for name, value in hosts.fetch(metrics).items()}

@@ -6,12 +6,14 @@ import os
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from jaxrl_reg import population
 from jaxrl_reg.io import env_info
 from jaxrl_reg.population import placement
+from jaxrl_reg.types import Run
 
 from .toy import Hyper, make_data, make_run
 
@@ -77,3 +79,18 @@ def test_what_nobody_tells_is_no_limit(monkeypatch):
     assert placement.memory_limit(jax.devices("cpu")[0]) == sys.maxsize
     result = population.sweep(make_run(), seeds=2, hypers=population.grid(Hyper()), data=make_data())
     assert np.isfinite(result.metrics["loss"]).all()
+
+
+def test_leaves_without_entries_go_from_segment_to_segment_on_two_devices():
+    """The physics of MJX have such; a program gives them back on every device alike."""
+
+    def train(state, index, key, hyper, data):
+        count, empty = state
+        return (count + hyper, empty * 1.0), {"count": count}
+
+    def evaluate(state, index, key, hyper):
+        return {"eval/return": state[0]}
+
+    run = Run(lambda key, hyper: (jnp.zeros(()), jnp.zeros((3, 0))), train, evaluate, 2, 1)
+    found = population.sweep(run, seeds=[0, 1], hypers=jnp.ones(1), data=None, devices=jax.devices()[:2])
+    np.testing.assert_array_equal(found.metrics["eval/return"][0], [[1.0, 2.0], [1.0, 2.0]])
