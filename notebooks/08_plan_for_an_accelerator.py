@@ -44,13 +44,14 @@ TARGETS = ("h100", "tpu-v5e")  # also a100, l40s, tpu-v6e
 # ## A whole sweep
 #
 # `plan` takes what `sweep` takes. Nothing is trained and nothing written; where the data set is not collected yet, rows
-# of noise stand for it. Every program is compiled: the agent's, and the cloning baseline's beside it.
+# of noise stand for it. Every training program is compiled: the agent's, and the cloning baseline's beside it. With
+# `evaluation=True` evaluations are compiled as well, which takes longer.
 
 # %%
 config = jr.jobs.SweepConfig(env="pointnav", agent="rebrac", grid={"actor_bc_coef": (0.01, 0.1)}, seeds=32)
 for target in TARGETS:
     try:
-        for label, forecast in jr.jobs.plan(config, target, say=print):
+        for label, forecast in jr.jobs.plan(config, target, evaluation=False, say=print):
             print(f"{target}, {label}: {forecast.updates_per_second:,.0f} updates per second, {forecast.bound}-bound")
     except jr.errors.UserError as missing:
         print(missing)
@@ -66,7 +67,7 @@ env = jr.envs.make("pointnav")
 agent = ppo.make(ppo.Config(hidden=(64, 64)), env.spec)
 run = jr.loops.online(agent, env, steps=4_096, num_envs=16, unroll=64)
 hypers = jr.population.grid(ppo.Hyper())
-MEMBERS = (1,) if SMALL else (1, 16, 256)
+MEMBERS = (1,) if SMALL else (1, 64)
 for target in TARGETS:
     try:
         found = [jr.population.plan_for(run, target, seeds=members, hypers=hypers) for members in MEMBERS]

@@ -2,10 +2,13 @@
 compiler. No compiler is needed here; the programs are short ones written by hand."""
 
 import dataclasses
+import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import pytest
+from jax.experimental import topologies
 
 from jaxrl_reg import cli, jobs
 from jaxrl_reg.cli import planning
@@ -249,3 +252,21 @@ def test_where_no_tiles_are_found_products_are_left_to_the_library(monkeypatch, 
         with pytest.raises(jax.errors.JaxRuntimeError, match="no memory"):
             compile_it()
         assert asked == [None]
+
+
+def test_a_compiler_that_was_passed_over_for_want_of_a_card_is_asked_again(monkeypatch):
+    asked = []
+
+    def described(**options):
+        asked.append(options["topology_name"])
+        if len(asked) == 1:
+            raise NotImplementedError("topology not implemented for cuda")
+        return types.SimpleNamespace(devices=["a card"])
+
+    plugin = types.SimpleNamespace(initialize=lambda: asked.append("plugin"))
+    monkeypatch.setitem(sys.modules, "jax_plugins.xla_cuda13", plugin)
+    monkeypatch.setattr(targets, "_found", lambda module: True)
+    monkeypatch.setattr(targets, "_find_cuda", lambda: None)
+    monkeypatch.setattr(topologies, "get_topology_desc", described)
+    assert targets.device("h100") == "a card"
+    assert asked == ["h100", "plugin", "h100"]
