@@ -96,6 +96,9 @@ assert SMALL or solved[:, -1].mean() > solved[:, 0].mean()
 # The same members, in the same episodes, on observations that are perturbed: at random, and by the step of at most that
 # size which changes most what the agent does (`pgd`, along its own gradient). Sizes are in standard deviations of each
 # coordinate. An attack that needs what an agent does not have is left out, in a line.
+#
+# Members act greedily here, and one without a memory goes round in circles in a maze: a return that rises under an
+# attack, as it may here, says that noise frees it, not that the agent is robust.
 
 # %%
 table = jr.jobs.attack(
