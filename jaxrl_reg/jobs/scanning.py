@@ -82,7 +82,7 @@ def triggers(
         return {**{name: effect[i] for i, name in enumerate(labels)}, SCORE: score, UNRELATED: unrelated}
 
     ways = f"{episodes} episodes each, {len(asked)} sensors switched"
-    frame = pd.DataFrame(watched(path, config, job, observe, TRIGGER_STREAM, episodes, ways, say, on_tick))
+    frame = pd.DataFrame(watched(path, config, job, observe, TRIGGER_STREAM, episodes, "triggers", ways, say, on_tick))
     write_parquet(path / "triggers.parquet", frame)
     own = frame[frame["agent"] == config.agent].groupby("measure")["value"].mean()
     order = sorted(labels, key=lambda name: -own[name])

@@ -68,7 +68,7 @@ def conduct(
     world: Any = job.world
     observe = observed.observer(world, episodes, world.spec.max_episode_steps)
     ways = f"{episodes} episodes each, as they are and pushed half-way"
-    frame = pd.DataFrame(watched(path, config, job, observe, CONDUCT_STREAM, episodes, ways, say, on_tick))
+    frame = pd.DataFrame(watched(path, config, job, observe, CONDUCT_STREAM, episodes, "conduct", ways, say, on_tick))
     write_parquet(path / "conduct.parquet", frame)
     write_json(path / "conduct.json", {"missing": observed.missing(observed.names(world)), "episodes": episodes})
     reporting.write(path)
@@ -82,13 +82,14 @@ def watched(
     observe: Callable[[Policy, Key], dict[str, Any]],
     stream: int,
     episodes: int,
+    name: str,
     ways: str,
     say: Say,
     on_tick: OnTick,
 ) -> list[dict[str, Any]]:
     """``observe(policy, key) -> {measure: scalar}`` of every member from its checkpoint: a row per member and measure.
 
-    ``stream`` sets the keys apart from those of other looks at the run; ``ways`` says how they are watched.
+    ``stream`` sets the keys apart from those of other looks at the run; ``name`` and ``ways`` say what is done.
 
     Raises:
       UserError: there is no checkpoint of the run's own agent.
@@ -115,12 +116,12 @@ def watched(
             state, key, hyper = state_key_hyper
             return observe(keep(state, hyper), jax.random.fold_in(key, stream))
 
-        on_tick(Tick("conduct", 0, count * episodes, 0.0, 0.0, unit="episodes"))
+        on_tick(Tick(name, 0, count * episodes, 0.0, 0.0, unit="episodes"))
         chunk = min(count, max(1, population.EVALUATION_CHUNK // 4))  # whole episodes are kept, not sums
         found = jax.device_get(
             jax.jit(population.over_members(one, chunk))((restored.states, restored.keys, restored.hypers), 0)
         )
-        on_tick(Tick("conduct", count * episodes, count * episodes, 0.0, 0.0, unit="episodes"))
+        on_tick(Tick(name, count * episodes, count * episodes, 0.0, 0.0, unit="episodes"))
         seeds = seeds_of(config)
         for m in range(count):
             setting, seed = divmod(m, config.seeds)
@@ -128,11 +129,11 @@ def watched(
                 "agent": member.name,
                 "setting": member.first + setting,
                 "seed": seeds[seed],
-                **{name: values[setting] for name, values in member.swept.items()},
+                **{hyper: values[setting] for hyper, values in member.swept.items()},
                 "update": int(restored.updates[setting]),
                 "episodes": episodes,
             }
-            rows += [{**about, "measure": name, "value": float(values[m])} for name, values in found.items()]
+            rows += [{**about, "measure": one, "value": float(values[m])} for one, values in found.items()]
     return rows
 
 
