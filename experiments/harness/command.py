@@ -142,6 +142,7 @@ def _power(options: argparse.Namespace) -> bool:
         found = history.known_power(claim, file.runs, scale)
         if found is None:
             raise UserError(f"{name}: no values yet; first: python -m experiments run {name} --seeds {history.PILOT}")
+        history.write(file, claim, path)  # the claim may have another margin or number of seeds by now
         print(f"{name}: {explained(found)}")
         for rival, points in advantages(claim, values).items():
             spread = f", standard deviation {points.std(ddof=1):.4g}" if len(seeds) > 1 else ""
@@ -153,7 +154,6 @@ def _power(options: argparse.Namespace) -> bool:
             f"{name}: power {found.product:.3f} with its {claim.seeds} seeds ({found.assured:.3f} if what {found.seen} "
             f"seeds leave open counts); {WANTED} needs {least or 'more than any number of'} seeds"
         )
-        history.write(file, claim, path)  # the claim may have another margin or number of seeds by now
         enough.append(found.at_least >= WANTED)
     return all(enough)
 
