@@ -81,7 +81,7 @@ test-all: install
 
 # Measures all tests and chooses anew which are long.
 test-costs: install
-	costs=$$(mktemp -d) && $(SUITE) --costs $$costs && $(BIN)/python -m tests.costs $$costs
+	costs=$$(mktemp -d) && $(SUITE) --costs=$$costs && $(BIN)/python -m tests.costs $$costs
 
 # On Python 3.11 or 3.12: the lowest NumPy has no wheels for 3.13.
 FLOOR_TESTS := tests/losses tests/policies tests/agents/offline/test_golden_iql.py tests/population/test_sweep.py \
