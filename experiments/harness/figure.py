@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pathlib
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -25,7 +26,7 @@ def figure(claim: Claim, values: dict[str, Sequence[float]], path: pathlib.Path)
         axes.plot(points, row + np.linspace(-0.18, 0.18, points.size), "o", color="#1a202c", ms=4, alpha=0.75)
     axes.set_yticks(range(len(order)), order)
     axes.invert_yaxis()
-    axes.set_xlabel(claim.metric)
+    axes.set_xlabel(textwrap.fill(claim.metric, 54))  # the axes are narrower than the figure
     axes.spines[["top", "right"]].set_visible(False)
     fig.savefig(path, dpi=130)
     plt.close(fig)
