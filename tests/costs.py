@@ -14,7 +14,9 @@ import resource
 import sys
 
 LIST = pathlib.Path(__file__).with_name("long.txt")
-BUDGET = 1600.0  # CPU-seconds of all others: 15 minutes on two cores, less what collecting them takes
+# CPU-seconds of all others. Two cores have 1,800 in 15 minutes; what a test that goes had paid for others to share (a
+# program, a fixture) is paid by the next, and collecting takes some.
+BUDGET = 1450.0
 KEPT = (  # files, and single tests
     "tests/test_contract.py",
     "tests/agents/offline/test_golden",
