@@ -34,10 +34,9 @@ CLAIM = Claim(
     metric="correlation of report and conduct",
     systems=(25,),
     margin=0.2,
-    seeds=6,
-    chosen="margin from a prototype; seeds 0 to 3: over descriptions permuted 0.470, sd 0.089; a power of 0.95 also at "
-    "the prototype's sd of 0.2",
-    note="no record yet: run on tuning seeds only",
+    seeds=8,
+    chosen="margin from a prototype; 10 seeds, 6 of them recorded: over descriptions permuted 0.60, and "
+    "8 for a power of 0.95; four tuning seeds had asked for 6",
 )
 AGENTS, NEW, VECTOR, BITS, RISKS, CHOICES, STEPS, TUNED = 1024, 64, 12, 8, 11, 300, 2500, 600
 QUESTIONS = 4  # choose, how much risk, any trigger, which bit
