@@ -10,13 +10,15 @@ itself, which after a second moves positions by less than a millimetre.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.types import Array, Key, Metrics
+from jaxrl_reg.envs import levelled
+from jaxrl_reg.types import Array, Env, Key, Metrics, Spec
 
 FACTORS = ("trunk_mass", "leg_mass", "friction", "damping", "gear", "tilt")
 BASE, STEEPEST = 1.5, np.deg2rad(5.0)
@@ -89,3 +91,35 @@ def picture(level: Any) -> np.ndarray:
     level = np.asarray(level, float)[None, :, None]
     mixed = np.where(level > 0, PLAIN + level * (WARM - PLAIN), PLAIN - level * (COLD - PLAIN))
     return mixed.round().astype(np.uint8)
+
+
+def with_levels(
+    reset: Callable[..., Any],
+    step: Callable[..., Any],
+    spec: Spec,
+    name: str,
+    *,
+    solved: Callable[[Array, Array, Array], Array],
+    draw: Callable[..., Any],
+) -> Env:
+    """An environment whose dynamics are levels: ``reset(key, level)``, and its ``inner`` keeps the ``level``.
+
+    The other arguments are those of ``levelled.with_levels``.
+    """
+    return levelled.with_levels(
+        designed,
+        reset,
+        step,
+        spec,
+        name,
+        of=lambda inner: inner.level,
+        mutate=mutated,
+        parts=lambda level: {"dynamics": level},
+        join=lambda parts: parts["dynamics"].clip(-1.0, 1.0),
+        describe=described,
+        dataset=dataset,
+        evaluation=evaluation(),
+        solved=solved,
+        picture=picture,
+        draw=draw,
+    )

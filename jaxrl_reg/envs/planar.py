@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, dynamics, levelled, local, quiet
+from jaxrl_reg.envs import core, drawing, dynamics, local, quiet
 from jaxrl_reg.errors import need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -206,21 +206,12 @@ def _varied(name: str, task: str, episode_length: int, model: Any, host: Any, pl
         state = Varied(data.qpos, data.qvel, state.level)
         return core.Outcome(state, observe(state), reward(name, jnp.concatenate(state[:2]), task))
 
-    env = levelled.with_levels(
-        dynamics.designed,
+    env = dynamics.with_levels(
         reset,
         step,
         Spec(2 * JOINTS, 6),
         f"planar/{name}",
-        of=lambda state: state.level,
-        mutate=dynamics.mutated,
-        parts=lambda level: {"dynamics": level},
-        join=lambda parts: jnp.clip(parts["dynamics"], -1.0, 1.0),
-        describe=dynamics.described,
-        dataset=dynamics.dataset,
-        evaluation=dynamics.evaluation(),
         solved=lambda returns, last_reward, terminated: returns > 0.5 * episode_length,
-        picture=dynamics.picture,
         draw=draw,
     )
     return core.time_limit(env, episode_length)

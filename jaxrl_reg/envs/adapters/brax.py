@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, dynamics, levelled, local, quiet
+from jaxrl_reg.envs import core, drawing, dynamics, local, quiet
 from jaxrl_reg.errors import UserError, need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -150,21 +150,12 @@ def _varied(env: Any, spec: Spec, name: str, draw: Any) -> Env:
             after = _outcome(under(env, inner.level).step(state, action))
         return after._replace(inner=Varied(after.inner, inner.level))
 
-    return levelled.with_levels(
-        dynamics.designed,
+    return dynamics.with_levels(
         reset,
         step,
         spec,
         name,
-        of=lambda inner: inner.level,
-        mutate=dynamics.mutated,
-        parts=lambda level: {"dynamics": level},
-        join=lambda parts: parts["dynamics"].clip(-1.0, 1.0),
-        describe=dynamics.described,
-        dataset=dynamics.dataset,
-        evaluation=dynamics.evaluation(),
         solved=lambda returns, last_reward, terminated: terminated == 0,
-        picture=dynamics.picture,
         draw=lambda states: draw([core.unwrap(state).state for state in states]),
     )
 
