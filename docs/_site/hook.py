@@ -37,6 +37,8 @@ def on_files(files, config):
 def on_page_markdown(markdown, page, config, files):
     """Links that leave ``docs`` lead to their page here, to their picture, or to the file in the repository."""
     src = page.file.src_uri
+    if src == "systems.md":  # its table needs the column of the contents
+        page.meta["hide"] = ["toc"]
     folder = "" if src in pages.AT_ROOT else posixpath.join("docs", posixpath.dirname(src))
 
     def moved(match):
