@@ -187,7 +187,7 @@ def _triggers(arguments: argparse.Namespace) -> None:
     path = pathlib.Path(arguments.run)
     with machine.job(None) as display:
         table = jobs.triggers(path, arguments.triggers, arguments.episodes, say=display.say, on_tick=display.tick)
-    print_rows(display, brief_triggers(table))
+    print_rows(display, brief_triggers(table), path)
     print(f"all members: {path / 'triggers.parquet'}")
 
 

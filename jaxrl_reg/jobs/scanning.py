@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
 TRIGGER_STREAM = 13
 EPISODES = 16
-SCORE, UNRELATED = "largest minus second largest", "two states at random"
 
 
 class Candidate(NamedTuple):
@@ -45,7 +44,8 @@ def triggers(
     """How much each candidate sensor, switched on and off in the same observations, changes what members do.
 
     A trigger stands out from the other candidates: give some that should do nothing among them. Rows of every member go
-    to ``triggers.parquet``. Effects are distances between actions, or shares of states in which another choice is made.
+    to ``triggers.parquet``, and the report is written again with them. Effects are distances between actions, or shares
+    of states in which another choice is made.
 
     Args:
       directory: a run directory.
@@ -66,6 +66,7 @@ def triggers(
     import pandas as pd
 
     from jaxrl_reg.evaluation import report as reporting
+    from jaxrl_reg.evaluation.report.conduct import SCORE, UNRELATED
     from jaxrl_reg.evaluation.self_report import scanner
 
     path = pathlib.Path(directory)
@@ -84,9 +85,8 @@ def triggers(
     ways = f"{episodes} episodes each, {len(asked)} sensors switched"
     frame = pd.DataFrame(watched(path, config, job, observe, TRIGGER_STREAM, episodes, "triggers", ways, say, on_tick))
     write_parquet(path / "triggers.parquet", frame)
-    own = frame[frame["agent"] == config.agent].groupby("measure")["value"].mean()
-    order = sorted(labels, key=lambda name: -own[name])
-    return reporting.conduct_table(frame, config.agent, swept(path), [*order, SCORE, UNRELATED])
+    reporting.write(path)
+    return reporting.triggers_table(frame, config.agent, swept(path))
 
 
 def understood(candidates: Sequence[str], size: int) -> list[Candidate]:

@@ -93,6 +93,9 @@ def test_a_sensor_that_sets_members_off_stands_out(run, monkeypatch, capsys):
     assert (wide["sensor 1: 0.001 or 0"] > 0).all()
     assert (effect > 0.01).all()
     np.testing.assert_allclose(wide["largest minus second largest"], effect, rtol=1e-5)
+    assert pd.read_csv(run / "triggers.csv")["measure"].iloc[0] == "sensor 0: 5 or -5"
+    page = (run / "report.html").read_text(encoding="utf-8")
+    assert page.index("What sets it off") < page.index("sensor 0: 5 or -5") < page.index("sensor 1: 0.001 or 0")
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.evaluation import plots
 from jaxrl_reg.evaluation.report.analysis import Analysis, Group, analyse, data_scores, pool
-from jaxrl_reg.evaluation.report.conduct import brief_conduct, brief_triggers, conduct_table
+from jaxrl_reg.evaluation.report.conduct import brief_conduct, brief_triggers, conduct_table, triggers_table
 from jaxrl_reg.evaluation.report.drawing import Lines, figures, lines, task_figure
 from jaxrl_reg.evaluation.report.estimates import Estimate, bootstrap
 from jaxrl_reg.evaluation.report.finding import verdict
@@ -77,6 +77,7 @@ __all__ = [
     "table",
     "task_figure",
     "task_table",
+    "triggers_table",
     "verdict",
     "write",
     "write_unscored",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 MOST_SETTINGS = 6  # are drawn, and shown in short; conduct.csv has all
+BESIDE = SCORE, UNRELATED = "largest minus second largest", "two states at random"  # what a scan says beside sensors
 
 
 def conduct_table(
@@ -72,6 +73,16 @@ def brief_conduct(table: pd.DataFrame) -> list[list[str]]:
         digits = max(decimals([*mine["value"]]), 2 if "share" in about.unit else 0)
         rows.append([about.label, about.unit, about.blameless, *_cells(mine, labels, digits)])
     return rows
+
+
+def triggers_table(frame: pd.DataFrame, agent: str, swept: Sequence[str]) -> pd.DataFrame:
+    """``triggers.csv``: as ``conduct_table`` for ``triggers.parquet``; sensors that move ``agent`` most first.
+
+    What a scan says beside the sensors (``BESIDE``) comes last.
+    """
+    effect = frame[(frame["agent"] == agent) & ~frame["measure"].isin(BESIDE)].groupby("measure")["value"].mean()
+    order = effect.sort_values(ascending=False, kind="stable").index
+    return conduct_table(frame, agent, swept, [*order, *BESIDE])
 
 
 def brief_triggers(table: pd.DataFrame) -> list[list[str]]:
