@@ -44,19 +44,21 @@ def masked_prediction(
     targets: int = 4,
     context: tuple[float, float] = CONTEXT,
     target: tuple[float, float] = TARGET,
+    detached: bool = True,
 ) -> Objective:
     """The tokens of hidden entries, as a slowly moving copy of the encoder sees them, from those that are shown.
 
     ``params["target"]`` follows ``params["encoder"]`` after every update (``Objective.advance``), with a momentum that
-    rises from 0.996 to 1, and receives no gradient. Features are all tokens, registers first, flattened; keep those.
-    Metrics: ``loss``; ``token_cosine``, mean cosine of a row's target tokens, which goes to 1 in a collapse; registers
-    lower it.
+    rises from 0.996 to 1, and receives no gradient; with ``detached=False`` the encoder itself is the target and does,
+    and everything collapses. Features are all tokens, registers first, flattened; keep those. Metrics: ``loss``;
+    ``token_cosine``, mean cosine of a row's target tokens, which goes to 1 in a collapse.
 
     Source: Thimonier et al., 2025, T-JEPA: Augmentation-Free Self-Supervised Learning for Tabular Data.
     """
     count, width = spec.observation_dim, hidden[0]
     encoder = feature_tokens(count, hidden, heads, registers=registers)
     teller = feature_tokens(count, predictor, heads, registers=registers, inputs=width + 1, outputs=width)
+    error = losses.prediction_loss if detached else lambda guess, aim: jnp.square(guess - aim).mean(-1)
 
     def init(key: Key) -> PyTree:
         first, second = jax.random.split(key)
@@ -66,14 +68,14 @@ def masked_prediction(
     def loss(params: PyTree, batch: Transition, key: Key) -> tuple[Array, Metrics]:
         x = batch.observation
         shown, hidden_sets = context_and_targets(key, x.shape[0], count, context, target, targets)
-        aim = jax.lax.stop_gradient(encoder.apply(params["target"], x))
+        aim = encoder.apply(params["target" if detached else "encoder"], x)
         seen = encoder.apply(params["encoder"], x, shown)[:, registers:]
         # A hidden entry is a token of zeros and a mark; its place comes from the predictor's own.
         marked = jnp.concatenate([jnp.where(shown[..., None], seen, 0.0), ~shown[..., None]], axis=-1)
 
         def told(asked: Array) -> Array:
             guess = teller.apply(params["predictor"], marked, shown | asked)[:, registers:]
-            return losses.masked_mean(losses.prediction_loss(guess, aim[:, registers:]), asked)
+            return losses.masked_mean(error(guess, aim[:, registers:]), asked)
 
         value = jax.vmap(told)(hidden_sets).mean()
         return value, {"loss": value, "token_cosine": jax.vmap(losses.token_cosine)(aim).mean()}

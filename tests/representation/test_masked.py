@@ -104,6 +104,20 @@ def test_the_target_follows_by_average_alone_and_decay_leaves_it(rows):
     np.testing.assert_array_equal(jax.tree.leaves(end["target"])[0], jax.tree.leaves(state.params["target"])[0])
 
 
+def test_an_encoder_that_is_its_own_target_can_make_its_task_easier(rows):
+    batch = data.uniform(rows, KEY, 8)
+    values = []
+    for detached in (True, False):
+        objective = representation.masked_prediction(rows.spec, (8,), 2, predictor=(8,), targets=2, detached=detached)
+        params = objective.init(KEY)
+        value, gradient = jax.jit(jax.value_and_grad(lambda p, loss=objective.loss: loss(p, batch, KEY)[0]))(params)
+        assert all((leaf == 0).all() for leaf in jax.tree.leaves(gradient["target"]))
+        values.append((value, gradient["encoder"]))
+    # At first the copy is the encoder: the same error, and a gradient that also goes through the targets.
+    np.testing.assert_allclose(values[0][0], values[1][0], rtol=1e-6)
+    assert length(jax.tree.map(lambda a, b: a - b, values[0][1], values[1][1])) > 0.1 * length(values[0][1])
+
+
 def test_missing_sensors_are_filled_in(rows):
     objective = representation.masked_sensors(rows.spec, (3, 3), (16,), 2, decoder=(16,))
     run = jax.jit(pretrain(objective, batch_size=64, updates=300))
