@@ -21,19 +21,20 @@ TIMEOUT = 1800  # seconds for one program
 INTRO = """\
 # Accelerators
 
-Written by `python -m benchmarks --only accelerators`, on a machine without an accelerator: every program was
-compiled by the accelerator's own compiler and read, none was run. Agents at their default sizes, batches of 256 (an
-on-policy agent: 64 steps of 32 environments of `pointnav`), 17 observations, 6 actions, 1,000 rows; the whole
-training program as a sweep runs it, metrics included. Of the token agents, which differ from one another by switches,
-`grpo` stands for all: an update samples, verifies and learns from 8 completions of 16 prompts of `tokens/reverse`. For
-a sweep of your own: `jaxrl-reg plan --for h100 ...`. Where the compiler, which has no card to try kernels on, finds no
-tiles for a product (`grpo` with one member, whose rows are 14 tokens), all products of that program are the library's.
+Written by `python -m benchmarks --only accelerators`, on a machine without an accelerator: every program was compiled
+by the accelerator's own compiler and read, none was run. Agents at their default sizes, batches of 256 (an on-policy
+agent: 64 steps of 32 environments of `pointnav`; a curriculum: an episode of 32 of `maze`), 17 observations, 6 actions,
+1,000 rows; the whole training program as a sweep runs it, metrics included. Of the token agents, which differ from one
+another by switches, `grpo` stands for all: an update samples, verifies and learns from 8 completions of 16 prompts of
+`tokens/reverse`. For a sweep of your own: `jaxrl-reg plan --for h100 ...`. Where the compiler, which has no card to try
+kernels on, finds no tiles for a product (`grpo` with one member, whose rows are 14 tokens), all products of that
+program are the library's.
 
-Launches, branches and copies are per update of all members side by side (ppo: per iteration). A launch is a kernel
-that the device starts; on a GPU about 2 to 5 microseconds each, so that one member alone is bound by them. A branch
-is a condition that the device takes up with the host. `fit`: members side by side in 80% of the memory. `done /
-needed`: operations of the matrix products in the compiled program over those that the algorithm needs, where the
-program's text tells.
+Launches, branches and copies are per update of all members side by side (on-policy agents and curricula: per
+iteration). A launch is a kernel that the device starts; on a GPU about 2 to 5 microseconds each, so that one member
+alone is bound by them. A branch is a condition that the device takes up with the host. `fit`: members side by side in
+80% of the memory. `done / needed`: operations of the matrix products in the compiled program over those that the
+algorithm needs, where the program's text tells.
 
 What pays, for an H100 and one member (two layers of 256, or the sizes an agent's paper has):
 

@@ -27,12 +27,18 @@ def main() -> None:
 
     jax.config.update("jax_platforms", "cpu")
     import jaxrl_reg as jr
+    from jaxrl_reg.loops.levels import levelled
     from jaxrl_reg.population import plan_for
 
     options = json.loads(sys.argv[1])
     module = jr.agents.load(options["agent"])
     hypers = jr.population.stack([module.Hyper()])
-    if module.KIND == "on_policy":
+    if jr.agents.family(options["agent"]) == "curricula":
+        env = jr.envs.make("maze")
+        agent, unroll = module.make(module.Config(), env.spec), env.spec.max_episode_steps
+        run = levelled(agent, env, steps=unroll * 32 * 10, num_envs=32, unroll=unroll)
+        data = None
+    elif module.KIND == "on_policy":
         env = jr.envs.make("pointnav")
         agent = module.make(module.Config(), env.spec)
         run = jr.loops.online(agent, env, steps=64 * 32 * 10, num_envs=32, unroll=64)
