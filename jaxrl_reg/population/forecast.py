@@ -136,6 +136,18 @@ def needed_flops(jaxpr: Any) -> tuple[float, bool]:
     return total, known
 
 
+def main_turns(jaxpr: Any) -> int | None:
+    """Turns of the outermost loop of known length that computes most; a TPU's compiler does not write them down."""
+    most, turns = 0.0, None
+    for equation in jaxpr.eqns:
+        for sub in _inner(equation):
+            length = equation.params.get("length")
+            flops, found = needed_flops(sub)[0] * (length or 1), length or main_turns(sub)
+            if flops > most and found is not None:
+                most, turns = flops, found
+    return turns
+
+
 def _inner(equation: Any) -> list[Any]:
     found = []
     for value in equation.params.values():
@@ -223,7 +235,7 @@ def plan_for(
         chunk = -(-chunk // 2)
 
     counted = kernels.main_loop(program.as_text())
-    turns = counted.turns
+    turns = main_turns(jaxpr.jaxpr) if counted.turns is None else counted.turns
     whole = turns is not None and turns > 0 and run.updates_per_segment % turns == 0
     group = run.updates_per_segment // turns if turns is not None and whole else 1  # updates in one turn
     used = counted.flops / group if one.platform == "cuda" and counted.flops else None

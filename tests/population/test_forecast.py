@@ -171,6 +171,27 @@ def test_a_run_that_goes_on_is_planned_from_the_shapes_of_its_states(monkeypatch
     assert "--seeds is as the offline run has it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("told", [True, False])
+def test_counts_are_per_update_where_a_turn_has_several(told, monkeypatch):
+    """A TPU's compiler does not write down how often a loop turns; then the traced program tells."""
+    compiled_here(monkeypatch)
+    read = kernels.main_loop
+    monkeypatch.setattr(kernels, "main_loop", lambda text: read(text)._replace(turns=5 if told else None, launches=12))
+
+    def train(state, index, key, hyper, data):
+        def once(state, _):
+            inner, _ = jax.lax.scan(lambda x, _: (x @ x, None), state, length=7)
+            return inner, None
+
+        first, _ = jax.lax.scan(lambda x, _: (x + 1, None), state, length=100)
+        return jax.jit(lambda x: jax.lax.scan(once, x, length=5)[0])(first), {"loss": state.sum()}
+
+    run = Run(lambda key, hyper: jnp.eye(3), train, None, 1, 10)
+    one = forecast.plan_for(run, "h100", seeds=1, hypers={"rate": jnp.ones(1)})
+    assert (one.unit, one.launches) == ("update", 6)  # 10 updates in 5 turns of 12 launches
+    assert one.flops == 5 * 7 * 2 * 3**3 / 10
+
+
 @pytest.mark.parametrize(("agent", "kind"), [("td3_bc", "offline"), ("ppo", "online")])
 def test_programs_of_every_kind_of_run_are_planned(agent, kind, monkeypatch, tmp_path):
     compiled_here(monkeypatch)
