@@ -6,7 +6,8 @@ while the entropy of the others is below ``target_entropy``, else ``temperature_
 temperature. The likeliest fit to right samples of a flatter policy is a flatter policy, still on right answers: so the
 entropy is held, where several answers are right. Where one alone is, samples of every temperature are the same.
 
-The entropy of single batches swings about the target; its mean over fifty is within some hundredths of it.
+The entropy of single batches swings about the target by a tenth of a nat; its mean over fifty of them ended 0.04 to
+0.13 nats from it on a task with 49 right answers (docs/tokens.md).
 
 Metrics: those of ``grpo`` without ``kl``, of the ordinary completions; ``temperature``, at which the extra ones of the
 next batch are drawn; ``cloned``, the share of those of this one that is right. ``train/return`` and its like count all
