@@ -7,6 +7,7 @@ import sys
 import types
 
 import jax
+import numpy as np
 import pytest
 from jax.interpreters import partial_eval
 
@@ -75,6 +76,12 @@ def toy(monkeypatch, changes=()):
     monkeypatch.setitem(sys.modules, module.__name__, module)
     exec(compile(source, module.__name__, "exec"), module.__dict__)
     return module
+
+
+def test_a_phase_is_as_short_as_its_setting_says(monkeypatch):
+    module = toy(monkeypatch, [("default=0.2,", "default=0.2, small=0.7,")])
+    assert module.Hyper().noise == 0.2
+    assert float(Subject(module).hyper.noise) == np.float32(0.7)
 
 
 def test_toy_agent_passes_every_check(monkeypatch):

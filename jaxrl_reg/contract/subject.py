@@ -122,6 +122,15 @@ def tiny(config_class: type, overrides: dict[str, Any]) -> Any:
     return config_class(**{**values, **overrides})
 
 
+def brief(hyper_class: type) -> Any:
+    """The default ``Hyper``, what has one at its own ``small``: a phase so short that the suite's updates outlast it.
+
+    Otherwise the hyperparameters of what comes after it would seem to do nothing.
+    """
+    fields = dataclasses.fields(hyper_class)
+    return hyper_class(**{field.name: field.metadata["small"] for field in fields if "small" in field.metadata})
+
+
 def extremes(name: str, value: float, limits: tuple[float, float] | None) -> tuple[float, float]:
     """The smallest and largest sensible value of a hyperparameter.
 
@@ -169,7 +178,7 @@ class Subject:
         self.data = self.given(self.rows)
         self.sample = sample or self.agent.sample or transitions.held(self.agent, self.world.SAMPLERS[self.kind])
         self.act: Callable[..., Array] = self.agent.act
-        self.hyper = as_float32(self.module.Hyper())
+        self.hyper = as_float32(brief(self.module.Hyper))
         self.key = jax.random.key(0)
         self.results: dict[str, Any] = {}
 

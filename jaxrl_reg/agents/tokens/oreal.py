@@ -65,7 +65,9 @@ class Hyper(_switches.Hyper):
         default=0.5, help="probability above which a token of a right completion has weight", range=(0.0, 0.9)
     )
     score_learning_rate: float = setting(default=2e-3, help="Adam step size of the reward model")
-    freeze: float = setting(default=10.0, help="updates in which only the reward model learns, where there is one")
+    freeze: float = setting(
+        default=10.0, help="updates in which only the reward model learns, where there is one", small=2.0
+    )
 
 
 class Judged(NamedTuple):

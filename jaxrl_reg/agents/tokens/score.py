@@ -51,7 +51,9 @@ class Config(_switches.Network):
 @pytree
 class Hyper(_switches.Hyper):
     stage_one: float = setting(
-        default=120.0, help="updates in which only second answers are rewarded and first ones stay as they were"
+        default=120.0,
+        help="updates in which only second answers are rewarded and first ones stay as they were",
+        small=2.0,
     )
     bonus: float = setting(default=10.0, help="reward of a second answer that mends, and price of one that spoils")
     kl_coef: float = setting(default=0.01, help="weight of the divergence from the reference, of what kl_first leaves")
