@@ -53,7 +53,7 @@ def plan(config: JobConfig, target: str, *, evaluation: bool = True, say: Say = 
     planned = []
     for member in (*job.learners, *job.rivals):
         agent, run = job.run(member, None)
-        say(f"{member.label}: compiling")
+        say(f"{member.label}: {job.budget(member)}; compiling")
         one = forecast.plan_for(
             run,
             target,

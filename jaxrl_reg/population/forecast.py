@@ -24,7 +24,8 @@ class Forecast:
     or an iteration of acting and learning where a run is made of those.
 
     ``error`` is one line where training does not compile; then only sizes are known. ``evaluation_error`` likewise;
-    ``evaluates`` is None where nothing is evaluated or evaluation was not asked for.
+    ``evaluates`` is None where nothing is evaluated or evaluation was not asked for. ``trains`` is False of a run that
+    gives every state back as it got it, such as a rival that is a warm start: then there is no program of training.
     """
 
     target: str
@@ -45,6 +46,7 @@ class Forecast:
     error: str = ""
     evaluates: bool | None = None
     evaluation_error: str = ""
+    trains: bool = True
 
     @property
     def seconds_per_update(self) -> float:
@@ -71,8 +73,8 @@ class Forecast:
 
     @property
     def updates_per_second(self) -> float:
-        """The estimate, in units, of all members side by side together; 0 where training does not compile."""
-        return 0.0 if self.error else self.chunk / self.seconds_per_update
+        """The estimate, in units, of all members side by side together; 0 where nothing trains or compiles."""
+        return self.chunk / self.seconds_per_update if self.trains and not self.error else 0.0
 
     def lines(self) -> list[str]:
         """For people, a line each."""
@@ -84,6 +86,8 @@ class Forecast:
         )
         if self.error:
             return [f"training does not compile for {one.title}: {self.error}", size]
+        if not self.trains:
+            return ["no program of training: its updates leave everything as it is", size, *self._evaluation()]
         waste = "" if not self.used_flops or not self.flops else f", {self.used_flops / self.flops:.2f} of them done"
         found = [
             f"training compiles for {one.title}, in {self.compile_seconds:.0f} s here",
@@ -99,10 +103,12 @@ class Forecast:
             found.append(
                 f"{self.unknown_loops} loops inside have a length that the compiler does not know; counted once"
             )
-        if self.evaluates is not None:
-            what = "compiles too" if self.evaluates else f"does not compile: {self.evaluation_error}"
-            found.append(f"evaluation {what}")
-        return found
+        return [*found, *self._evaluation()]
+
+    def _evaluation(self) -> list[str]:
+        if self.evaluates is None:
+            return []
+        return [f"evaluation {'compiles too' if self.evaluates else f'does not compile: {self.evaluation_error}'}"]
 
 
 def constants(target: str) -> str:
@@ -215,6 +221,18 @@ def plan_for(
     flops, known = needed_flops(jaxpr.jaxpr)
     each = flops / run.updates_per_segment if known else flops
     sizes: dict[str, Any] = {"target": target, "members": members, "state_bytes": state_bytes, "data_bytes": data_bytes}
+    counts = dict.fromkeys(("fit", "temporary_bytes", "launches", "branches", "copies", "unknown_loops"), 0)
+
+    def judged() -> dict[str, Any]:
+        if not evaluation or run.evaluate is None:
+            return {}
+        return _evaluation(run, device, one, state, key, hyper, min(members, EVALUATION_CHUNK))
+
+    leaves = len(jax.tree.leaves(state))
+    if jaxpr.jaxpr.outvars[:leaves] == jaxpr.jaxpr.invars[:leaves]:
+        return Forecast(
+            **sizes, **counts, chunk=chunk, flops=0.0, used_flops=None, compile_seconds=0.0, trains=False, **judged()
+        )
     while True:
         states_are_one = chunk == 1
         of = (lambda tree: tree) if states_are_one else (lambda tree, size=chunk: many(tree, size))
@@ -223,7 +241,6 @@ def plan_for(
                 device, one.platform, train, of(state), of(key), of(hyper), of(number), index, data
             )
         except Exception as error:  # whatever the compiler says
-            counts = dict.fromkeys(("fit", "temporary_bytes", "launches", "branches", "copies", "unknown_loops"), 0)
             seconds = time.perf_counter() - clock
             return Forecast(
                 **sizes, **counts, chunk=chunk, flops=each * chunk, used_flops=None, compile_seconds=seconds,
@@ -240,10 +257,7 @@ def plan_for(
     group = run.updates_per_segment // turns if turns is not None and whole else 1  # updates in one turn
     used = counted.flops / group if one.platform == "cuda" and counted.flops else None
     per_member = 2 * state_bytes + temporaries / chunk
-    evaluates, problem = None, ""
     seconds = time.perf_counter() - clock
-    if evaluation and run.evaluate is not None:
-        evaluates, problem = _evaluation(run, device, one, state, key, hyper, min(members, EVALUATION_CHUNK))
     return Forecast(
         **sizes,
         chunk=chunk,
@@ -257,15 +271,14 @@ def plan_for(
         used_flops=used,
         compile_seconds=seconds,
         unit="update" if whole else "iteration",
-        evaluates=evaluates,
-        evaluation_error=problem,
+        **judged(),
     )
 
 
 def _evaluation(
     run: Run, device: Any, one: targets.Target, state: PyTree, key: Any, hyper: PyTree, size: int
-) -> tuple[bool, str]:
-    """Whether the evaluation of ``size`` members compiles, and what is wrong if it does not."""
+) -> dict[str, Any]:
+    """``Forecast``'s fields on whether the evaluation of ``size`` members compiles."""
     evaluate = run.evaluate
     assert evaluate is not None
 
@@ -274,7 +287,7 @@ def _evaluation(
 
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), (state, key, hyper))
     try:
-        targets.compile_for(device, one.platform, all_of_them, *shapes, jnp.int32(0))
+        targets.compile_for(device, one.platform, all_of_them, *shapes, jnp.int32(0), donated=())
     except Exception as error:  # whatever the compiler says
-        return False, _first_line(error)
-    return True, ""
+        return {"evaluates": False, "evaluation_error": _first_line(error)}
+    return {"evaluates": True}

@@ -157,8 +157,8 @@ def _find_cuda() -> None:
     importlib.import_module(COMPILERS["cuda"][1][0])  # registers the compiler
 
 
-def compile_for(device: Any, platform: str, function: Any, *args: Any) -> Any:
-    """The optimised program of ``function`` for ``device``; ``args`` are shapes or arrays, the first is donated.
+def compile_for(device: Any, platform: str, function: Any, *args: Any, donated: tuple[int, ...] = (0,)) -> Any:
+    """The optimised program of ``function`` for ``device``; ``args`` are shapes or arrays, some of them ``donated``.
 
     On a card the compiler tries how to cut a product into tiles. Here it cannot, and where its first guess does not
     work for one of them, as with 14 tokens in a row, all products of the program are the library's.
@@ -168,7 +168,7 @@ def compile_for(device: Any, platform: str, function: Any, *args: Any) -> Any:
     cached = jax.config.jax_enable_compilation_cache  # type: ignore[attr-defined]
     jax.config.update("jax_enable_compilation_cache", False)  # programs for another machine are not kept
     try:
-        lowered = jax.jit(function, donate_argnums=0).trace(*shapes).lower(lowering_platforms=(platform,))
+        lowered = jax.jit(function, donate_argnums=donated).trace(*shapes).lower(lowering_platforms=(platform,))
         try:
             return lowered.compile()
         except jax.errors.JaxRuntimeError as error:

@@ -166,6 +166,12 @@ def test_a_run_that_goes_on_is_planned_from_the_shapes_of_its_states(monkeypatch
     one = forecast.plan_for(run, "h100", seeds=3, hypers={"rate": jnp.ones(2)}, start=start)
     assert (one.error, one.members, one.state_bytes) == ("", 6, 4 * 7)
 
+    stays = Run(run.init, lambda state, index, key, hyper, data: (state, {"loss": state.sum()}), None, 1, 1)
+    none = forecast.plan_for(stays, "h100", seeds=3, hypers={"rate": jnp.ones(2)}, start=start)
+    assert (one.trains, none.trains, none.updates_per_second) == (True, False, 0.0)
+    assert "no program of training" in none.lines()[0]
+    assert not any("estimate" in line for line in none.lines())
+
     monkeypatch.setattr(cli, "prepare", lambda: None)
     assert cli.main(["plan", "--for", "h100", "--finetune", str(tmp_path), "--seeds", "3"]) == 2
     assert "--seeds is as the offline run has it" in capsys.readouterr().err

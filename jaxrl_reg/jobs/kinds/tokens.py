@@ -129,18 +129,15 @@ def make(config: TokensConfig) -> Job:
     students = learners(config.agent, config, spec=task.spec)
     for student in students:
         run_of(student, config, task)  # wrong settings show here
-    first, rivals, turns = "", [], students[0].make(students[0].config, task.spec).turns
-    if config.warm_up:
-        rivals, first = [_warm_start(config, task)], f", after {config.warm_up:,} supervised steps"
+    turns = students[0].make(students[0].config, task.spec).turns
+    rivals = [_warm_start(config, task)] if config.warm_up else []
     return Job(
         learners=students,
         rivals=rivals,
         world=task,
         run=lambda member, episodes: run_of(member, config, task, episodes),
         axis=Axis("updates", "update", config.updates // config.segments),
-        budget=lambda member: (
-            f"{config.updates:,} updates of {config.prompts} prompts x {config.group} completions{first}"
-        ),
+        budget=lambda member: _budget(member, config),
         # Of completions that are drawn: the greedy ones may all be right after the warm start already.
         score=Score(
             "eval/sampled" if turns == 1 else "eval/second/sampled",
@@ -181,6 +178,14 @@ def run_of(member: Learner, config: TokensConfig, task: TokenTask, episodes: int
     if member.name == WARM_START:
         run = dataclasses.replace(run, train=_stays)
     return agent, run
+
+
+def _budget(member: Learner, config: TokensConfig) -> str:
+    lessons = f"{config.warm_up:,} supervised steps"
+    if member.name == WARM_START:
+        return lessons
+    updates = f"{config.updates:,} updates of {config.prompts} prompts x {config.group} completions"
+    return f"{updates}, after {lessons}" if config.warm_up else updates
 
 
 def _stays(state: PyTree, index: Any, key: Any, hyper: Any, data: Any = None) -> tuple[PyTree, dict[str, Any]]:
