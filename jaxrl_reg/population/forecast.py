@@ -147,9 +147,9 @@ def main_turns(jaxpr: Any) -> int | None:
     most, turns = 0.0, None
     for equation in jaxpr.eqns:
         for sub in _inner(equation):
-            length = equation.params.get("length")
-            flops, found = needed_flops(sub)[0] * (length or 1), length or main_turns(sub)
-            if flops > most and found is not None:
+            length, loops = equation.params.get("length"), equation.primitive.name == "while"
+            flops, found = needed_flops(sub)[0] * (length or 1), length or (None if loops else main_turns(sub))
+            if flops > most:
                 most, turns = flops, found
     return turns
 
