@@ -74,8 +74,8 @@ AGENTS = (
     Mutant(
         "the largest critic in the actor",
         f"{OFFLINE}/cql.py",
-        "value = q.apply(state.critic.params, batch.observation, action).min(axis=0)",
-        "value = q.apply(state.critic.params, batch.observation, action).max(axis=0)",
+        "return q.apply(state.critic.params, batch.observation, action).min(axis=0)",
+        "return q.apply(state.critic.params, batch.observation, action).max(axis=0)",
         OTHERS,
         "test_cql",
     ),
@@ -339,8 +339,8 @@ AGENTS = (
     Mutant(
         "the largest critic in the actor",
         f"{ONLINE}/sac.py",
-        "value = q.apply(critic.params, batch.observation, action).min(axis=0)",
-        "value = q.apply(critic.params, batch.observation, action).max(axis=0)",
+        "return q.apply(critic.params, batch.observation, action).min(axis=0)",
+        "return q.apply(critic.params, batch.observation, action).max(axis=0)",
         SOFT,
         "test_sac",
     ),

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _beer, _common
+from jaxrl_reg.agents import _beer, _common, _soft
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import Agent, Array, Key, Metrics, Paper, Protocol, PyTree, Spec, Transition, pytree, setting
@@ -113,19 +113,13 @@ def make(config: Config, spec: Spec, lift: Lift | None = None) -> Agent:
         params, critic_optimiser = state.actor.params, adam(hyper.critic_learning_rate)
         temperature = jnp.exp(state.log_temperature.params)
 
-        def actor_loss(params):
-            action, log_prob = policy.sample(params, batch.observation, actor_key)
-            value = q.apply(state.critic.params, batch.observation, action).min(axis=0)
-            loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
-            return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature})
+        def value(action):
+            return q.apply(state.critic.params, batch.observation, action).min(axis=0)
 
+        actor_loss = _soft.actor_loss(policy, value, temperature, batch.observation, actor_key)
         actor, (log_prob, actor_metrics) = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
-
-        def temperature_loss(log_temperature):
-            return losses.temperature_loss(log_temperature, log_prob, target_entropy).mean(), {}
-
-        log_temperature, _ = _common.descend(
-            temperature_loss, state.log_temperature, adam(hyper.temperature_learning_rate)
+        log_temperature = _soft.temperature_step(
+            state.log_temperature, log_prob, target_entropy, adam(hyper.temperature_learning_rate)
         )
 
         # One pass at s' serves the target (the first sample) and the penalty (the others).

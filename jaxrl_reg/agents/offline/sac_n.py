@@ -19,7 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _beer, _common
+from jaxrl_reg.agents import _beer, _common, _soft
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
 from jaxrl_reg.types import (
@@ -106,21 +106,15 @@ def make(config: Config, spec: Spec, critic_penalty: CriticPenalty | None = None
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         temperature_key, actor_key, critic_key = jax.random.split(key, 3)
         log_prob = policy.sample(state.actor.params, batch.observation, temperature_key)[1]
-
-        def temperature_loss(log_temperature):
-            return losses.temperature_loss(log_temperature, log_prob, target_entropy).mean(), {}
-
         optimiser = adam(hyper.temperature_learning_rate)
-        log_temperature, _ = _common.descend(temperature_loss, state.log_temperature, optimiser)
+        log_temperature = _soft.temperature_step(state.log_temperature, log_prob, target_entropy, optimiser)
         temperature = jnp.exp(log_temperature.params)
 
-        def actor_loss(params):
-            action, log_prob = policy.sample(params, batch.observation, actor_key)
-            value = q.apply(state.critic.params, batch.observation, action).min(axis=0)
-            loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
-            return loss, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature}
+        def value(action):
+            return q.apply(state.critic.params, batch.observation, action).min(axis=0)
 
-        actor, actor_metrics = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
+        actor_loss = _soft.actor_loss(policy, value, temperature, batch.observation, actor_key)
+        actor, (_, actor_metrics) = _common.descend(actor_loss, state.actor, adam(hyper.actor_learning_rate))
 
         learnt = state._replace(actor=actor, log_temperature=log_temperature)
         target, following = bootstrap(learnt, batch, hyper, critic_key)

@@ -20,7 +20,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxrl_reg import losses
-from jaxrl_reg.agents import _common
+from jaxrl_reg.agents import _common, _soft
 from jaxrl_reg.networks.normalisation import renormalised_mlp
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam
@@ -110,20 +110,15 @@ def make(config: Config, spec: Spec) -> Agent:
 
         critic, (moments, metrics) = _common.descend(critic_loss, state.critic, of_critic)
 
-        def actor_loss(params):
-            action, log_prob = policy.sample(params, batch.observation, actor_key)
-            value = q(critic.params, moments, batch.observation, action, False)[0].min(axis=0)
-            loss = losses.soft_actor_loss(value, log_prob, temperature).mean()
-            return loss, (log_prob, {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature})
+        def value(action):
+            return q(critic.params, moments, batch.observation, action, False)[0].min(axis=0)
+
+        actor_loss = _soft.actor_loss(policy, value, temperature, batch.observation, actor_key)
 
         def delayed():
             actor, (log_prob, found) = _common.descend(actor_loss, state.actor, of_actor)
             wanted = -hyper.target_entropy_factor * spec.action_dim
-
-            def temperature_loss(params):
-                return losses.temperature_loss(params, log_prob, wanted).mean(), {}
-
-            return actor, _common.descend(temperature_loss, state.log_temperature, of_temperature)[0], found
+            return actor, _soft.temperature_step(state.log_temperature, log_prob, wanted, of_temperature), found
 
         unchanged = state.actor, state.log_temperature, state.actor_metrics
         actor, log_temperature, found = _common.every(config.policy_delay, step, delayed, unchanged)

@@ -13,6 +13,7 @@ Metrics: ``critic_loss`` sum over critics of the mean squared TD error; ``q`` me
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import NamedTuple
 
@@ -21,7 +22,7 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_reg import losses
-from jaxrl_reg.agents import _beer, _common, _critics, _plasticity, _resets, _switches
+from jaxrl_reg.agents import _beer, _common, _critics, _plasticity, _resets, _soft, _switches
 from jaxrl_reg.agents.anchoring import divergence
 from jaxrl_reg.policies import gaussian
 from jaxrl_reg.transforms import adam, polyak
@@ -107,25 +108,23 @@ def make(
             config, q, state, hyper.critic_learning_rate, batch, tuple(bootstrapped)
         )
 
+        def value(action):
+            return q.apply(critic.params, batch.observation, action).min(axis=0)
+
+        counted = functools.partial(_plasticity.seen, config.policy_churn)
+        soft = _soft.actor_loss(policy, value, temperature, batch.observation, actor_key, counted)
+
         def actor_loss(params):
-            action, log_prob = policy.sample(params, batch.observation, actor_key)
-            value = q.apply(critic.params, batch.observation, action).min(axis=0)
-            loss = _plasticity.seen(config.policy_churn, losses.soft_actor_loss(value, log_prob, temperature)).mean()
-            metrics = {"actor_loss": loss, "entropy": -log_prob.mean(), "temperature": temperature}
+            loss, (log_prob, metrics) = soft(params)
             spoken = policy.apply(params, batch.observation) if penalty is not None else None
             loss, metrics = _common.penalised(penalty, (loss, metrics), spoken, batch.observation, hyper, step)
             return loss, {**metrics, "log_prob": log_prob}
 
         held = _plasticity.holding(config, actor_loss, divergence, policy.apply, batch.observation, state.kept)
         actor, actor_metrics = _common.descend(held, state.actor, optimiser(hyper))
-        log_prob = actor_metrics.pop("log_prob")
-
-        def temperature_loss(params):
-            target_entropy = -hyper.target_entropy_factor * spec.action_dim
-            return losses.temperature_loss(params, log_prob, target_entropy).mean(), {}
-
-        log_temperature, _ = _common.descend(
-            temperature_loss, state.log_temperature, adam(hyper.temperature_learning_rate)
+        log_prob, target_entropy = actor_metrics.pop("log_prob"), -hyper.target_entropy_factor * spec.action_dim
+        log_temperature = _soft.temperature_step(
+            state.log_temperature, log_prob, target_entropy, adam(hyper.temperature_learning_rate)
         )
         kept = _plasticity.moved_on(config, state.kept, state.critic.params, state.actor.params)
         state = State(actor, critic, log_temperature, polyak(critic.params, state.target_critic, hyper.tau), kept)
