@@ -85,13 +85,13 @@ def _reinforced(kind: str, victim: Victim, judge: Judge, box: Box, key: Key) -> 
 
 
 def _rat(victim: Victim, judge: Judge, box: Box, key: Key) -> Learnt:
-    from jaxrl_reg.loops.rat import Config, learn
+    from jaxrl_reg.loops.rat import Case, Config, learn
 
     def harm(before: Any, action: Any, after: Any) -> Any:
         return -after.reward
 
-    scale, config = (box.center, box.spread), Config(steps=judge.steps, hidden=HIDDEN)
-    return learn(victim.mean, judge.env, _paid(judge) or harm, box.epsilon, key, scale, config)[0]
+    case = Case(victim.mean, judge.env, _paid(judge) or harm, box.epsilon, (box.center, box.spread))
+    return learn(case, key, Config(steps=judge.steps, hidden=HIDDEN))[0]
 
 
 HEURISTICS: Mapping[str, Made] = {"random": _random, "pgd": _pgd, "critic": _critic}

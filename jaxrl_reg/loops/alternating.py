@@ -97,13 +97,28 @@ def _imitating(env: Env, epsilon: float, target: Reward | None, config: rat.Conf
 
     def learn(state: Imitating, victim: Mean, key: Key) -> tuple[Imitating, Metrics]:
         scale = scales(state)
-        learners, seen, told = rat.turn(
-            state.learners, victim, env, target or harm, epsilon * scale[1], key, scale, config
-        )
+        case = rat.Case(victim, env, target or harm, epsilon * scale[1], scale)
+        learners, seen, told = rat.turn(state.learners, case, key, config)
         metrics = {f"adversary/{name}": told[name][-1] for name in ("target", "agreement", "attack_loss")}
         return Imitating(learners, merge(state.statistics, seen)), metrics
 
     return Opponent(init, shifts, learn)
+
+
+def _imitation(budget: adversaries.Budget, segments: int) -> rat.Config:
+    """Sizes of a turn of RAT, of which there are ``segments``."""
+    length = max(8, budget.unroll)  # of a turn's rows off-policy, where the agent takes one step at a time
+    labels = max(8, 400 // segments)
+    return rat.Config(budget.steps, budget.num_envs, length, labels=labels, segment=min(10, length))
+
+
+def _check(agent: Agent, env: Env, kind: str, epsilon: float) -> None:
+    if kind not in KINDS:
+        raise unknown("adversary to train against", kind, KINDS)
+    if not epsilon > 0:
+        raise UserError(f"an adversary needs a size above 0, got {epsilon}")
+    if agent.policy is not None or (env.spec.discrete and agent.distribution is None):
+        raise UserError("this agent has no action with gradients by what it sees; train ppo or sac under an adversary")
 
 
 def alternating(
@@ -147,21 +162,13 @@ def alternating(
     Source: Zhang et al., 2021, Robust Reinforcement Learning on State Observations with Learned Optimal Adversary
     (ATLA); with ``pa_ad``, Sun et al., 2022 (PA-ATLA); with ``rat``, Bai et al., 2025 (RAT-ATLA).
     """
-    if kind not in KINDS:
-        raise unknown("adversary to train against", kind, KINDS)
-    if not epsilon > 0:
-        raise UserError(f"an adversary needs a size above 0, got {epsilon}")
-    if agent.policy is not None or (env.spec.discrete and agent.distribution is None):
-        raise UserError("this agent has no action with gradients by what it sees; train ppo or sac under an adversary")
-    numbers = {"num_envs": num_envs, "unroll": unroll}
-    plain = online(agent, env, steps=steps, segments=segments, **numbers, **sizes)  # wrong settings show here
-    each = max(1, steps // segments)
+    _check(agent, env, kind, epsilon)
+    sizes |= {"steps": steps, "num_envs": num_envs, "segments": segments, "unroll": unroll}
+    plain = online(agent, env, **sizes)  # wrong settings show here
+    budget = adversaries.Budget(max(1, steps // segments), num_envs, unroll, epochs=4, minibatches=1)
     if kind == "rat":
-        length = max(8, unroll)  # of a turn's rows off-policy, where the agent takes one step at a time
-        config = rat.Config(each, num_envs, length, labels=max(8, 400 // segments), segment=min(10, length))
-        opponent = _imitating(env, epsilon, target, imitation or config)
+        opponent = _imitating(env, epsilon, target, imitation or _imitation(budget, segments))
     else:
-        budget = adversaries.Budget(each, num_envs, unroll, epochs=4, minibatches=1)
         opponent = _reinforced(kind, env, epsilon, target, budget)
 
     def victim_of(state: PyTree, hyper: PyTree) -> Mean:
@@ -172,7 +179,7 @@ def alternating(
     def run_of(state: PyTree, adversary: PyTree, hyper: PyTree) -> Run:
         """The agent's, in its world as the adversary shows it to the agent as it is at the start of a turn."""
         seen = shown(env, opponent.shifts(adversary, victim_of(state, hyper)))
-        return online(agent, seen, steps=steps, segments=segments, **numbers, **sizes)
+        return online(agent, seen, **sizes)
 
     def init(key: Key, hyper: PyTree) -> AlternatingState:
         first = plain.init(key, hyper)

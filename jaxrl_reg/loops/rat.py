@@ -1,11 +1,9 @@
 """RAT: make a trained policy do what someone prefers, by perturbing what it sees.
 
-Three learners. A reward learnt from preferences between segments of trajectories (an ensemble of three, Bradley-Terry
-on sums, asked about where its members disagree). An intention policy, soft actor-critic on that reward, in the victim's
-action space and not under attack. The adversary, a network from observations to perturbations within the box, which
-makes the victim's action that of the intention: ``losses.targeted_attack_loss``, each state weighted by ``1 + tanh`` of
-a fourth network. The weighting is learnt so that one step of the adversary on the weighted loss raises the intention's
-value of what the victim then does (``transforms.weight_hypergradient``).
+Three learners. A reward learnt from preferences between segments of trajectories (``_preferred``). An intention policy,
+soft actor-critic on that reward, in the victim's action space and not under attack. The adversary, a network from
+observations to perturbations within the box, which makes the victim's action that of the intention, each state weighted
+by a fourth network (``_targeted``).
 
 Every episode begins with the victim under attack and goes on with the intention after a random number of steps, so that
 the intention knows the states to which the victim is brought. Rewards are computed when rows are sampled, so a better
@@ -21,14 +19,12 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg import losses, networks
+from jaxrl_reg import networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.online import sac
 from jaxrl_reg.data import buffers
@@ -36,14 +32,14 @@ from jaxrl_reg.envs import vectorize
 from jaxrl_reg.envs.attacked import Reward
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.evaluation.attacks import Attack, Mean
+from jaxrl_reg.loops._preferred import Preferences, Preferred, preferences
+from jaxrl_reg.loops._targeted import Intended, imitate, teaching, weigh
 from jaxrl_reg.loops.learnt import Learnt, attack_of, network, seen
 from jaxrl_reg.loops.rollout import transition
-from jaxrl_reg.transforms import adam, weight_hypergradient
-from jaxrl_reg.types import Array, Env, EnvState, Key, Metrics, PyTree, Transition, as_float32
+from jaxrl_reg.transforms import adam
+from jaxrl_reg.types import Agent, Array, Env, EnvState, Key, Metrics, Network, PyTree, Transition, as_float32
 
 WEIGHTINGS = ("state", "none")
-LOG_STD = (math.log(0.2), 0.0)  # of the intention, where it is imitated
-CANDIDATES = 10  # pairs looked at for each that is asked about
 
 
 @dataclasses.dataclass(frozen=True)
@@ -96,37 +92,35 @@ class Rates(NamedTuple):
 RATES = Rates()
 
 
-class Pairs(NamedTuple):
-    """Segments ``[L, S, D]`` that were asked about, which of the two was preferred ``[L]``, how many there are, and
-    where the next goes."""
+class Case(NamedTuple):
+    """Who is attacked, where, for what and how far.
 
-    first: Array
-    second: Array
-    preference: Array
-    count: Array
-    place: Array
+    ``victim``: ``mean(observation [..., O]) -> action [..., A]``, with gradients. ``env``: one environment.
+    ``target``: ``(before, action [A], after) -> scalar``, what the judge prefers more of; nothing else sees it.
+    ``epsilon [O]``: the largest perturbation of each coordinate; may be traced. ``scale``: mean and standard deviation
+    ``[O]`` of the observations, for the networks; None: 0 and 1.
+    """
+
+    victim: Mean
+    env: Env
+    target: Reward
+    epsilon: Array
+    scale: tuple[Array, Array] | None = None
 
 
 class Learners(NamedTuple):
-    """All that learns, with the answers that the reward is learnt from: the first fields of ``State``."""
+    """All that learns, with the answers that the reward is learnt from."""
 
     intention: sac.State
     adversary: _common.Trainable
     weighting: _common.Trainable
-    reward: _common.Trainable
-    spread: Array
-    pairs: Pairs
+    reward: Preferred
 
 
 class State(NamedTuple):
     """What an iteration starts from."""
 
-    intention: sac.State
-    adversary: _common.Trainable
-    weighting: _common.Trainable
-    reward: _common.Trainable
-    spread: Array  # of the reward that is learnt, over the labelled steps
-    pairs: Pairs
+    learners: Learners
     env: EnvState
     switch: Array  # [E], the step of the episode from which on the intention acts
     replay: Any
@@ -142,53 +136,26 @@ def rat(
     config: Config = Config(),
     rates: Rates = RATES,
 ) -> tuple[Attack, Metrics]:
-    """The attack on one victim; to be mapped over victims and sizes.
+    """The attack on one victim; to be mapped over victims and sizes. What it is of: ``Case``.
 
-    Args:
-      victim: ``mean(observation [..., O]) -> action [..., A]``, with gradients.
-      env: one environment.
-      target: ``(before, action [A], after) -> scalar``: what the judge prefers more of. Nothing else sees it.
-      epsilon: ``[O]``, the largest perturbation of each coordinate; may be traced.
-      key: of its training.
-      scale: mean and standard deviation ``[O]`` of the observations, for the networks.
-      config: sizes.
-      rates: step sizes.
     Returns:
       The attack, and metrics ``[iterations]``: ``target`` mean pay per step of the judge while the intention acted,
       ``agreement`` share of the pairs that the learnt reward orders as the judge, ``attack_loss`` nats, ``weight_std``.
     Raises:
       UserError: for sizes that do not go together.
     """
-    found, metrics = learn(victim, env, target, epsilon, key, scale, config, rates)
+    found, metrics = learn(Case(victim, env, target, epsilon, scale), key, config, rates)
     return attack_of("rat", found, victim, jnp.asarray(epsilon), env.spec, config.hidden), metrics
 
 
-def learn(
-    victim: Mean,
-    env: Env,
-    target: Reward,
-    epsilon: Array,
-    key: Key,
-    scale: tuple[Array, Array] | None = None,
-    config: Config = Config(),
-    rates: Rates = RATES,
-) -> tuple[Learnt, Metrics]:
+def learn(case: Case, key: Key, config: Config = Config(), rates: Rates = RATES) -> tuple[Learnt, Metrics]:
     """What ``rat`` is made of, without the rest of the learners."""
-    learners, _, metrics = turn(None, victim, env, target, epsilon, key, scale, config, rates)
-    size = env.spec.observation_dim
-    return Learnt(learners.adversary.params, *((jnp.zeros(size), jnp.ones(size)) if scale is None else scale)), metrics
+    learners, _, metrics = turn(None, case, key, config, rates)
+    return Learnt(learners.adversary.params, *_scale(case)), metrics
 
 
 def turn(
-    before: Learners | None,
-    victim: Mean,
-    env: Env,
-    target: Reward,
-    epsilon: Array,
-    key: Key,
-    scale: tuple[Array, Array] | None = None,
-    config: Config = Config(),
-    rates: Rates = RATES,
+    before: Learners | None, case: Case, key: Key, config: Config = Config(), rates: Rates = RATES
 ) -> tuple[Learners, Array, Metrics]:
     """A whole training on one victim that goes on with what the learners knew, None: nothing.
 
@@ -198,257 +165,180 @@ def turn(
     Returns:
       The learners, the observations ``[steps, O]`` of this turn, and the metrics of ``rat``.
     """
-    size = env.spec.observation_dim
-    center, spread = (jnp.zeros(size), jnp.ones(size)) if scale is None else scale
-    parts = _Parts(victim, env, target, jnp.asarray(epsilon), center, spread, config, as_float32(rates))
-    state = parts.init(jax.random.fold_in(key, 0))
-    state = state if before is None else State(*before, *state[len(before) :])
+    parts = _parts(case, config, rates)
+    state = _init(parts, jax.random.fold_in(key, 0))
+    state = state if before is None else state._replace(learners=before)
 
     def iteration(state: State, index: Array) -> tuple[State, Metrics]:
-        return parts.iteration(state, jax.random.fold_in(key, index + 1), index)
+        return _iteration(parts, state, jax.random.fold_in(key, index + 1), index)
 
     state, metrics = jax.lax.scan(iteration, state, jnp.arange(config.iterations))
-    return Learners(*state[: len(Learners._fields)]), state.replay.rows.observation, metrics
+    return state.learners, state.replay.rows.observation, metrics
 
 
 def fresh(env: Env, key: Key, config: Config, rates: Rates = RATES) -> Learners:
     """Learners that know nothing yet."""
-    zero = jnp.zeros(env.spec.observation_dim)
     nobody = lambda observation: jnp.zeros((*observation.shape[:-1], env.spec.action_dim))  # noqa: E731
-    parts = _Parts(nobody, env, lambda *_: jnp.zeros(()), zero, zero, zero + 1.0, config, as_float32(rates))
-    return Learners(*parts.init(key)[: len(Learners._fields)])
+    case = Case(nobody, env, lambda *_: jnp.zeros(()), jnp.zeros(env.spec.observation_dim))
+    return _init(_parts(case, config, rates), key).learners
 
 
-class _Parts:
-    """The learners of one victim as pure functions, with what they share."""
+class _Parts(NamedTuple):
+    """A case with the networks of its learners."""
 
-    def __init__(
-        self,
-        victim: Mean,
-        env: Env,
-        target: Reward,
-        epsilon: Array,
-        center: Array,
-        spread: Array,
-        config: Config,
-        rates: Rates,
-    ):
-        self.victim, self.env, self.target, self.epsilon = victim, env, target, epsilon
-        self.center, self.spread, self.config, self.rates = center, spread, config, rates
-        self.vector = vectorize(env, config.num_envs)
-        size, hidden = env.spec.observation_dim, config.hidden
-        self.sac_config = sac.Config(hidden=hidden)
-        self.sac = sac.make(self.sac_config, env.spec)
-        self.network = network("rat", env.spec, hidden)
-        self.weights = networks.mlp((size, *hidden, 1), activation="tanh")
-        one = networks.mlp((size + env.spec.action_dim, *hidden, 1), activation="relu")
-        self.rewards = networks.ensemble(one, 3)
+    case: Case  # with arrays as ``epsilon`` and ``scale``
+    config: Config
+    rates: Rates
+    vector: Env
+    intention: Agent
+    adversary: Network
+    weights: Network
+    reward: Preferences
 
     def seen(self, observation: Array) -> Array:
-        return seen(observation, self.center, self.spread)
+        return seen(observation, *_scale(self.case))
 
     def shift(self, params: PyTree, observation: Array) -> Array:
-        """The perturbation in units of epsilon, ``[..., O]`` in [-1, 1]."""
-        return self.network.apply(params, self.seen(observation))
+        """The perturbation ``[..., O]``."""
+        return self.case.epsilon * self.adversary.apply(params, self.seen(observation))
 
-    def features(self, observation: Array, action: Array) -> Array:
-        return jnp.concatenate([self.seen(observation), jnp.clip(action, -1.0, 1.0)], axis=-1)
+    def features(self, rows: Transition) -> Array:
+        return jnp.concatenate([self.seen(rows.observation), jnp.clip(rows.action, -1.0, 1.0)], axis=-1)
 
-    def init(self, key: Key) -> State:
-        config, rates = self.config, self.rates
-        keys = jax.random.split(key, 6)
-        env_state = self.vector.reset(keys[0])
-        row = jax.eval_shape(self.act_once, env_state, jnp.zeros((config.num_envs, self.env.spec.action_dim)))[1]
-        row = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), row)
-        empty = jnp.zeros((config.labels, config.segment, self.env.spec.observation_dim + self.env.spec.action_dim))
-        return State(
-            self.sac.init(keys[1], rates.intention),
-            _common.trainable(self.network.init(keys[2]), adam(rates.adversary)),
-            _common.trainable(self.weights.init(keys[3]), adam(rates.weighting)),
-            _common.trainable(self.rewards.init(keys[4]), adam(rates.reward)),
-            jnp.float32(1.0),
-            Pairs(empty, empty, jnp.zeros(config.labels), jnp.int32(0), jnp.int32(0)),
-            env_state,
-            self.switches(keys[5]),
-            buffers.init(config.iterations * config.num_envs * config.unroll, row),
-        )
 
-    def switches(self, key: Key) -> Array:
-        return jax.random.randint(key, (self.config.num_envs,), 0, self.env.spec.max_episode_steps + 1)
+def _scale(case: Case) -> tuple[Array, Array]:
+    size = case.env.spec.observation_dim
+    return (jnp.zeros(size), jnp.ones(size)) if case.scale is None else case.scale
 
-    def act_once(self, before: EnvState, action: Array) -> tuple[EnvState, Transition]:
-        after = self.vector.step(before, action)
-        row = transition(before, action, after)
-        return after, dataclasses.replace(row, reward=jnp.zeros_like(row.reward), last=None, extras={})
 
-    def iteration(self, state: State, key: Key, index: Array) -> tuple[State, Metrics]:
-        act_key, ask_key, learn_key, attack_key = jax.random.split(key, 4)
-        state, rows, paid, intended = self.collect(state, act_key, index)
-        number, due = self.round_of(index)
-        asked = functools.partial(self.ask, rows=rows, paid=paid, key=ask_key, number=number)
-        state = jax.lax.cond(due, asked, lambda state: state, state)
-        intention, keys = state.intention, jax.random.split(learn_key, self.config.updates)
+def _parts(case: Case, config: Config, rates: Rates) -> _Parts:
+    spec, hidden, rates = case.env.spec, config.hidden, as_float32(rates)
+    reward = preferences(
+        spec.observation_dim + spec.action_dim,
+        hidden,
+        labels=config.labels,
+        rounds=config.asked,
+        segment=config.segment,
+        steps=config.reward_steps,
+        beta=config.beta,
+        learning_rate=rates.reward,
+    )
+    return _Parts(
+        case._replace(epsilon=jnp.asarray(case.epsilon)),
+        config,
+        rates,
+        vectorize(case.env, config.num_envs),
+        sac.make(sac.Config(hidden=hidden), spec),
+        network("rat", spec, hidden),
+        networks.mlp((spec.observation_dim, *hidden, 1), activation="tanh"),
+        reward,
+    )
 
-        def learn(intention: sac.State, key: Key) -> tuple[sac.State, None]:
-            sample_key, update_key = jax.random.split(key)
-            batch = self.sample(state, sample_key)
-            step = jnp.int32(0)
-            return self.sac.update(intention, batch, self.rates.intention, update_key, step)[0], None
 
-        intention, _ = jax.lax.scan(learn, intention, keys)
-        state, metrics = self.imitate(state._replace(intention=intention), attack_key)
-        pay = jnp.where(intended, paid, 0.0).sum() / jnp.maximum(intended.sum(), 1)
-        return state, {"target": pay, "agreement": self.agreement(state), **metrics}
+def _init(parts: _Parts, key: Key) -> State:
+    config, rates = parts.config, parts.rates
+    keys = jax.random.split(key, 6)
+    first = parts.vector.reset(keys[0])
+    action = jnp.zeros((config.num_envs, parts.case.env.spec.action_dim))
+    row = jax.eval_shape(functools.partial(_act_once, parts), first, action)[1]
+    row = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape[1:], leaf.dtype), row)
+    learners = Learners(
+        parts.intention.init(keys[1], rates.intention),
+        _common.trainable(parts.adversary.init(keys[2]), adam(rates.adversary)),
+        _common.trainable(parts.weights.init(keys[3]), adam(rates.weighting)),
+        parts.reward.init(keys[4]),
+    )
+    replay = buffers.init(config.iterations * config.num_envs * config.unroll, row)
+    return State(learners, first, _switches(parts, keys[5]), replay)
 
-    def collect(self, state: State, key: Key, index: Array) -> tuple[State, Transition, Array, Array]:
-        """A trajectory ``[T, E]``, what the judge would pay for each step, and where the intention acted."""
-        warmup = max(1, self.config.iterations // 10)
 
-        def body(carry: tuple[EnvState, Array], key: Key) -> Any:
-            before, switch = carry
-            own_key, random_key, switch_key = jax.random.split(key, 3)
-            shown = before.observation + self.epsilon * self.shift(state.adversary.params, before.observation)
-            meant = self.sac.act(state.intention, before.observation, self.rates.intention, own_key, True)
-            anything = jax.random.uniform(random_key, meant.shape, minval=-1.0, maxval=1.0)
-            meant = jnp.where(index < warmup, anything, meant)
-            intended = before.step >= switch
-            action = jnp.clip(jnp.where(intended[:, None], meant, self.victim(shown)), -1.0, 1.0)
-            after, row = self.act_once(before, action)
-            paid = as_float32(jax.vmap(self.target)(before, action, after))
-            ended = after.terminated + after.truncated > 0
-            switch = jnp.where(ended, self.switches(switch_key), switch)
-            return (after, switch), (row, paid, intended)
+def _switches(parts: _Parts, key: Key) -> Array:
+    return jax.random.randint(key, (parts.config.num_envs,), 0, parts.case.env.spec.max_episode_steps + 1)
 
-        (env, switch), (rows, paid, intended) = jax.lax.scan(
-            body, (state.env, state.switch), jax.random.split(key, self.config.unroll)
-        )
-        replay = buffers.add(state.replay, rows)
-        return state._replace(env=env, switch=switch, replay=replay), rows, paid, intended
 
-    def round_of(self, index: Array) -> tuple[Array, Array]:
-        """Which round of questions comes after this iteration, and whether one does; both unbatched."""
-        every = max(1, int(0.6 * self.config.iterations) // self.config.rounds)
-        number = index // every
-        return number, (index % every == 0) & (number < self.config.asked)
+def _act_once(parts: _Parts, before: EnvState, action: Array) -> tuple[EnvState, Transition]:
+    after = parts.vector.step(before, action)
+    row = transition(before, action, after)
+    return after, dataclasses.replace(row, reward=jnp.zeros_like(row.reward), last=None, extras={})
 
-    def ask(self, state: State, rows: Transition, paid: Array, key: Key, number: Array) -> State:
-        """Pairs on which the ensemble disagrees, of this trajectory, to the judge; then the reward on all labels."""
-        config = self.config
-        count, length = config.labels // config.asked, config.segment
-        start_key, env_key, label_key = jax.random.split(key, 3)
-        shape = (CANDIDATES * count, 2)
-        start = jax.random.randint(start_key, shape, 0, config.unroll - length + 1)
-        lane = jax.random.randint(env_key, shape, 0, config.num_envs)
-        times = start[..., None] + jnp.arange(length)
-        segments = self.features(rows.observation, rows.action)[times, lane[..., None]]  # [N, 2, S, D]
-        returns = self.rewards.apply(state.reward.params, segments)[..., 0].sum(-1)  # [3, N, 2]
-        doubt = jax.nn.sigmoid(returns[..., 0] - returns[..., 1]).std(axis=0)
-        doubt = jnp.where(number == 0, jnp.arange(len(doubt), dtype=jnp.float32), doubt)  # at first anything
-        chosen = jax.lax.top_k(doubt, count)[1]
-        worth = paid[times, lane[..., None]].sum(-1)[chosen]
-        gap = worth[:, 0] - worth[:, 1]
-        certain = jnp.where(gap == 0, 0.5, (gap > 0).astype(jnp.float32))
-        if config.beta > 0:
-            certain = jax.random.bernoulli(label_key, jax.nn.sigmoid(config.beta * gap)).astype(jnp.float32)
-        place = (state.pairs.place + jnp.arange(count)) % config.labels  # over the oldest
-        pairs = Pairs(
-            state.pairs.first.at[place].set(segments[chosen, 0]),
-            state.pairs.second.at[place].set(segments[chosen, 1]),
-            state.pairs.preference.at[place].set(certain),
-            jnp.minimum(state.pairs.count + count, config.labels),
-            place[-1] + 1,
-        )
-        known = jnp.arange(config.labels) < pairs.count
 
-        def loss(params: PyTree) -> tuple[Array, None]:
-            first, second = self.sums(params, pairs)
-            rows = losses.bradley_terry_loss(first, second, jnp.broadcast_to(pairs.preference, first.shape))
-            return jnp.where(known, rows, 0.0).sum() / pairs.count, None
+def _iteration(parts: _Parts, state: State, key: Key, index: Array) -> tuple[State, Metrics]:
+    config = parts.config
+    act_key, ask_key, learn_key, attack_key = jax.random.split(key, 4)
+    state, rows, paid, intended = _collect(parts, state, act_key, index)
+    number, due = _round_of(config, index)
+    ask = functools.partial(parts.reward.ask, features=parts.features(rows), paid=paid, key=ask_key, first=number == 0)
+    reward = jax.lax.cond(due, ask, lambda reward: reward, state.learners.reward)
 
-        def step(model: _common.Trainable, _: None) -> tuple[_common.Trainable, None]:
-            return _common.descend(loss, model, adam(self.rates.reward))[0], None
+    def learn(intention: sac.State, key: Key) -> tuple[sac.State, None]:
+        sample_key, update_key = jax.random.split(key)
+        batch = buffers.sample(state.replay, sample_key, config.batch_size)
+        batch = dataclasses.replace(batch, reward=parts.reward.pay(reward, parts.features(batch)))
+        return parts.intention.update(intention, batch, parts.rates.intention, update_key, jnp.int32(0))[0], None
 
-        model, _ = jax.lax.scan(step, state.reward, None, length=config.reward_steps)
-        paid_now = self.rewards.apply(model.params, pairs.first)[..., 0].mean(0)  # [L, S]
-        weight = known[:, None] / (pairs.count * config.segment)
-        mean = (weight * paid_now).sum()
-        spread = jnp.sqrt((weight * jnp.square(paid_now - mean)).sum())
-        return state._replace(reward=model, pairs=pairs, spread=jnp.maximum(spread, 1e-3))
+    intention, _ = jax.lax.scan(learn, state.learners.intention, jax.random.split(learn_key, config.updates))
+    learners, metrics = _imitate(
+        parts, state.learners._replace(intention=intention, reward=reward), state.replay, attack_key
+    )
+    pay = jnp.where(intended, paid, 0.0).sum() / jnp.maximum(intended.sum(), 1)
+    metrics = {"target": pay, "agreement": parts.reward.agreement(reward), **metrics}
+    return state._replace(learners=learners), metrics
 
-    def sums(self, params: PyTree, pairs: Pairs) -> tuple[Array, Array]:
-        """Returns of the segments under each member of the ensemble, ``[3, L]`` each."""
-        first, second = (self.rewards.apply(params, x)[..., 0].sum(-1) for x in (pairs.first, pairs.second))
-        return first, second
 
-    def agreement(self, state: State) -> Array:
-        first, second = (x.mean(0) for x in self.sums(state.reward.params, state.pairs))
-        known = jnp.arange(self.config.labels) < state.pairs.count
-        right = (first > second) == (state.pairs.preference > 0.5)
-        return (known & right).sum() / jnp.maximum(known.sum(), 1)
+def _collect(parts: _Parts, state: State, key: Key, index: Array) -> tuple[State, Transition, Array, Array]:
+    """A trajectory ``[T, E]``, what the judge would pay for each step, and where the intention acted."""
+    warmup, learners = max(1, parts.config.iterations // 10), state.learners
 
-    def sample(self, state: State, key: Key) -> Transition:
-        """Rows of the replay, paid by the reward as it is now."""
-        batch = buffers.sample(state.replay, key, self.config.batch_size)
-        x = self.features(batch.observation, batch.action)
-        paid = self.rewards.apply(state.reward.params, x)[..., 0].mean(0) / state.spread
-        return dataclasses.replace(batch, reward=paid)
+    def body(carry: tuple[EnvState, Array], key: Key) -> Any:
+        before, switch = carry
+        own_key, random_key, switch_key = jax.random.split(key, 3)
+        shown = before.observation + parts.shift(learners.adversary.params, before.observation)
+        meant = parts.intention.act(learners.intention, before.observation, parts.rates.intention, own_key, True)
+        anything = jax.random.uniform(random_key, meant.shape, minval=-1.0, maxval=1.0)
+        meant = jnp.where(index < warmup, anything, meant)
+        intended = before.step >= switch
+        action = jnp.clip(jnp.where(intended[:, None], meant, parts.case.victim(shown)), -1.0, 1.0)
+        after, row = _act_once(parts, before, action)
+        paid = as_float32(jax.vmap(parts.case.target)(before, action, after))
+        ended = after.terminated + after.truncated > 0
+        switch = jnp.where(ended, _switches(parts, switch_key), switch)
+        return (after, switch), (row, paid, intended)
 
-    def imitate(self, state: State, key: Key) -> tuple[State, Metrics]:
-        """Steps of the adversary towards the intention's actions, then one of the weighting."""
-        config, rates = self.config, self.rates
-        keys = jax.random.split(key, config.adversary_steps + 1)
+    keys = jax.random.split(key, parts.config.unroll)
+    (env, switch), (rows, paid, intended) = jax.lax.scan(body, (state.env, state.switch), keys)
+    return State(learners, env, switch, buffers.add(state.replay, rows)), rows, paid, intended
 
-        def weight(params: PyTree, observation: Array) -> Array:
-            if config.weighting == "none":
-                return jnp.ones(observation.shape[:-1])
-            return 1.0 + jnp.tanh(self.weights.apply(params, self.seen(observation))[..., 0])
 
-        def answer(params: PyTree, observation: Array) -> Array:
-            return self.victim(observation + self.epsilon * self.shift(params, observation))
+def _round_of(config: Config, index: Array) -> tuple[Array, Array]:
+    """Which round of questions comes after this iteration, and whether one does; both unbatched."""
+    every = max(1, int(0.6 * config.iterations) // config.rounds)
+    number = index // every
+    return number, (index % every == 0) & (number < config.asked)
 
-        def rows_of(observation: Array) -> Callable[[PyTree], Array]:
-            spoken = self.sac.distribution
-            assert spoken is not None
-            mean, log_std = spoken(state.intention, state.intention.actor.params, observation)
-            mean, log_std = jnp.tanh(mean), jnp.clip(log_std, *LOG_STD)
-            return lambda params: losses.targeted_attack_loss(
-                answer(params, observation), mean, log_std, jnp.ones(observation.shape[:-1])
-            )
 
-        def inner(params: PyTree, observation: Array) -> Array:
-            counted = jax.lax.stop_gradient(weight(state.weighting.params, observation))
-            return (counted * rows_of(observation)(params)).mean()
+def _imitate(parts: _Parts, learners: Learners, replay: Any, key: Key) -> tuple[Learners, Metrics]:
+    """Steps of the adversary towards the intention's actions, then one of the weighting."""
+    config, rates, agent, own = parts.config, parts.rates, parts.intention, learners.intention
+    keys = jax.random.split(key, config.adversary_steps + 1)
+    spoken, valued = agent.distribution, agent.q
+    assert spoken is not None and valued is not None  # noqa: PT018
+    intended = Intended(
+        lambda observation: spoken(own, own.actor.params, observation),
+        lambda observation, action: valued(own, observation, action),
+    )
+    weights = None if config.weighting == "none" else parts.weights
+    teacher = teaching(parts.case.victim, intended, parts.shift, weights, parts.seen)
 
-        def step(model: _common.Trainable, key: Key) -> tuple[_common.Trainable, Array]:
-            observation = buffers.sample(state.replay, key, config.batch_size).observation
+    def observations(key: Key) -> Array:
+        return buffers.sample(replay, key, config.batch_size).observation
 
-            def loss(params: PyTree) -> tuple[Array, Array]:
-                value = inner(params, observation)
-                return value, value
-
-            return _common.descend(loss, model, adam(rates.adversary))
-
-        adversary, values = jax.lax.scan(step, state.adversary, keys[1:])
-        metrics = {"attack_loss": values.mean(), "weight_std": jnp.float32(0.0)}
-        if config.weighting == "none":
-            return state._replace(adversary=adversary), metrics
-        observation = buffers.sample(state.replay, keys[0], config.batch_size).observation
-        params = adversary.params
-        gradient = jax.grad(inner)(params, observation)
-        moved = jax.tree.map(lambda p, g: p - rates.adversary * g, params, gradient)
-        q = self.sac.q
-        assert q is not None
-        own = q
-
-        def outer(params: PyTree) -> Array:
-            return -own(state.intention, observation, answer(params, observation)).mean()
-
-        slope = weight_hypergradient(rows_of(observation), jax.grad(outer)(moved), params, rates.adversary)
-        slope = jax.lax.stop_gradient(slope / (slope.std() + 1e-12))
-
-        def of_weights(params: PyTree) -> tuple[Array, Array]:
-            counted = weight(params, observation)
-            return (slope * counted).mean(), counted.std()
-
-        weighting, spread = _common.descend(of_weights, state.weighting, adam(rates.weighting))
-        return state._replace(adversary=adversary, weighting=weighting), {**metrics, "weight_std": spread}
+    adversary, values = imitate(
+        teacher, learners.adversary, learners.weighting.params, observations, keys[1:], rates.adversary
+    )
+    metrics = {"attack_loss": values.mean(), "weight_std": jnp.float32(0.0)}
+    if weights is None:
+        return learners._replace(adversary=adversary), metrics
+    weighting, told = weigh(
+        teacher, adversary.params, learners.weighting, observations(keys[0]), rates.adversary, rates.weighting
+    )
+    return learners._replace(adversary=adversary, weighting=weighting), {**metrics, **told}
