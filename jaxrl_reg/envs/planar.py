@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, dynamics, local, quiet
+from jaxrl_reg.envs import core, drawing, local, quiet
+from jaxrl_reg.envs.dynamics import varied, with_levels
 from jaxrl_reg.errors import need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -200,13 +201,13 @@ def _varied(name: str, task: str, episode_length: int, model: Any, host: Any, pl
         return begun._replace(inner=Varied(*begun.inner, level))
 
     def step(state, action, key):
-        own = dynamics.varied(model, state.level, trunk)
+        own = varied(model, state.level, trunk)
         data = mjx.make_data(model).replace(qpos=state.qpos, qvel=state.qvel, ctrl=action)
         data, _ = jax.lax.scan(lambda data, _: (mjx.step(own, data), None), data, length=SUBSTEPS)
         state = Varied(data.qpos, data.qvel, state.level)
         return core.Outcome(state, observe(state), reward(name, jnp.concatenate(state[:2]), task))
 
-    env = dynamics.with_levels(
+    env = with_levels(
         reset,
         step,
         Spec(2 * JOINTS, 6),

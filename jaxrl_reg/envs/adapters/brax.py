@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from jaxrl_reg.envs import core, drawing, dynamics, local, quiet
+from jaxrl_reg.envs import core, drawing, local, quiet
+from jaxrl_reg.envs.dynamics import BASE, varied, with_levels
 from jaxrl_reg.errors import UserError, need, unknown
 from jaxrl_reg.types import Array, Env, Spec
 
@@ -120,8 +121,8 @@ def under(env: Any, level: Array) -> Any:
     """A Brax environment with the dynamics of ``level [6]``, which may be traced; ``env`` stays as it is.
 
     What MJX reads and what Brax's own pipelines read are changed alike."""
-    own, factor = copy.copy(env), dynamics.BASE**level
-    system = dynamics.varied(env.sys, level, 1)  # body 0 is the world
+    own, factor = copy.copy(env), BASE**level
+    system = varied(env.sys, level, 1)  # body 0 is the world
     link = env.sys.link.inertia
     mass = system.body_mass[1:] / env.sys.body_mass[1:]
     own.sys = system.tree_replace(
@@ -150,7 +151,7 @@ def _varied(env: Any, spec: Spec, name: str, draw: Any) -> Env:
             after = _outcome(under(env, inner.level).step(state, action))
         return after._replace(inner=Varied(after.inner, inner.level))
 
-    return dynamics.with_levels(
+    return with_levels(
         reset,
         step,
         spec,
