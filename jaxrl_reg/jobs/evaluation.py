@@ -22,8 +22,9 @@ from jaxrl_reg.jobs.settings import NO_ENV, JobConfig, seeds_of
 if TYPE_CHECKING:
     import pandas as pd
 
+    from jaxrl_reg.loops.zero_shot import Task
     from jaxrl_reg.population import Restored
-    from jaxrl_reg.types import Run
+    from jaxrl_reg.types import Agent, Env, Run
 
 
 def evaluate(
@@ -91,43 +92,21 @@ def zeroshot(
     Raises:
       UserError: if the directory holds no run or no checkpoint, the agent serves no tasks, or a reward does not work.
     """
-    import jax
     import numpy as np
 
     need("pandas")
     import pandas as pd
 
-    from jaxrl_reg import population
     from jaxrl_reg.evaluation import report as reporting
-    from jaxrl_reg.evaluation import statistics
-    from jaxrl_reg.io.sinks import read_parquet
-    from jaxrl_reg.loops import zero_shot
 
     path = pathlib.Path(directory)
     config = load_config(path)
     for name, value in (("samples", samples), ("episodes", episodes)):
         if value < 1:
             raise UserError(f"{name}={value} must be at least 1")
-    if config.env == NO_ENV:
-        raise UserError(f"{path} is a run without an environment; there is nothing to roll out")
-    if hosted.asked(config):
-        raise UserError(f"{config.env} has tasks of its own; more episodes of them: jaxrl-reg evaluate {path}")
-    env, member = make_env(config), learner(config.agent, config)
-    done = preprocessing.known(read_json(path / "summary.json", default={}))
-    member = preprocessing.wrapped(member, done.get(member.name))
-    agent = member.make(member.config, env.spec)
-    if agent.zero_shot is None:
-        raise UserError(
-            f"{config.agent} learns one task and can serve no other; train an agent that learns without rewards, such "
-            "as sf_laplacian"
-        )
-    chosen = [zero_shot.load_task(text, env) for text in rewards]
-    if tasks or not rewards:
-        chosen = zero_shot.tasks_of(env, tasks) + chosen
+    env, member, agent = _serving(path, config)
+    chosen = _chosen(env, tasks, rewards)
     names = [task.name for task in chosen]
-    twice = next((name for name in names if names.count(name) > 1), None)
-    if twice:
-        raise UserError(f"task {twice} is named twice")
     folder = path / "checkpoints" / member.folder
     if not folder.is_dir():
         raise UserError(f"{path} has no checkpoint of {member.label}; continue it with: jaxrl-reg resume {path}")
@@ -141,28 +120,14 @@ def zeroshot(
 
     _, run = kinds.of(config).run_of(member, config, env)
     restored = restore(member, config, run, folder)
-    count, play = len(restored.keys), zero_shot.judge(env, chosen, episodes)
-
-    def one(state_key: Any, shared: Any) -> Any:
-        state, key = state_key
-        results = play(zero_shot.serve(agent, state, shared), jax.random.fold_in(key, zero_shot.ZERO_SHOT))
-        return results["return"], jax.vmap(lambda returns: statistics.iqm(returns[:, None]))(results["return"])
-
-    say(f"{count} members, {len(names)} tasks, {episodes} episodes each, after {int(restored.updates.max()):,} updates")
-    begun, total = time.perf_counter(), count * len(names) * episodes
-    on_tick(Tick("zeroshot", 0, total, 0.0, 0.0, unit="episodes"))
-    chunk = max(1, min(count, population.EVALUATION_CHUNK // len(names)))
-    returns, scores = jax.device_get(
-        jax.jit(population.over_members(one, chunk))((restored.states, restored.keys), labelled)
+    say(
+        f"{len(restored.keys)} members, {len(names)} tasks, {episodes} episodes each, after "
+        f"{int(restored.updates.max()):,} updates"
     )
-    infer = jax.jit(population.over_members(tasking.vectors_of(member, env), chunk))
-    vectors = jax.device_get(infer(restored.states, labelled))
+    returns, scores, vectors = _served(agent, member, env, chosen, restored, labelled, episodes, on_tick)
     tasking.remember(path, member.folder, names, vectors.reshape(-1, config.seeds, *vectors.shape[1:]))
-    speed = total / (time.perf_counter() - begun)
-    on_tick(Tick("zeroshot", total, total, speed, 0.0, float(scores.mean()), "episodes", "return"))
-
     seeds, rows, lost = seeds_of(config), [], _diverged(path, member.name)
-    for m, t in np.ndindex(count, len(names)):
+    for m, t in np.ndindex(*scores.shape):
         setting, seed = divmod(m, config.seeds)
         rows.append(
             {
@@ -181,14 +146,93 @@ def zeroshot(
                 "episodes": episodes,
             }
         )
-    frame, stored = pd.DataFrame(rows), path / "zeroshot.parquet"
-    if stored.exists():
-        before = read_parquet(stored)
-        frame = pd.concat([before[~before["task"].isin(names)], frame], ignore_index=True)
-    write_parquet(stored, frame)
+    frame = _stored(path / "zeroshot.parquet", pd.DataFrame(rows), names)
     reporting.write(path)
     asked = frame.loc[frame["task"].isin(names), :]  # ``all tasks`` are those of this call; the report has more
     return reporting.task_table(reporting.served(asked, list(member.swept)))
+
+
+def _serving(path: pathlib.Path, config: JobConfig) -> tuple[Env, Learner, Agent]:
+    """World, program and agent of a run that tasks can be put to."""
+    if config.env == NO_ENV:
+        raise UserError(f"{path} is a run without an environment; there is nothing to roll out")
+    if hosted.asked(config):
+        raise UserError(f"{config.env} has tasks of its own; more episodes of them: jaxrl-reg evaluate {path}")
+    env, member = make_env(config), learner(config.agent, config)
+    done = preprocessing.known(read_json(path / "summary.json", default={}))
+    member = preprocessing.wrapped(member, done.get(member.name))
+    agent = member.make(member.config, env.spec)
+    if agent.zero_shot is None:
+        raise UserError(
+            f"{config.agent} learns one task and can serve no other; train an agent that learns without rewards, such "
+            "as sf_laplacian"
+        )
+    return env, member, agent
+
+
+def _chosen(env: Env, tasks: Sequence[str] | None, rewards: Sequence[str]) -> list[Task]:
+    """The tasks that were asked for, those that the environment offers first."""
+    from jaxrl_reg.loops import zero_shot
+
+    chosen = [zero_shot.load_task(text, env) for text in rewards]
+    if tasks or not rewards:
+        chosen = zero_shot.tasks_of(env, tasks) + chosen
+    names = [task.name for task in chosen]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice:
+        raise UserError(f"task {twice} is named twice")
+    return chosen
+
+
+def _served(
+    agent: Agent,
+    member: Learner,
+    env: Env,
+    chosen: Sequence[Task],
+    restored: Restored,
+    labelled: Any,
+    episodes: int,
+    on_tick: OnTick,
+) -> tuple[Any, Any, Any]:
+    """Returns ``[M, K, N]`` of every member, task and episode, their interquartile means ``[M, K]``, and the task
+    vectors ``[M, K, ...]`` that were acted by."""
+    import jax
+
+    from jaxrl_reg import population
+    from jaxrl_reg.evaluation import statistics
+    from jaxrl_reg.loops import zero_shot
+
+    count, play = len(restored.keys), zero_shot.judge(env, chosen, episodes)
+
+    def one(state_key: Any, shared: Any) -> Any:
+        state, key = state_key
+        results = play(zero_shot.serve(agent, state, shared), jax.random.fold_in(key, zero_shot.ZERO_SHOT))
+        return results["return"], jax.vmap(lambda returns: statistics.iqm(returns[:, None]))(results["return"])
+
+    begun, total = time.perf_counter(), count * len(chosen) * episodes
+    on_tick(Tick("zeroshot", 0, total, 0.0, 0.0, unit="episodes"))
+    chunk = max(1, min(count, population.EVALUATION_CHUNK // len(chosen)))
+    returns, scores = jax.device_get(
+        jax.jit(population.over_members(one, chunk))((restored.states, restored.keys), labelled)
+    )
+    infer = jax.jit(population.over_members(tasking.vectors_of(member, env), chunk))
+    vectors = jax.device_get(infer(restored.states, labelled))
+    speed = total / (time.perf_counter() - begun)
+    on_tick(Tick("zeroshot", total, total, speed, 0.0, float(scores.mean()), "episodes", "return"))
+    return returns, scores, vectors
+
+
+def _stored(path: pathlib.Path, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Rows in the place of earlier ones of the same tasks; gives all that are in the file then."""
+    import pandas as pd
+
+    from jaxrl_reg.io.sinks import read_parquet
+
+    if path.exists():
+        before = read_parquet(path)
+        frame = pd.concat([before[~before["task"].isin(names)], frame], ignore_index=True)
+    write_parquet(path, frame)
+    return frame
 
 
 def _diverged(path: pathlib.Path, agent: str) -> set[int]:

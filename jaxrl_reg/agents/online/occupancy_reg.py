@@ -20,6 +20,7 @@ a reward; ``held`` share of rows whose ``d`` exceeds ``log_clip``.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -90,42 +91,32 @@ class State(NamedTuple):
     reference: _common.Trainable | None  # the cloned policy, for the measure action
 
 
-def make(config: Config, spec: Spec) -> Agent:
-    """PPO on a reward from which leaving a reference is taken off; ``Agent.beside`` takes rows of its data set.
+Rows = tuple[Array, Array]  # observations and actions [B, ...]
 
-    Raises ``UserError`` for an unknown divergence, measure or way to penalise, and for a loss that is not over actions.
-    """
-    for name, known in (("divergence", DIVERGENCES), ("measure", MEASURES), ("penalise", PENALISE)):
-        if getattr(config, name) not in known:
-            raise unknown(name, getattr(config, name), known)
-    if config.penalise == "loss" and (config.measure != "action" or config.divergence == "tv"):
-        raise UserError(
-            "occupancy_reg: penalise=loss has closed forms of kl, chi2 and sqrt_chi2 over actions only; add --set "
-            "measure=action, or leave the penalty in the reward"
-        )
-    actor, over_actions = ppo.actor_of(config, spec), config.measure == "action"
-    plain = ppo.make(config, spec)
+
+class Discriminator(NamedTuple):
+    """Tells rows of the policy from the reference's: ``score(params, rows, extras)`` is ``d [B]``, and ``learn(model,
+    rows, batch, hyper, key)`` takes the steps of a trajectory and gives the mean of the loss over them."""
+
+    init: Callable[[Key], PyTree]
+    score: Callable[[PyTree, Rows, dict[str, Array]], Array]
+    learn: Callable[[_common.Trainable, Rows, Transition, Hyper, Key], tuple[_common.Trainable, Array]]
+
+
+def _discriminator(config: Config, spec: Spec) -> Discriminator:
     inputs = spec.observation_dim + (spec.action_dim if config.measure == "state_action" else 0)
     network = networks.mlp((inputs, *config.discriminator_hidden, 1), activation="tanh")
 
-    def init(key: Key, hyper: Hyper) -> State:
-        ppo_key, key, clone_key = jax.random.split(key, 3)
-        discriminator = _common.trainable(network.init(key), adam(hyper.discriminator_learning_rate))
-        clone = _common.trainable(actor.init(clone_key), adam(_reference.CLONE_RATE)) if over_actions else None
-        return State(plain.init(ppo_key, hyper), discriminator, clone)
-
-    def score(params: PyTree, rows: tuple[Array, Array], extras: dict[str, Array]) -> Array:
-        """``d [B]`` of observations and actions ``[B, ...]``."""
+    def score(params: PyTree, rows: Rows, extras: dict[str, Array]) -> Array:
         observation, action = rows
         x = _reference.seen(observation, extras)
         if config.measure == "state_action":
             x = jnp.concatenate([x, _reference.chosen(action, spec)], axis=-1)
         return network.apply(params, x)[..., 0]
 
-    def tell_apart(
-        model: _common.Trainable, own: tuple[Array, Array], batch: Transition, hyper: Hyper, key: Key
+    def learn(
+        model: _common.Trainable, own: Rows, batch: Transition, hyper: Hyper, key: Key
     ) -> tuple[_common.Trainable, Array]:
-        """Steps of the discriminator; the mean of its loss over them."""
         theirs = _reference.rows_of(batch.extras["reference/observation"], batch.extras["reference/action"])
         count, size = len(own[0]), min(config.discriminator_batch, len(own[0]))
 
@@ -143,6 +134,35 @@ def make(config: Config, spec: Spec) -> Agent:
         model, values = jax.lax.scan(step, model, jax.random.split(key, config.discriminator_steps))
         return model, values.mean()
 
+    return Discriminator(network.init, score, learn)
+
+
+def _check(config: Config) -> None:
+    for name, known in (("divergence", DIVERGENCES), ("measure", MEASURES), ("penalise", PENALISE)):
+        if getattr(config, name) not in known:
+            raise unknown(name, getattr(config, name), known)
+    if config.penalise == "loss" and (config.measure != "action" or config.divergence == "tv"):
+        raise UserError(
+            "occupancy_reg: penalise=loss has closed forms of kl, chi2 and sqrt_chi2 over actions only; add --set "
+            "measure=action, or leave the penalty in the reward"
+        )
+
+
+def make(config: Config, spec: Spec) -> Agent:
+    """PPO on a reward from which leaving a reference is taken off; ``Agent.beside`` takes rows of its data set.
+
+    Raises ``UserError`` for an unknown divergence, measure or way to penalise, and for a loss that is not over actions.
+    """
+    _check(config)
+    actor, over_actions = ppo.actor_of(config, spec), config.measure == "action"
+    plain, telling = ppo.make(config, spec), _discriminator(config, spec)
+
+    def init(key: Key, hyper: Hyper) -> State:
+        ppo_key, key, clone_key = jax.random.split(key, 3)
+        discriminator = _common.trainable(telling.init(key), adam(hyper.discriminator_learning_rate))
+        clone = _common.trainable(actor.init(clone_key), adam(_reference.CLONE_RATE)) if over_actions else None
+        return State(plain.init(ppo_key, hyper), discriminator, clone)
+
     def update(state: State, batch: Transition, hyper: Hyper, key: Key, step: Array) -> tuple[State, Metrics]:
         if "reference/observation" not in batch.extras:
             raise UserError("occupancy_reg is held to a data set; give the run one (--reference, or data=)")
@@ -154,8 +174,8 @@ def make(config: Config, spec: Spec) -> Agent:
             d = actor.log_prob(state.ppo.actor.params, seen, own[1])
             d = d - actor.log_prob(state.reference.params, _reference.seen(own[0], batch.extras), own[1])
         else:
-            discriminator, found = tell_apart(discriminator, own, batch, hyper, discriminator_key)
-            d = score(discriminator.params, own, batch.extras)
+            discriminator, found = telling.learn(discriminator, own, batch, hyper, discriminator_key)
+            d = telling.score(discriminator.params, own, batch.extras)
         weight = hyper.coefficient * batch.extras["reference/scale"]
         taken = weight * losses.occupancy_penalty(d, config.divergence, log_clip=hyper.log_clip)
         metrics = {
