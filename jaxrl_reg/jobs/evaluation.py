@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pathlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from jaxrl_reg.errors import UserError, need
@@ -94,9 +94,6 @@ def zeroshot(
     """
     import numpy as np
 
-    need("pandas")
-    import pandas as pd
-
     from jaxrl_reg.evaluation import report as reporting
 
     path = pathlib.Path(directory)
@@ -146,7 +143,7 @@ def zeroshot(
                 "episodes": episodes,
             }
         )
-    frame = _stored(path / "zeroshot.parquet", pd.DataFrame(rows), names)
+    frame = _stored(path / "zeroshot.parquet", rows, names)
     reporting.write(path)
     asked = frame.loc[frame["task"].isin(names), :]  # ``all tasks`` are those of this call; the report has more
     return reporting.task_table(reporting.served(asked, list(member.swept)))
@@ -222,12 +219,14 @@ def _served(
     return returns, scores, vectors
 
 
-def _stored(path: pathlib.Path, frame: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+def _stored(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
     """Rows in the place of earlier ones of the same tasks; gives all that are in the file then."""
+    need("pandas")
     import pandas as pd
 
     from jaxrl_reg.io.sinks import read_parquet
 
+    frame = pd.DataFrame(rows)
     if path.exists():
         before = read_parquet(path)
         frame = pd.concat([before[~before["task"].isin(names)], frame], ignore_index=True)

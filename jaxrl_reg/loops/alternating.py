@@ -7,6 +7,7 @@ RAT, something at random. ``under`` is the same with adversaries that learn noth
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -163,8 +164,8 @@ def alternating(
     (ATLA); with ``pa_ad``, Sun et al., 2022 (PA-ATLA); with ``rat``, Bai et al., 2025 (RAT-ATLA).
     """
     _check(agent, env, kind, epsilon)
-    sizes |= {"steps": steps, "num_envs": num_envs, "segments": segments, "unroll": unroll}
-    plain = online(agent, env, **sizes)  # wrong settings show here
+    own = functools.partial(online, steps=steps, num_envs=num_envs, segments=segments, unroll=unroll, **sizes)
+    plain = own(agent, env)  # wrong settings show here
     budget = adversaries.Budget(max(1, steps // segments), num_envs, unroll, epochs=4, minibatches=1)
     if kind == "rat":
         opponent = _imitating(env, epsilon, target, imitation or _imitation(budget, segments))
@@ -178,8 +179,7 @@ def alternating(
 
     def run_of(state: PyTree, adversary: PyTree, hyper: PyTree) -> Run:
         """The agent's, in its world as the adversary shows it to the agent as it is at the start of a turn."""
-        seen = shown(env, opponent.shifts(adversary, victim_of(state, hyper)))
-        return online(agent, seen, **sizes)
+        return own(agent, shown(env, opponent.shifts(adversary, victim_of(state, hyper))))
 
     def init(key: Key, hyper: PyTree) -> AlternatingState:
         first = plain.init(key, hyper)
@@ -190,11 +190,11 @@ def alternating(
     def train(
         state: AlternatingState, index: Array, key: Key, hyper: PyTree, data: PyTree = None
     ) -> tuple[AlternatingState, Metrics]:
-        own = OnlineState(*state[:-1])
-        own, metrics = run_of(own.agent, state.adversary, hyper).train(own, index, key, hyper, data)
+        before = OnlineState(*state[:-1])
+        after, metrics = run_of(before.agent, state.adversary, hyper).train(before, index, key, hyper, data)
         key = jax.random.fold_in(jax.random.fold_in(key, ADVERSARY), index + 1)
-        adversary, told = opponent.learn(state.adversary, victim_of(own.agent, hyper), key)
-        return AlternatingState(*own, adversary), {**metrics, **told}
+        adversary, told = opponent.learn(state.adversary, victim_of(after.agent, hyper), key)
+        return AlternatingState(*after, adversary), {**metrics, **told}
 
     if evaluate is None:
         return Run(init, train, None, segments, plain.updates_per_segment)

@@ -267,7 +267,10 @@ def _iteration(parts: _Parts, state: State, key: Key, index: Array) -> tuple[Sta
     act_key, ask_key, learn_key, attack_key = jax.random.split(key, 4)
     state, rows, paid, intended = _collect(parts, state, act_key, index)
     number, due = _round_of(config, index)
-    ask = functools.partial(parts.reward.ask, features=parts.features(rows), paid=paid, key=ask_key, first=number == 0)
+
+    def ask(reward: Preferred) -> Preferred:
+        return parts.reward.ask(reward, parts.features(rows), paid, ask_key, number == 0)
+
     reward = jax.lax.cond(due, ask, lambda reward: reward, state.learners.reward)
 
     def learn(intention: sac.State, key: Key) -> tuple[sac.State, None]:

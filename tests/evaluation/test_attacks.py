@@ -174,3 +174,18 @@ def test_robustness_curves_begin_without_an_attack_and_the_worst_comes_first():
         zip(lines, ["-", "-", "--"], strict=True)
     )
     assert {line.get_marker() for line in lines.values()} == {"o"}
+    assert len(figure.axes[0].collections) == 3  # a band for each
+
+
+def test_of_many_attacks_noise_and_the_furthest_have_bands():
+    ends = {"pgd": (5.0, 3.0), "rat": (7.0, 6.0), "sarsa": (6.0, 2.0), "random": (8.0, 1.5)}
+    rows = [("none", 0.0, 9.0, 1.0), *((name, 0.1, *sums) for name, sums in ends.items())]
+    table = pd.DataFrame(rows, columns=["attack", "epsilon", "return", "target"]).assign(setting=0)
+    for name in ("return", "target"):
+        table = table.assign(**{f"{name}_low": table[name] - 1, f"{name}_high": table[name] + 1})
+    for name, furthest in (("return", "pgd"), ("target", "rat")):
+        axes = robustness_figures(table, LIGHT)[f"robustness_{name}"].axes[0]
+        bands = sorted(band.get_paths()[0].vertices[:, 1].max() for band in axes.collections)
+        column = table.set_index("attack")[f"{name}_high"]
+        wanted = sorted(max(column["none"], column[attack]) for attack in (furthest, "random"))
+        np.testing.assert_allclose(bands, wanted)

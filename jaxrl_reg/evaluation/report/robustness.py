@@ -16,7 +16,8 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
-NONE = "none"
+NONE, NOISE = "none", "random"
+BANDS = 3  # curves whose intervals can be told apart
 SUMS = {"return": "return", "target": "target's return", "true": "true return"}  # columns that may be there
 
 
@@ -75,7 +76,11 @@ def brief_robustness(table: pd.DataFrame) -> list[list[str]]:
 
 def robustness_figures(table: pd.DataFrame, theme: plots.Theme) -> dict[str, Any]:
     """Robustness curves of the best setting by the name of what is summed: a line per attack, from no attack on, with a
-    dot for each size that was tried. Attacks that leave the least return come first; noise is dashed, beside them."""
+    dot for each size that was tried. Attacks that leave the least return come first; noise is dashed, beside them.
+
+    Bands of many attacks cover each other: of more than ``BANDS`` curves only noise keeps its own, and the attack that
+    goes furthest, to the least return or the most of the target.
+    """
     mine = table[table["setting"] == table["setting"].iloc[0]]
     plain = mine[mine["attack"] == NONE].iloc[0]
     attacked = mine[mine["attack"] != NONE]
@@ -89,7 +94,12 @@ def robustness_figures(table: pd.DataFrame, theme: plots.Theme) -> dict[str, Any
                 np.array([plain[column], *rows[column]], float)
                 for column in ("epsilon", name, f"{name}_low", f"{name}_high")
             )
-            curves.append(plots.Curve(attack, x, y, low, high, baseline=attack == "random"))
+            curves.append(plots.Curve(attack, x, y, low, high, baseline=attack == NOISE))
+        if len(curves) > BANDS:
+            sign = 1.0 if name == "target" else -1.0
+            furthest = max((sign * curve.y[1:]).max() for curve in curves if not curve.baseline)
+            kept = {curve.label for curve in curves if curve.baseline or (sign * curve.y[1:]).max() == furthest}
+            curves = [c if c.label in kept else c._replace(low=None, high=None) for c in curves]
         axis = "epsilon, standard deviations of each observation"
         figure = plots.learning_curves(curves, score=SUMS[name], axis=axis, others="other attacks", theme=theme)
         for line in figure.axes[0].get_lines():
