@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg import losses
+from jaxrl_reg import losses, networks
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.online import ppo
 from jaxrl_reg.data.samplers import uniform
@@ -22,6 +23,7 @@ CLONE_BATCH, CLONE_RATE = 256, 1e-3
 LARGEST = 10.0  # of a standardised observation
 INFINITE = 0.999 * math.expm1(LARGEST_CHI2_EXPONENT)  # from here on a chi-square is at the bound of its closed form
 Extras = dict[str, Array]
+Rows = tuple[Array, Array]  # observations and actions [B, ...]
 
 
 def beside(data: Dataset, key: Key, rows: Transition) -> Extras:
@@ -98,3 +100,47 @@ def divergent_loss(
         return weight / (1.0 - hyper.discount) * value
 
     return ppo.make(config, spec, penalty)
+
+
+class Discriminator(NamedTuple):
+    """Tells rows of the policy from the reference's: ``score(params, rows, extras)`` is ``d [B]``, and ``learn(model,
+    rows, batch, hyper, key)`` takes the steps of a trajectory and gives the mean of the loss over them."""
+
+    init: Callable[[Key], PyTree]
+    score: Callable[[PyTree, Rows, Extras], Array]
+    learn: Callable[[_common.Trainable, Rows, Transition, Any, Key], tuple[_common.Trainable, Array]]
+
+
+def discriminator(config: Any, spec: Spec) -> Discriminator:
+    """The functions for the ``Config`` of ``occupancy_reg``."""
+    inputs = spec.observation_dim + (spec.action_dim if config.measure == "state_action" else 0)
+    network = networks.mlp((inputs, *config.discriminator_hidden, 1), activation="tanh")
+
+    def score(params: PyTree, rows: Rows, extras: Extras) -> Array:
+        observation, action = rows
+        x = seen(observation, extras)
+        if config.measure == "state_action":
+            x = jnp.concatenate([x, chosen(action, spec)], axis=-1)
+        return network.apply(params, x)[..., 0]
+
+    def learn(
+        model: _common.Trainable, own: Rows, batch: Transition, hyper: Any, key: Key
+    ) -> tuple[_common.Trainable, Array]:
+        theirs = rows_of(batch.extras["reference/observation"], batch.extras["reference/action"])
+        count, size = len(own[0]), min(config.discriminator_batch, len(own[0]))
+
+        def step(model, key):
+            some, others = jax.random.randint(key, (2, size), 0, count)
+
+            def loss(params):
+                ours = score(params, jax.tree.map(lambda x: x[some], own), batch.extras)
+                them = score(params, jax.tree.map(lambda x: x[others], theirs), batch.extras)
+                policy, reference = losses.discriminator_loss(ours, them)
+                return policy.mean() + reference.mean(), policy.mean() + reference.mean()
+
+            return _common.descend(loss, model, adam(hyper.discriminator_learning_rate))
+
+        model, values = jax.lax.scan(step, model, jax.random.split(key, config.discriminator_steps))
+        return model, values.mean()
+
+    return Discriminator(network.init, score, learn)

@@ -20,13 +20,12 @@ a reward; ``held`` share of rows whose ``d`` exceeds ``log_clip``.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg import losses, networks
+from jaxrl_reg import losses
 from jaxrl_reg.agents import _common
 from jaxrl_reg.agents.online import _reference, ppo
 from jaxrl_reg.errors import UserError, unknown
@@ -40,7 +39,6 @@ from jaxrl_reg.types import (
     Metrics,
     Paper,
     Protocol,
-    PyTree,
     Spec,
     Transition,
     pytree,
@@ -91,52 +89,6 @@ class State(NamedTuple):
     reference: _common.Trainable | None  # the cloned policy, for the measure action
 
 
-Rows = tuple[Array, Array]  # observations and actions [B, ...]
-
-
-class Discriminator(NamedTuple):
-    """Tells rows of the policy from the reference's: ``score(params, rows, extras)`` is ``d [B]``, and ``learn(model,
-    rows, batch, hyper, key)`` takes the steps of a trajectory and gives the mean of the loss over them."""
-
-    init: Callable[[Key], PyTree]
-    score: Callable[[PyTree, Rows, dict[str, Array]], Array]
-    learn: Callable[[_common.Trainable, Rows, Transition, Hyper, Key], tuple[_common.Trainable, Array]]
-
-
-def _discriminator(config: Config, spec: Spec) -> Discriminator:
-    inputs = spec.observation_dim + (spec.action_dim if config.measure == "state_action" else 0)
-    network = networks.mlp((inputs, *config.discriminator_hidden, 1), activation="tanh")
-
-    def score(params: PyTree, rows: Rows, extras: dict[str, Array]) -> Array:
-        observation, action = rows
-        x = _reference.seen(observation, extras)
-        if config.measure == "state_action":
-            x = jnp.concatenate([x, _reference.chosen(action, spec)], axis=-1)
-        return network.apply(params, x)[..., 0]
-
-    def learn(
-        model: _common.Trainable, own: Rows, batch: Transition, hyper: Hyper, key: Key
-    ) -> tuple[_common.Trainable, Array]:
-        theirs = _reference.rows_of(batch.extras["reference/observation"], batch.extras["reference/action"])
-        count, size = len(own[0]), min(config.discriminator_batch, len(own[0]))
-
-        def step(model, key):
-            some, others = jax.random.randint(key, (2, size), 0, count)
-
-            def loss(params):
-                ours = score(params, jax.tree.map(lambda x: x[some], own), batch.extras)
-                them = score(params, jax.tree.map(lambda x: x[others], theirs), batch.extras)
-                policy, reference = losses.discriminator_loss(ours, them)
-                return policy.mean() + reference.mean(), policy.mean() + reference.mean()
-
-            return _common.descend(loss, model, adam(hyper.discriminator_learning_rate))
-
-        model, values = jax.lax.scan(step, model, jax.random.split(key, config.discriminator_steps))
-        return model, values.mean()
-
-    return Discriminator(network.init, score, learn)
-
-
 def _check(config: Config) -> None:
     for name, known in (("divergence", DIVERGENCES), ("measure", MEASURES), ("penalise", PENALISE)):
         if getattr(config, name) not in known:
@@ -155,7 +107,7 @@ def make(config: Config, spec: Spec) -> Agent:
     """
     _check(config)
     actor, over_actions = ppo.actor_of(config, spec), config.measure == "action"
-    plain, telling = ppo.make(config, spec), _discriminator(config, spec)
+    plain, telling = ppo.make(config, spec), _reference.discriminator(config, spec)
 
     def init(key: Key, hyper: Hyper) -> State:
         ppo_key, key, clone_key = jax.random.split(key, 3)
