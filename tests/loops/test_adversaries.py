@@ -163,7 +163,7 @@ def test_agent_and_rat_learn_in_turn():
     assert float(metrics["eval/attacked"][-1]) != float(metrics["eval/return"][-1])
     np.testing.assert_allclose(state.adversary.statistics.count, 512, rtol=1e-3)
     learners = state.adversary.learners
-    assert int(learners.pairs.count) == 12
+    assert int(learners.reward.pairs.count) == 12
     assert int(learners.adversary.opt_state[0].count) == 2 * 2 * config.adversary_steps  # turns, iterations
 
 
