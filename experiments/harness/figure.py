@@ -10,15 +10,19 @@ import numpy as np
 
 from experiments.harness.claim import Claim
 
+MOST_ROWS = 16
+
 
 def figure(claim: Claim, values: dict[str, Sequence[float]], path: pathlib.Path) -> None:
-    """Every arm's seeds as dots, its mean as a bar."""
+    """Every arm's seeds as dots, its mean as a bar; with more than ``MOST_ROWS`` of them, those of the claim alone."""
     import matplotlib
 
     matplotlib.use("Agg")
     import matplotlib.pyplot as plt
 
-    order = [claim.method, *claim.rivals, *(arm for arm in values if arm not in (claim.method, *claim.rivals))]
+    order = [claim.method, *claim.rivals]
+    others = [arm for arm in values if arm not in order]
+    order += others if len(order) + len(others) <= MOST_ROWS else []
     fig, axes = plt.subplots(figsize=(7, 0.55 * len(order) + 1.4), layout="constrained")
     for row, arm in enumerate(order):
         points = np.asarray(values[arm], float)
