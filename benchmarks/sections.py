@@ -149,7 +149,7 @@ def online(setup: Setup) -> Results:
         "loop": {"num_envs": 1, "updates": 1, "batch_size": 256, "warmup": 256},
     }
     ppo["learn"] = {"steps": 4096 * (1 if setup.quick else 120), **seeds}
-    sac["learn"] = {"steps": 500 if setup.quick else 10_000, **seeds}
+    sac["learn"] = {"steps": 500 if setup.quick else 4_000, **seeds}
     found = [Contestant("ppo", OURS, ppo), Contestant("sac", OURS, sac)]
     if python := setup.peer("rejax"):
         shared = {"num_envs": 64, "num_steps": 64, "num_epochs": 4, "num_minibatches": 8}
