@@ -1,4 +1,4 @@
-"""Multi-layer perceptrons and the value networks made of them."""
+"""Multi-layer perceptrons and their first weights."""
 
 from __future__ import annotations
 
@@ -13,8 +13,7 @@ import jax.numpy as jnp
 from jaxrl_reg.errors import unknown
 from jaxrl_reg.networks.activations import activation as resolve
 from jaxrl_reg.networks.activations import simplex
-from jaxrl_reg.networks.stacked import ensemble
-from jaxrl_reg.types import Array, Key, Network, PyTree, Spec
+from jaxrl_reg.types import Array, Key, Network, PyTree
 
 LAYER_NORMS = ("none", "first_tanh", "every", "before")
 FEATURE_NORMS = ("none", "simplex")
@@ -177,31 +176,6 @@ def mlp(
         return module.apply({"params": params}, x, deterministic=key is None, features=features, rngs=rngs)
 
     return Network(init_params, apply)
-
-
-def _scalar(network: Network) -> Network:
-    """Drop the output axis of width one; several inputs are concatenated."""
-
-    def apply(params, *inputs: Array, key: Key | None = None, features: bool | str = False):
-        x = inputs[0] if len(inputs) == 1 else jnp.concatenate(inputs, axis=-1)
-        out = network.apply(params, x, key=key, features=features)
-        return (out[0][..., 0], out[1]) if features else out[..., 0]
-
-    return Network(network.init, apply)
-
-
-def value_network(spec: Spec, hidden: Sequence[int] = (256, 256), **options) -> Network:
-    """State value: ``apply(params, observation [..., O]) -> [...]``. ``options`` go to :func:`mlp`."""
-    return _scalar(mlp((spec.observation_dim, *hidden, 1), **options))
-
-
-def q_network(spec: Spec, hidden: Sequence[int] = (256, 256), n_critics: int = 2, **options) -> Network:
-    """An ensemble of action values: ``apply(params, observation [..., O], action [..., A]) -> [N, ...]``.
-
-    Parameters are stacked on axis 0; ``apply`` works for any slice of them, so an actor loss that needs only the first
-    critic passes ``members(params, 1)`` and gets ``[1, ...]``. ``features=True`` also returns ``[N, ..., hidden[-1]]``.
-    """
-    return ensemble(_scalar(mlp((spec.observation_dim + spec.action_dim, *hidden, 1), **options)), n_critics)
 
 
 def output_layer(params) -> tuple[Array, Array]:

@@ -1,4 +1,4 @@
-"""The gated residual network against NumPy, its features, and what an edit of one block's gates can reach."""
+"""Residual networks against NumPy, their features, and what an edit of one block's gates can reach."""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from jaxrl_reg.errors import UserError
-from jaxrl_reg.networks import gated_residual
+from jaxrl_reg.networks import gated_residual, output_layer, q_network, residual_mlp
+from jaxrl_reg.types import Spec
 
 NETWORK = gated_residual((3, 4, 2), 2, units=5)
 PARAMS = NETWORK.init(jax.random.key(0))
@@ -53,3 +54,73 @@ def test_kernels_keep_the_scale_and_sizes_are_checked():
     for sizes, blocks in (((3, 4), 1), ((3, 4, 2), 0)):
         with pytest.raises(UserError, match="gated_residual"):
             gated_residual(sizes, blocks)
+
+
+def norm_of(part, x):
+    x = x - x.mean(-1, keepdims=True)
+    return x / np.sqrt(np.square(x).mean(-1, keepdims=True) + 1e-6) * part["scale"] + part["bias"]
+
+
+def blocks_by_hand(params, x, style):
+    """Output, ReLU units of each block, and what the head reads."""
+
+    def affine(part, x):
+        return x @ part["kernel"] + part["bias"]
+
+    h, units = affine(params["Dense_0"], x), []
+    if style == "bro":
+        h = np.maximum(norm_of(params["LayerNorm_0"], h), 0)
+    for i in range(2):
+        part = params[f"Block_{i}"]
+        if style == "simba":
+            units.append(np.maximum(affine(part["Dense_0"], norm_of(part["LayerNorm_0"], h)), 0))
+            h = h + affine(part["Dense_1"], units[-1])
+        else:
+            units.append(np.maximum(norm_of(part["LayerNorm_0"], affine(part["Dense_0"], h)), 0))
+            h = h + norm_of(part["LayerNorm_1"], affine(part["Dense_1"], units[-1]))
+    h = norm_of(params["LayerNorm_0"], h) if style == "simba" else h
+    return affine(params["Dense_1"], h), units, h
+
+
+@pytest.mark.parametrize("style", ["simba", "bro"])
+def test_blocks_of_critics_are_what_numpy_makes_of_them(style):
+    network = residual_mlp((3, 6, 2), 2, style=style)
+    params = jax.jit(network.init)(jax.random.key(0))
+    rng = np.random.default_rng(1)
+    params = jax.tree.map(lambda leaf: np.float32(np.asarray(leaf) + 0.3 * rng.normal(size=leaf.shape)), params)
+    y, (*units, h) = jax.jit(lambda params, x: network.apply(params, x, features="all"))(params, X)
+    wanted, each, last = blocks_by_hand(
+        jax.tree.map(lambda leaf: leaf.astype(np.float64), params), X.astype(np.float64), style
+    )
+    for found, expected in zip((y, *units, h), (wanted, *each, last), strict=True):
+        np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
+    kernel, bias = output_layer(params)
+    np.testing.assert_allclose(y, h @ kernel + bias, rtol=1e-5, atol=1e-5)
+
+
+def test_first_weights_of_blocks():
+    simba = jax.jit(residual_mlp((5, 64, 1), 1).init)(jax.random.key(0))
+    np.testing.assert_allclose(simba["Dense_0"]["kernel"] @ simba["Dense_0"]["kernel"].T, np.eye(5), atol=1e-4)
+    assert simba["Block_0"]["Dense_0"]["kernel"].shape == (64, 256)
+    for name, rows in (("Dense_0", 64), ("Dense_1", 256)):
+        assert float(simba["Block_0"][name]["kernel"].std()) == pytest.approx((2 / rows) ** 0.5, rel=0.05)
+    bro = jax.jit(residual_mlp((5, 64, 1), 1, style="bro").init)(jax.random.key(0))
+    for kernel in (bro["Block_0"]["Dense_0"]["kernel"], bro["Block_0"]["Dense_1"]["kernel"]):
+        np.testing.assert_allclose(kernel @ kernel.T, 2 * np.eye(64), atol=1e-3)
+    for norm in (bro["LayerNorm_0"], bro["Block_0"]["LayerNorm_1"]):
+        np.testing.assert_array_equal(norm["scale"], 1.0)
+
+
+def test_bodies_of_critics_say_what_they_need():
+    spec = Spec(observation_dim=2, action_dim=1)
+    with pytest.raises(UserError, match="simba"):
+        q_network(spec, (8,), body="simbaa")
+    with pytest.raises(UserError, match="takes no layer_norm"):
+        q_network(spec, (8,), body="bro", layer_norm="every")
+    for hidden in ((8, 16), ()):
+        with pytest.raises(UserError, match="of one width"):
+            q_network(spec, hidden, body="simba")
+    with pytest.raises(UserError, match="residual_mlp needs"):
+        residual_mlp((3, 0, 2), 1)
+    with pytest.raises(ValueError, match="width 3"):
+        residual_mlp((3, 4, 2), 1).apply({}, jnp.zeros((1, 2)))

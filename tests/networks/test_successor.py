@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxrl_reg.networks import denoisers, feedforward, parameter_count, successor
+from jaxrl_reg.networks import denoisers, feedforward, parameter_count, successor, value_network
 from jaxrl_reg.types import Spec
 
 PAPER_SPEC, PAPER_FEATURES = Spec(24, 6), 50  # walker
@@ -53,7 +53,7 @@ def test_default_sizes_are_the_papers():
     assert attention == 9_588_324
     assert transformer + idle == 5_808_178
     assert 2 * (attention + transformer + idle) == 30_793_004
-    value = feedforward.value_network(
+    value = value_network(
         Spec(24 + PAPER_FEATURES, 6), (512, 512), layer_norm="first_tanh", init="orthogonal", gain=1.0
     )
     assert count(value) == 302_593
