@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg import losses, networks
+from jaxrl_reg import losses, networks, transforms
+from jaxrl_reg.losses.representation import measured as measured_of
 from jaxrl_reg.types import Array, Key, Metrics, Network, PyTree, Transition, setting
 
 COEFFICIENT = "weight of BEER's penalty on features more alike than Bellman's equation allows (paper 0.001); 0: off"
@@ -81,11 +82,23 @@ def regularise(
     return loss + coefficient * penalty, {**metrics, "beer_loss": penalty}
 
 
+def read_off(params: PyTree, features: Array) -> Metrics:
+    """Means over critics ``params`` with ``features`` ``[..., B, H]``, what their last layer reads, of:
+
+    ``effective_rank`` and ``srank`` of a batch's features, their length ``feature_norm``, the share ``dormant`` of
+    units hardly in use (0.1), and ``kernel_norm``, the length of all weights.
+    """
+    if features.ndim == 2:
+        params, features = jax.tree.map(lambda leaf: leaf[None], (params, features))
+    found = jax.vmap(lambda h: measured_of((h,)))(features) | {"kernel_norm": jax.vmap(transforms.kernel_norm)(params)}
+    return {name: values.mean() for name, values in found.items()}
+
+
 def measure(wanted: bool, q: Network, bootstrap: Callable[..., tuple]) -> Callable[..., Metrics] | None:
     """``Agent.measure`` for critics ``q``, if wanted; ``bootstrap(state, batch, hyper, key)`` ends with what follows.
 
     Means over critics of: ``feature_cosine`` of consecutive pairs, ``bellman_violation`` the share of pairs above the
-    bound, ``effective_rank`` and ``srank`` of the batch's features, ``dormant`` the share of units hardly in use (0.1).
+    bound, and what ``read_off`` tells of the batch's features.
     """
 
     def metrics(state: Any, batch: Transition, hyper: Any, key: Key) -> Metrics:
@@ -96,10 +109,8 @@ def measure(wanted: bool, q: Network, bootstrap: Callable[..., tuple]) -> Callab
         found = {
             "feature_cosine": (cosine * mask).sum(axis=-1) / jnp.maximum(mask.sum(), 1.0),
             "bellman_violation": jax.vmap(losses.violation_fraction, (0, 0, None))(cosine, most, mask),
-            "effective_rank": jax.vmap(losses.effective_rank)(features),
-            "srank": jax.vmap(losses.srank)(features),
-            "dormant": jax.vmap(losses.dormant_fraction)(features),
         }
-        return {name: values.mean() for name, values in found.items()}
+        found = {name: values.mean() for name, values in found.items()}
+        return {**found, **read_off(state.critic.params, features)}
 
     return metrics if wanted else None

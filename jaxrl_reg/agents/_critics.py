@@ -13,7 +13,8 @@ def critics(config: Any, spec: Spec, hidden: tuple[int, ...]) -> Network:
     """The ensemble of critics that a ``Config`` of actor and critics asks for."""
     _switches.check(config)
     norms = {"layer_norm": config.critic_layer_norm, "feature_norm": config.critic_feature_norm}
-    return _plasticity.network(config, networks.q_network(spec, hidden, config.n_critics, **norms))
+    options = _plasticity.body(config, **norms)
+    return _plasticity.network(config, networks.q_network(spec, hidden, config.n_critics, **options))
 
 
 def critic_step(

@@ -17,8 +17,13 @@ from jaxrl_reg.types import Array, Key, Metrics, Network, PyTree
 HEADS = "heads"  # of the critics' parameters, for InFeR
 
 
+def body(config: Switches, **perceptron: Any) -> dict[str, Any]:
+    """Options of ``q_network`` or ``value_network``: residual blocks, or those of a ``perceptron``."""
+    return perceptron if config.critic_body == "mlp" else {"body": config.critic_body}
+
+
 def network(config: Switches, critics: Network) -> Network:
-    """``critics`` of ``mlp``, alone or an ensemble, with what the switches add."""
+    """``critics``, alone or an ensemble, with what the switches add."""
     if config.critic_spectral == "penultimate":
         critics = transforms.spectrally_normalised(critics)
     if not config.initial_features:
@@ -41,7 +46,8 @@ def remembered(config: Switches, actor: PyTree, critic: PyTree) -> Kept:
     """``Kept`` of an agent whose first parameters are these."""
     start = _common.copy(critic) if config.pull_to_start or config.initial_features else ()
     previous = _common.copy(critic) if config.churn else ()
-    return Kept(start, previous, _common.copy(actor) if config.policy_churn else ())
+    usage = transforms.usage_start(critic) if config.replacement_rate else ()
+    return Kept(start, previous, _common.copy(actor) if config.policy_churn else (), usage)
 
 
 def moved_on(config: Switches, kept: Kept, critic: PyTree = None, actor: PyTree = None) -> Kept:
@@ -53,7 +59,7 @@ def moved_on(config: Switches, kept: Kept, critic: PyTree = None, actor: PyTree 
 
 def of_layers(path: tuple, leaf: Array) -> float:
     """1 for the kernels and biases of layers, 0 for norms, vectors and temperatures."""
-    return float(bool(path) and str(getattr(path[0], "key", "")).startswith("Dense"))
+    return float(any(str(getattr(part, "key", "")).startswith("Dense") for part in path))
 
 
 def optimiser(config: Switches, learning_rate: Array | float, start: PyTree = (), **options: Any) -> Any:

@@ -158,8 +158,10 @@ def online(
         if agent.begin is not None and on_policy:
             state = state._replace(agent=agent.begin(state.agent, data, now))
 
-        def iteration(i: Array, carry: tuple[OnlineState, Array]) -> tuple[OnlineState, Array]:
-            state, totals = carry
+        measures_rows = agent.measure is not None and on_policy  # it has no replay to draw them from
+
+        def iteration(i: Array, carry: tuple[OnlineState, Array, PyTree]) -> tuple[OnlineState, Array, PyTree]:
+            state, totals, _ = carry
             act_key, learn_key = jax.random.split(jax.random.fold_in(key, i))
             # From the loop's counter: unbatched, so a delayed update stays a real branch under vmap.
             step = behind.updates + (index * iterations + i - warmup) * updates
@@ -190,16 +192,21 @@ def online(
             # A loop of no turns is how nothing is learned in the warm-up: a branch would copy the agent's state.
             count = jnp.where(i < warmup, 0, updates // len(updates_in_turn))
             agent_state, totals = jax.lax.fori_loop(0, count, turn, (state.agent, totals))
-            return OnlineState(agent_state, env_state, replay, *returns), totals
+            return OnlineState(agent_state, env_state, replay, *returns), totals, rows if measures_rows else ()
 
         names = list(metrics_of(state, key, hyper, data))
         # The warm-up comes before the first segment's iterations, in the same loop: one compilation of the physics.
         begin = jnp.where(index == 0, 0, warmup)
-        state, totals = jax.lax.fori_loop(begin, warmup + iterations, iteration, (state, jnp.zeros(len(names))))
+        latest = ()
+        if measures_rows:
+            shapes = jax.eval_shape(lambda state: trajectory(state, key, data), state)
+            latest = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes)
+        start_of = state, jnp.zeros(len(names)), latest
+        state, totals, latest = jax.lax.fori_loop(begin, warmup + iterations, iteration, start_of)
         metrics = unpack(totals / (iterations * updates), names)
-        if agent.measure is not None and not on_policy:
+        if agent.measure is not None:
             sample_key, measure_key = jax.random.split(measure_key)
-            batch = batch_of(state.replay, data, sample_key, batch_size)
+            batch = latest if on_policy else batch_of(state.replay, data, sample_key, batch_size)
             metrics |= agent.measure(state.agent, batch, hyper, measure_key)
         return state, {**metrics, "train/return": jnp.nanmean(state.finished)}
 
@@ -207,11 +214,15 @@ def online(
         """The names and shapes of what ``agent.update`` reports."""
 
         def once(state):
-            rows = rollout(vector, uniform, state.env, key, unroll)[1]
-            batch = beside(rows, data, key) if on_policy else batch_of(state.replay, data, key, batch_size)
+            batch = trajectory(state, key, data) if on_policy else batch_of(state.replay, data, key, batch_size)
             return agent.update(state.agent, batch, hyper, key, jnp.int32(0))[1]
 
         return jax.eval_shape(once, state)
+
+    def trajectory(state: OnlineState, key: Key, data: PyTree) -> Transition:
+        """Rows ``[T, E]`` as an iteration makes them; only their shapes are asked for."""
+        rows = rollout(vector, uniform, state.env, key, unroll, extras)[1]
+        return beside(rows if preprocess is None else preprocess(rows), data, key)
 
     if evaluate is None:
         return Run(init, train, None, segments, iterations * updates)

@@ -14,6 +14,7 @@ dormant units. They are DETACHED. "Rank" stands for several numbers in the liter
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -195,6 +196,25 @@ def dormant_fraction(features: Array, threshold: Array | float = 0.1) -> Array:
     Source: Sokar et al., 2023, The Dormant Neuron Phenomenon in Deep Reinforcement Learning, definition 3.1.
     """
     return (dormant_scores(features) <= jax.lax.stop_gradient(threshold)).mean(dtype=features.dtype)
+
+
+def measured(hidden: Sequence[Array], threshold: Array | float = 0.1) -> dict[str, Array]:
+    """All that is read off the hidden layers of one network on a batch; DETACHED.
+
+    Args:
+      hidden: ``[B, D]`` of each layer, the last one being what the output is linear in.
+      threshold: of ``dormant_fraction``.
+    Returns:
+      ``effective_rank``, ``srank`` and ``feature_norm`` (mean length of a row) of the last layer, scalars; ``dormant``
+      ``[L]``, of each layer.
+    """
+    last = hidden[-1]
+    return {
+        "effective_rank": effective_rank(last),
+        "srank": srank(last),
+        "feature_norm": _length(jax.lax.stop_gradient(last)).mean(),
+        "dormant": jnp.stack([dormant_fraction(layer, threshold) for layer in hidden]),
+    }
 
 
 @shapes(coefficients="... D")

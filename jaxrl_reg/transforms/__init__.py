@@ -20,11 +20,19 @@ from jaxrl_reg.transforms.attacks import (
 )
 from jaxrl_reg.transforms.bilevel import Constants, hypergradient, maid, solve_lower
 from jaxrl_reg.transforms.companding import compand, companded, expand
-from jaxrl_reg.transforms.low_rank import adapted, is_kernel, low_rank, low_rank_change, merged, orthogonality
+from jaxrl_reg.transforms.low_rank import (
+    adapted,
+    is_kernel,
+    kernel_norm,
+    low_rank,
+    low_rank_change,
+    merged,
+    orthogonality,
+)
 from jaxrl_reg.transforms.optimisers import adam
 from jaxrl_reg.transforms.projection import Projection, add_orthogonal, orthogonal_combine
 from jaxrl_reg.transforms.pruning import kept_units, prune_units
-from jaxrl_reg.transforms.recycling import recycle
+from jaxrl_reg.transforms.recycling import Usage, recycle, replace_units, usage_start, utility_step
 from jaxrl_reg.transforms.refinement import refine
 from jaxrl_reg.transforms.sensitivity import (
     accumulate,
@@ -54,6 +62,7 @@ from jaxrl_reg.transforms.trees import (
 __all__ = [
     "Constants",
     "Projection",
+    "Usage",
     "accumulate",
     "adam",
     "adapted",
@@ -80,6 +89,7 @@ __all__ = [
     "interpolated",
     "is_kernel",
     "kept_units",
+    "kernel_norm",
     "kronecker_quadratic",
     "largest_change",
     "low_rank",
@@ -103,6 +113,7 @@ __all__ = [
     "pulled",
     "recycle",
     "refine",
+    "replace_units",
     "sensitive_directions",
     "sensitive_penalty",
     "separation_penalty",
@@ -116,5 +127,7 @@ __all__ = [
     "stepped",
     "synaptic_intelligence",
     "update_rows",
+    "usage_start",
+    "utility_step",
     "weight_hypergradient",
 ]

@@ -18,6 +18,12 @@ def is_kernel(path: Path, leaf: jax.Array) -> bool:
     return leaf.ndim >= 2 and getattr(path[-1], "key", None) == "kernel" if path else False
 
 
+def kernel_norm(params: PyTree) -> jax.Array:
+    """Root of the sum of squares of all kernels, a scalar; biases, norms and vectors do not count."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    return jnp.sqrt(sum((jnp.square(leaf).sum() for path, leaf in leaves if is_kernel(path, leaf)), jnp.float32(0.0)))
+
+
 def low_rank(
     key: jax.Array, params: PyTree, rank: int, select: Callable[[Path, jax.Array], bool] = is_kernel
 ) -> PyTree:

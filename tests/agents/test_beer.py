@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import agents, contract, loops
-from jaxrl_reg.agents import _beer, sac
+from jaxrl_reg.agents import _beer, ppo, sac
 from jaxrl_reg.contract import transitions
+from jaxrl_reg.types import as_float32
 from tests.agents import reference as ref
 from tests.loops.toy import corridor
 
@@ -21,7 +22,8 @@ SMALL = {
     "diffusion_ql": {"steps": 2, "backup_candidates": 2},
     "fql": {"steps": 2, "layer_norm": "none"},
 }
-MEASURES = {"bellman_violation", "dormant", "effective_rank", "feature_cosine", "srank"}
+READ_OFF = {"dormant", "effective_rank", "feature_norm", "kernel_norm", "srank"}
+MEASURES = {"bellman_violation", "feature_cosine", *READ_OFF}
 
 
 def features(params, observation, action):
@@ -184,11 +186,34 @@ def test_features_are_measured_once_per_segment_and_training_does_not_notice():
         np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-8)
     assert histories[1].keys() - histories[0].keys() == MEASURES
     found = {name: np.asarray(histories[1][name]) for name in MEASURES}
-    for name, (low, high) in {"effective_rank": (1, 8), "srank": (1, 8)}.items():
+    for name, (low, high) in {
+        "effective_rank": (1, 8),
+        "srank": (1, 8),
+        "feature_norm": (0, np.inf),
+        "kernel_norm": (0.1, 10),
+    }.items():
         assert found.pop(name).shape == (2,)
         assert (low <= histories[1][name]).all()
         assert (histories[1][name] <= high).all()
     assert all(((values >= 0) & (values <= 1)).all() for values in found.values())
+
+
+def test_ppo_measures_its_value_on_its_latest_trajectory_and_training_does_not_notice():
+    env, states, histories = corridor(), [], []
+    for measured in (False, True):
+        agent = ppo.make(ppo.Config(hidden=(8,), epochs=1, minibatches=2, measure_features=measured), env.spec)
+        run = loops.online(agent, env, steps=16, num_envs=2, unroll=4, segments=2)
+        state, history = jax.jit(run)(jax.random.key(0), as_float32(ppo.Hyper()))
+        states.append(state.agent)
+        histories.append(history)
+    for one, other in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-5, atol=1e-6)
+    assert histories[1].keys() - histories[0].keys() == READ_OFF
+    params = ref.as64(states[1].value.params)
+    found = np.sqrt(sum(np.square(params[f"Dense_{i}"]["kernel"]).sum() for i in range(2)))
+    np.testing.assert_allclose(histories[1]["kernel_norm"][-1], found, rtol=1e-5)  # after the last update
+    assert all(np.isfinite(histories[1][name]).all() for name in READ_OFF)
+    assert (np.asarray(histories[1]["feature_norm"]) > 0).all()  # rows of a trajectory, not the zeros before the first
 
 
 def test_online_agents_measure_what_they_replay():

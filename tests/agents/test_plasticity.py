@@ -45,6 +45,39 @@ def test_everything_switched_on_passes_the_contract(name):
     assert [(result.check, result.message) for result in results if not result.passed] == []
 
 
+BODY = {"critic_body": "simba", "pull_to_start": 0.01, "initial_features": 0.1, "reset_period": 5, "churn": 0.1}
+MIXED = {"reset_shrink": 0.6, "reset_perturb": 0.4}
+
+
+@pytest.mark.parametrize(
+    ("name", "config"),
+    [
+        ("ppo", {"replacement_rate": 0.1, "reset_period": 5, "epochs": 1, "minibatches": 2, "measure_features": True}),
+        ("rnd", {"replacement_rate": 0.1, "reset_period": 5}),
+        ("a2pr", {"replacement_rate": 0.1, "reset_period": 5, "measure_features": True}),
+        ("ppo", {**BODY, **MIXED, "epochs": 1, "minibatches": 2, "layer_norm": "every", "measure_features": True}),
+        ("sac", {**BODY, **MIXED, "beer": 0.1, "dr3": 0.1, "critic_weight_decay": 0.1, "measure_features": True}),
+        ("rebrac", {**BODY, "critic_body": "bro"}),
+    ],
+)
+def test_states_keep_their_shapes(name, config):
+    """Nothing is compiled: where units are replaced and where critics are made of blocks, a state stays one."""
+    module = agents.load(name)
+    agent = module.make(module.Config(**{"hidden": (8, 8), **config}), ref.SPEC)
+    hyper, batch = as_float32(module.Hyper()), ref.batch()
+    if name == "ppo":
+        batch = jax.tree.map(lambda x: x.reshape(2, ref.B // 2, *x.shape[1:]), batch)
+    state = jax.eval_shape(agent.init, KEY, hyper)
+    after, _ = jax.eval_shape(agent.update, state, batch, hyper, KEY, jax.ShapeDtypeStruct((), jnp.int32))
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    shapes = (jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree) for tree in (state, after))
+    assert jax.tree.leaves(next(shapes)) == jax.tree.leaves(next(shapes))
+    if config.get("measure_features"):
+        found = jax.eval_shape(agent.measure, state, batch, hyper, KEY)
+        assert {"srank", "dormant", "kernel_norm", "feature_norm"} <= set(found)
+        assert all(leaf.shape == () for leaf in jax.tree.leaves(found))
+
+
 def test_what_is_off_leaves_no_leaf():
     for module in (sac, td3, ppo):
         state = jax.eval_shape(module.make(module.Config(hidden=(8,)), ref.SPEC).init, KEY, as_float32(module.Hyper()))
@@ -194,6 +227,37 @@ def test_redo_draws_dead_units_of_the_critics_anew():
     assert np.abs(moments.mu["Dense_0"]["kernel"][0]).max() > 0.0
 
 
+def test_continual_backprop_draws_the_least_useful_unit_of_the_critics_anew():
+    """Two layers of 8 and a rate of 1 / 8: after 100 updates of youth, one unit of each layer in every update."""
+    hyper = as_float32(td3.Hyper(critic_learning_rate=0.0))
+    agent = agent_of(replacement_rate=0.125)
+    state = agent.init(KEY, hyper)
+    last = state.critic.params["Dense_2"]["kernel"].at[1, 5].set(0.0)  # nothing comes of unit 5 of the second critic
+    state = state._replace(
+        critic=state.critic._replace(
+            params={**state.critic.params, "Dense_2": {"kernel": last, "bias": state.critic.params["Dense_2"]["bias"]}}
+        )
+    )
+    update, batch = quick(agent.update), ref.batch()
+    young, _ = update(state, batch, hyper, KEY, jnp.int32(0))
+    for one, other in zip(jax.tree.leaves(young.critic.params), jax.tree.leaves(state.critic.params), strict=True):
+        np.testing.assert_array_equal(one, other)
+    np.testing.assert_array_equal(young.kept.usage[1].age, 1.0)
+    grown = tuple(one._replace(age=jnp.full_like(one.age, 100.0)) for one in young.kept.usage)
+    old = young._replace(kept=young.kept._replace(usage=grown))
+    found, _ = update(old, batch, hyper, KEY, jnp.int32(1))
+    ages = np.asarray(found.kept.usage[1].age)
+    assert (ages == 0).sum(axis=1).tolist() == [1, 1]
+    assert ages[1, 5] == 0
+    before, after = (s.critic.params["Dense_1"]["kernel"] for s in (young, found))
+    moved = np.abs(np.asarray(after - before)[1]).max(axis=0) > 1e-3
+    assert moved[5]
+    values = [
+        critics(s.critic.params, np.asarray(batch.observation), np.asarray(batch.action))[0] for s in (young, found)
+    ]
+    assert np.abs(values[0] - values[1]).max() < 0.5 * np.abs(values[0]).max()  # the mean output stays in the bias
+
+
 def test_a_critic_of_spectral_norm_one():
     agent = agent_of(critic_spectral="penultimate")
     hyper = as_float32(td3.Hyper(critic_learning_rate=LR))
@@ -227,6 +291,13 @@ def agent_value(agent, state, u, batch):
         ({"critic_feature_norm": "simplx"}, "simplex"),
         ({"churn": -1.0}, "churn=-1.0 must not be below 0"),
         ({"reset_shrink": 0.5}, "set reset_period too"),
+        ({"replacement_rate": 2.0}, "share of units; give at most 1"),
+        ({"replacement_rate": 1e-4, "redo_period": 10}, "take one of them"),
+        ({"replacement_rate": 1e-4, "critic_spectral": "penultimate"}, "leave critic_spectral at none"),
+        ({"critic_body": "simbba"}, "simba"),
+        ({"critic_body": "simba", "redo_period": 10}, "has no redo_period; leave it at 0"),
+        ({"critic_body": "bro", "critic_layer_norm": "every"}, "has no critic_layer_norm; leave it at none"),
+        ({"critic_body": "bro", "hidden": (8, 16)}, "of one width"),
         ({"critic_feature_norm": "simplex", "hidden": (12,)}, "groups of 8"),
     ],
 )

@@ -660,7 +660,7 @@ SHARED = (
     Mutant(
         "recycled units keep what goes out of them",
         "jaxrl_reg/transforms/recycling.py",
-        'kernel = jnp.where(dormant[layer][..., :, None], 0.0, tree[name]["kernel"])',
+        'kernel = jnp.where(chosen[layer][..., :, None], 0.0, tree[name]["kernel"])',
         'kernel = tree[name]["kernel"]',
         PLASTICITY,
         "redo_draws_dead_units",

@@ -76,10 +76,12 @@ def agent(config: Any, spec: Spec, recipe: Callable[[Levels, int], Recipe]) -> A
     """PPO that learns on the levels of a curriculum: ``recipe(levels, num_envs)``.
 
     Raises:
-      UserError: for a score that is not known.
+      UserError: for a score that is not known, or measures of features, which the loop over levels does not take.
     """
     if (score := getattr(config, "score", SCORES[0])) not in SCORES:
         raise unknown("score of a level", score, SCORES)
+    if config.measure_features:
+        raise UserError("curricula are not asked for measures of features; leave measure_features off, or take ppo")
     return ppo.make(config, spec)._replace(
         curriculum=lambda levels, num_envs: curriculum(levels, num_envs, recipe(levels, num_envs))
     )

@@ -156,4 +156,11 @@ def make(config: Config, spec: Spec) -> Agent:
     def act(state: State, observation: Array, hyper: Hyper, key: Key, explore: bool) -> Array:
         return plain.act(state.ppo, observation, hyper, key, explore)
 
-    return Agent(init, update, act, kind=KIND, beside=_reference.beside, begin=begin if over_actions else None)
+    of_value = plain.measure
+
+    def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
+        assert of_value is not None
+        return of_value(state.ppo, batch, hyper, key)
+
+    agent = Agent(init, update, act, kind=KIND, beside=_reference.beside, begin=begin if over_actions else None)
+    return agent._replace(measure=None if of_value is None else measure)

@@ -25,7 +25,7 @@ import numpy as np
 import optax
 
 from jaxrl_reg import losses, networks
-from jaxrl_reg.agents import _common, _plasticity, _resets, _switches
+from jaxrl_reg.agents import _beer, _common, _plasticity, _resets, _switches
 from jaxrl_reg.agents.anchoring import divergence
 from jaxrl_reg.agents.online import _smoothness, _surrogate
 from jaxrl_reg.agents.online._statistics import Statistics, fresh, merge, standardised
@@ -45,6 +45,7 @@ PAPER = Paper(
 )
 KIND = "on_policy"
 METRICS = ("actor_loss", "entropy", "clipped", "approximate_kl", "value_loss", "v")
+MEASURED_ROWS = 512  # of a trajectory, for ranks: their price grows with rows
 PROTOCOL = Protocol(note="Learns in the environment and standardises observations itself.")
 
 
@@ -57,6 +58,7 @@ class Config(_switches.Switches):
     minibatches: int = setting(default=16, help="parts of each pass; must divide the rows of a trajectory")
     clip_value: bool = setting(default=False, help="hold the value within `clip` of its old prediction as well")
     normalise: bool = setting(default=True, help="standardise observations with running statistics")
+    measure_features: bool = setting(default=False, help=_beer.MEASURED.replace("the critics'", "the value's"))
     smoothness: float = _smoothness.coefficient()
     smoothness_epsilon: float = _smoothness.epsilon()
 
@@ -109,8 +111,8 @@ def make(
     """
     policy, standardise = actor_of(config, spec), functools.partial(standardised, config)
     _switches.check(config, "ppo", refused=("dr3",))
-    options = {"feature_norm": config.critic_feature_norm, **_options(config)}
-    value = _plasticity.network(config, networks.value_network(spec, config.hidden, final_scale=1.0, **options))
+    options = _plasticity.body(config, feature_norm=config.critic_feature_norm, final_scale=1.0, **_options(config))
+    value = _plasticity.network(config, networks.value_network(spec, config.hidden, **options))
     _smoothness.check(config)
     held = [name for name, there in (("penalty", penalty), ("smoothness", config.smoothness)) if there]
     reported = (*METRICS, *held, *_switches.reported(config))
@@ -194,7 +196,15 @@ def make(
     def expected(state: State, observation: Array) -> Array:
         return value.apply(state.value.params, standardise(state.statistics, observation))
 
+    def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
+        """``_beer.read_off`` of the value on some rows of a trajectory ``[T, E]``."""
+        rows = batch.observation.reshape(-1, spec.observation_dim)
+        rows = jax.random.choice(key, rows, (min(MEASURED_ROWS, len(rows)),), replace=False)
+        features = value.apply(state.value.params, standardise(state.statistics, rows), features=True)[1]
+        return _beer.read_off(state.value.params, features)
+
     agent = Agent(init, update, act, kind=KIND, distribution=distribution, value=expected)
+    agent = agent._replace(measure=measure if config.measure_features else None)
     return _resets.switched(
         config, agent, value, lambda state, batch: (standardise(state.statistics, batch.observation),)
     )
