@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 
 from experiments.harness import Claim
+from experiments.representation import _rooms
 from jaxrl_reg import losses, networks, transforms
-from jaxrl_reg.envs import gridworld
 from jaxrl_reg.transforms import adam
 
 CLAIM = Claim(
@@ -40,30 +39,20 @@ CLAIM = Claim(
     chosen="over plain 0.818, sd 0.170, on seeds 100 to 104 of a study before this one; power above 0.99",
     note="tried at a hundredth of its updates only: claim and margin are those of a study before this one",
 )
-LAYOUT = """
-....#....
-....#....
-.........
-....#....
-##.###.##
-....#....
-.........
-....#....
-....#...G
-"""
-ROWS, BATCH, COPY, GAMMA, RATE = 600, 64, 200, 0.95, 1e-3
+BATCH, COPY, RATE = 64, 200, 1e-3
 UPDATES = {"small": 8_000, "full": 40_000}
 
 
 class Arm(NamedTuple):
     """What differs: settings of ``mlp``, a wrapper of the network, weights of the terms of the loss, a pull."""
 
-    mlp: Mapping[str, str] = MappingProxyType({})
+    mlp: Mapping[str, Any] = MappingProxyType({})
     wrap: Callable[[Any], Any] = lambda network: network
     dr3: float = 0.0
     churn: float = 0.0
     initial: float = 0.0
     pull: float = 0.0
+    replace: float = 0.0
 
 
 ARMS = {
@@ -75,49 +64,28 @@ ARMS = {
     "churn": Arm(churn=5.0),
     "InFeR": Arm(initial=0.1),
     "L2-init": Arm(pull=1e-3),
+    "continual backprop": Arm(replace=1e-4),
 }
 
 
-class World(NamedTuple):
-    """Tables of the grid: what is seen of a cell ``[S, 6]``, next cell and reward ``[S, 4]``, the goal, and Q*."""
-
-    seen: np.ndarray
-    following: np.ndarray
-    reward: np.ndarray
-    goal: np.ndarray
-    values: np.ndarray
-
-
-def world() -> World:
-    transition, reward, _, terminal, position = (np.asarray(x) for x in gridworld.matrices(LAYOUT))
-    following, q = transition.argmax(-1), np.zeros(reward.shape)
-    for _ in range(200):
-        q = reward + GAMMA * (q.max(-1) * (1 - terminal))[following]
-    waves = [np.sin(3 * position), np.cos(3 * position)]
-    return World(np.concatenate([position, *waves], 1), following, reward, terminal, q)
-
-
-def trained(arm: Arm, updates: int, place: World) -> Callable[[jax.Array], dict[str, jax.Array]]:
+def trained(arm: Arm, updates: int, place: _rooms.World) -> Callable[[jax.Array], dict[str, jax.Array]]:
     """``key -> metrics`` of one DQN."""
-    seen, following, reward, goal = (jnp.asarray(x) for x in place[:4])
-    network = arm.wrap(networks.mlp((6, 64, 64, 4), **arm.mlp))
+    seen, following, reward, goal = place[:4]
+    network = arm.wrap(networks.mlp((_rooms.INPUTS, 64, 64, _rooms.MOVES), **arm.mlp))
 
     def start(key: jax.Array) -> Any:
-        params = network.init(key)
-        wider = jax.tree_util.tree_map_with_path(
-            lambda path, x: 6**0.5 * x if transforms.is_kernel(path, x) else x, params
-        )
+        wider = _rooms.widened(network.init(key))
         return {**wider, "heads": jax.random.normal(jax.random.fold_in(key, 1), (64, 10)) / 8} if arm.initial else wider
 
-    def apply(params: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        return network.apply({name: part for name, part in params.items() if name != "heads"}, x, features=True)
+    def apply(params: Any, x: jax.Array, features: bool | str = True) -> tuple[jax.Array, Any]:
+        return network.apply({name: part for name, part in params.items() if name != "heads"}, x, features=features)
 
     def loss(params: Any, others: tuple[Any, Any, Any], cells: jax.Array, moves: jax.Array) -> jax.Array:
         target, before, first = others
         cells, spare, moves = cells[:BATCH], cells[BATCH:], moves[:BATCH]
         after, paid = following[cells, moves], reward[cells, moves]
         mask = 1.0 - goal[after]
-        aim = paid + GAMMA * mask * apply(target, seen[after])[0].max(-1)
+        aim = paid + _rooms.GAMMA * mask * apply(target, seen[after])[0].max(-1)
         values, features = apply(params, seen[cells])
         total = losses.squared_td_error(jnp.take_along_axis(values, moves[:, None], 1)[:, 0], aim).mean()
         if arm.dr3:
@@ -135,47 +103,32 @@ def trained(arm: Arm, updates: int, place: World) -> Callable[[jax.Array], dict[
 
     def run(key: jax.Array) -> dict[str, jax.Array]:
         key, data_key, first_key = jax.random.split(key, 3)
-        cell_key, move_key = jax.random.split(data_key)
-        floor = jnp.flatnonzero(1.0 - goal, size=int((1 - place.goal).sum()))
-        cells, moves = jax.random.choice(cell_key, floor, (ROWS,)), jax.random.randint(move_key, (ROWS,), 0, 4)
+        cells, moves = _rooms.drawn(data_key, place)
         first = start(first_key)
         inner = adam(RATE, weight_decay=1e-4)
         optimiser = optax.chain(transforms.anchored(first, arm.pull), inner) if arm.pull else inner
 
         def step(carry: tuple, i: jax.Array) -> tuple[tuple, None]:
-            params, opt_state, target, before = carry
+            params, opt_state, target, before, usage = carry
             target = jax.tree.map(lambda new, old: jnp.where(i % COPY == 0, new, old), params, target)
-            rows = jax.random.randint(jax.random.fold_in(key, i), (2 * BATCH,), 0, ROWS)
+            rows = jax.random.randint(jax.random.fold_in(key, i), (2 * BATCH,), 0, _rooms.ROWS)
             gradients = jax.grad(loss)(params, (target, before, first), cells[rows], moves[rows])
             changes, opt_state = optimiser.update(gradients, opt_state, params)
-            return (transforms.stepped(optax.apply_updates(params, changes)), opt_state, target, params), None
+            after = transforms.stepped(optax.apply_updates(params, changes))
+            if arm.replace:
+                usage = transforms.utility_step(after, usage, apply(after, seen[cells[rows[:BATCH]]], "all")[1])
+                fresh = start(jax.random.fold_in(first_key, i))
+                after, opt_state, usage = transforms.replace_units(after, opt_state, usage, fresh, arm.replace)
+            return (after, opt_state, target, params, usage), None
 
-        carry = (first, optimiser.init(first), first, first)
+        carry = (first, optimiser.init(first), first, first, transforms.usage_start(first) if arm.replace else ())
         params = jax.lax.scan(step, carry, jnp.arange(updates))[0][0]
-        return judged(params, *apply(params, seen))
-
-    def judged(params: Any, values: jax.Array, features: jax.Array) -> dict[str, jax.Array]:
-        open_cells = 1.0 - goal
-        chosen = following[jnp.arange(len(goal)), values.argmax(-1)]
-        reached = jax.lax.fori_loop(0, 40, lambda _, at: chosen[at], jnp.arange(len(goal)))
-        error = jnp.square(values - jnp.asarray(place.values)).mean(-1)
-        ahead = features[following]  # [S, 4, H]
-        return {
-            "success": (goal[reached] * open_cells).sum() / open_cells.sum(),
-            "rmse": jnp.sqrt((error * open_cells).sum() / open_cells.sum()),
-            "srank": losses.srank(features),
-            "dormant": losses.dormant_fraction(features),
-            "product": jnp.abs((features[:, None] * ahead).sum(-1)).mean(),
-        }
+        values, features = apply(params, seen)
+        return _rooms.judged(place, values) | _rooms.read_off(place, features)
 
     return run
 
 
 def run(seeds, scale, say):
-    place, values = world(), {}
-    keys = jax.vmap(jax.random.key)(jnp.asarray(list(seeds)))
-    for name, arm in ARMS.items():
-        found = jax.jit(jax.vmap(trained(arm, UPDATES[scale], place)))(keys)
-        say(f"{name}: " + ", ".join(f"{metric} {float(np.mean(each)):.3g}" for metric, each in found.items()))
-        values[name] = np.asarray(found["success"], float).tolist()
-    return values
+    place = _rooms.world()
+    return _rooms.of_arms({name: trained(arm, UPDATES[scale], place) for name, arm in ARMS.items()}, seeds, say)

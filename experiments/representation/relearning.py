@@ -37,11 +37,12 @@ CLAIM = Claim(
 )
 ROWS, INPUTS, CLASSES, BATCH, STEPS = 320, 64, 10, 32, 300
 TASKS = {"small": 80, "full": 400}
-ARMS = ("plain", *KEEPING, "Adam anew", "weight decay")
+ARMS = ("plain", *KEEPING, "Adam anew", "weight decay", "continual backprop")
 
 
 def trained(arm: str, tasks: int) -> Callable[[jax.Array], tuple[jax.Array, jax.Array]]:
     """``key -> (accuracy, dormant share)`` ``[tasks]``, at the end of each."""
+    replacing = arm == "continual backprop"
     network = networks.mlp((INPUTS, 100, 100, CLASSES), layer_norm="before" if arm == "LayerNorm" else "none")
 
     def between(params: Any, opt_state: Any, x: jax.Array, fresh: Any, optimiser: Any) -> tuple[Any, Any]:
@@ -66,23 +67,29 @@ def trained(arm: str, tasks: int) -> Callable[[jax.Array], tuple[jax.Array, jax.
             logits = network.apply(params, x[rows])
             return losses.cross_entropy_loss(logits, jax.nn.one_hot(labels[rows], CLASSES)).mean()
 
-        def task(carry: tuple[Any, Any], number: jax.Array) -> tuple[tuple[Any, Any], tuple[jax.Array, jax.Array]]:
+        def task(carry: tuple[Any, Any, Any], number: jax.Array) -> tuple[tuple, tuple[jax.Array, jax.Array]]:
             label_key, batch_key, fresh_key = jax.random.split(jax.random.fold_in(key, number), 3)
             labels = jax.random.randint(label_key, (ROWS,), 0, CLASSES)
             rows = jax.random.randint(batch_key, (STEPS, BATCH), 0, ROWS)
 
-            def step(carry: tuple[Any, Any], rows: jax.Array) -> tuple[tuple[Any, Any], None]:
-                params, opt_state = carry
+            def step(carry: tuple[Any, Any, Any], now: tuple) -> tuple[tuple[Any, Any, Any], None]:
+                (params, opt_state, usage), (rows, draw) = carry, now
                 changes, opt_state = optimiser.update(jax.grad(loss)(params, rows, labels), opt_state, params)
-                return (optax.apply_updates(params, changes), opt_state), None
+                params = optax.apply_updates(params, changes)
+                if replacing:
+                    usage = transforms.utility_step(params, usage, network.apply(params, x[rows], features="all")[1])
+                    fresh = network.init(jax.random.fold_in(fresh_key, draw))
+                    params, opt_state, usage = transforms.replace_units(params, opt_state, usage, fresh, 1e-4)
+                return (params, opt_state, usage), None
 
-            (params, opt_state), _ = jax.lax.scan(step, carry, rows)
+            (params, opt_state, usage), _ = jax.lax.scan(step, carry, (rows, jnp.arange(STEPS)))
             logits, hidden = network.apply(params, x, features="all")
             dormant = jnp.stack([losses.dormant_fraction(h) for h in hidden]).mean()
             after = between(params, opt_state, x, network.init(fresh_key), optimiser)
-            return after, ((logits.argmax(-1) == labels).mean(), dormant)
+            return (*after, usage), ((logits.argmax(-1) == labels).mean(), dormant)
 
-        return jax.lax.scan(task, (first, optimiser.init(first)), jnp.arange(tasks))[1]
+        usage = transforms.usage_start(first) if replacing else ()
+        return jax.lax.scan(task, (first, optimiser.init(first), usage), jnp.arange(tasks))[1]
 
     return run
 
