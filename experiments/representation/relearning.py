@@ -3,7 +3,9 @@
 320 fixed rows of 64 standard normal numbers; each task gives every row one of ten labels at random, and a network
 64-100-100-10 takes 300 Adam steps (1e-3) of 32 rows on it. Judged is the share of rows that it has by heart at the end
 of a task, over the last ten tasks. The regularisers are those that agents of this package switch on, at one setting
-each; most end near the ceiling, so this tells that they work and not which is best.
+each; most end near the ceiling, so this tells that they work and not which is best. Continual backprop (1e-4 of the
+units at every step) joined after the record and is printed beside: on seeds 0 and 1 it ended at 0.73 and 0.75, with
+0.27 of the units dormant.
 """
 
 from __future__ import annotations

@@ -27,6 +27,7 @@ from jaxrl_reg.losses.representation import measured as measured_of
 from jaxrl_reg.types import Array, Key, Metrics, Network, PyTree, Transition, setting
 
 COEFFICIENT = "weight of BEER's penalty on features more alike than Bellman's equation allows (paper 0.001); 0: off"
+MEASURED_ROWS = 512  # of a trajectory, for ranks: their price grows with rows
 MEASURED = "report rank, dormant units and likeness of the critics' features, once per segment"
 
 
@@ -92,6 +93,23 @@ def read_off(params: PyTree, features: Array) -> Metrics:
         params, features = jax.tree.map(lambda leaf: leaf[None], (params, features))
     found = jax.vmap(lambda h: measured_of((h,)))(features) | {"kernel_norm": jax.vmap(transforms.kernel_norm)(params)}
     return {name: values.mean() for name, values in found.items()}
+
+
+def measure_value(
+    wanted: bool, value: Network, standardise: Callable[[Any, Array], Array]
+) -> Callable[..., Metrics] | None:
+    """``Agent.measure`` of a ``value`` of states, if wanted: ``read_off`` at some rows of a trajectory ``[T, E]``.
+
+    ``standardise(state.statistics, observation)`` is how the value sees observations.
+    """
+
+    def metrics(state: Any, batch: Transition, hyper: Any, key: Key) -> Metrics:
+        rows = batch.observation.reshape(-1, batch.observation.shape[-1])
+        rows = jax.random.choice(key, rows, (min(MEASURED_ROWS, len(rows)),), replace=False)
+        seen = standardise(state.statistics, rows)
+        return read_off(state.value.params, value.apply(state.value.params, seen, features=True)[1])
+
+    return metrics if wanted else None
 
 
 def measure(wanted: bool, q: Network, bootstrap: Callable[..., tuple]) -> Callable[..., Metrics] | None:

@@ -1,16 +1,15 @@
 """Proximal Policy Optimisation: several epochs on each trajectory, the policy held near the one that collected it.
 
 In words. On a trajectory ``[T, E]``: values, log-densities and advantages (GAE; a time-out bootstraps from the
-observation before the reset) are computed once, from the parameters and the observation statistics that acted. Then
-``epochs`` passes over shuffled minibatches, each one Adam step of the actor on the clipped surrogate with standardised
-advantages, minus ``entropy_coef`` times the entropy, and one of the value on the squared error. Last, the observation
-statistics take in the trajectory. Where the world's actions are discrete the policy is categorical and its entropy
-exact; elsewhere it is a tanh-normal, whose entropy is estimated by one sample, having no closed form.
+observation before the reset) are computed once, from parameters and statistics that acted. Then ``epochs`` passes over
+shuffled minibatches, each one Adam step of the actor on the clipped surrogate with standardised advantages, minus
+``entropy_coef`` times the entropy, and one of the value on the squared error. Last, the observation statistics take in
+the trajectory. Where the world's actions are discrete the policy is categorical and its entropy exact; elsewhere it is
+a tanh-normal, whose entropy one sample estimates.
 
-Metrics, means over minibatches: ``actor_loss``, ``value_loss``, ``entropy`` (nats), ``approximate_kl`` between the
-acting and the trained policy (nats), ``clipped`` share of rows outside the clip range, ``v`` mean value; with a
-``smoothness`` above 0 also ``smoothness``, see ``_smoothness``, and with switches against the loss of plasticity what
-``_switches`` names: the value is their critic, an update one of a minibatch, or of a trajectory where periods count.
+Metrics, means over minibatches: ``actor_loss``, ``value_loss``, ``entropy`` (nats), ``approximate_kl`` of the acting
+and the trained policy (nats), ``clipped`` share of rows outside the clip range, ``v`` mean value; what ``_smoothness``
+and ``_switches`` name, where on: the value is their critic, an update a minibatch's, or a trajectory's for periods.
 """
 
 from __future__ import annotations
@@ -40,12 +39,11 @@ PAPER = Paper(
     year=2017,
     url="https://arxiv.org/abs/1707.06347",
     deviations="A tanh-squashed normal whose standard deviation depends on the observation; running observation "
-    "normalisation and gradient clipping, as in common implementations; actor and value have an optimiser each "
-    "instead of one weighted loss, so that the scale of rewards cannot drown the actor; no learning-rate decay.",
+    "normalisation and gradient clipping, as is common; no learning-rate decay; actor and value have an optimiser each "
+    "instead of one weighted loss, so that the scale of rewards cannot drown the actor.",
 )
 KIND = "on_policy"
 METRICS = ("actor_loss", "entropy", "clipped", "approximate_kl", "value_loss", "v")
-MEASURED_ROWS = 512  # of a trajectory, for ranks: their price grows with rows
 PROTOCOL = Protocol(note="Learns in the environment and standardises observations itself.")
 
 
@@ -58,7 +56,7 @@ class Config(_switches.Switches):
     minibatches: int = setting(default=16, help="parts of each pass; must divide the rows of a trajectory")
     clip_value: bool = setting(default=False, help="hold the value within `clip` of its old prediction as well")
     normalise: bool = setting(default=True, help="standardise observations with running statistics")
-    measure_features: bool = setting(default=False, help=_beer.MEASURED.replace("the critics'", "the value's"))
+    measure_features: bool = _beer.measured()
     smoothness: float = _smoothness.coefficient()
     smoothness_epsilon: float = _smoothness.epsilon()
 
@@ -106,7 +104,7 @@ def make(
     ``distribution`` is the actor's ``(mean, log_std)`` before the tanh, or its logits ``[B, A]`` where actions are
     discrete; ``observation`` as it came. Fine-tuning that keeps what a policy knew (VPT) puts a divergence from it
     here: ``hyper.anchor * hyper.decay**step * losses.gaussian_kl(*prior(observation), *distribution)``. ``transform``,
-    of optax or ``hyper ->`` one, comes between the clipped gradient of the actor and Adam: ``lambda hyper:
+    of optax or ``hyper ->`` one, comes between the actor's clipped gradient and Adam, as ``lambda hyper:
     anchored(hyper.start, hyper.anchor)``. Both take what they need from a ``Hyper`` of one's own.
     """
     policy, standardise = actor_of(config, spec), functools.partial(standardised, config)
@@ -196,15 +194,6 @@ def make(
     def expected(state: State, observation: Array) -> Array:
         return value.apply(state.value.params, standardise(state.statistics, observation))
 
-    def measure(state: State, batch: Transition, hyper: Hyper, key: Key) -> Metrics:
-        """``_beer.read_off`` of the value on some rows of a trajectory ``[T, E]``."""
-        rows = batch.observation.reshape(-1, spec.observation_dim)
-        rows = jax.random.choice(key, rows, (min(MEASURED_ROWS, len(rows)),), replace=False)
-        features = value.apply(state.value.params, standardise(state.statistics, rows), features=True)[1]
-        return _beer.read_off(state.value.params, features)
-
-    agent = Agent(init, update, act, kind=KIND, distribution=distribution, value=expected)
-    agent = agent._replace(measure=measure if config.measure_features else None)
-    return _resets.switched(
-        config, agent, value, lambda state, batch: (standardise(state.statistics, batch.observation),)
-    )
+    measure = _beer.measure_value(config.measure_features, value, standardise)
+    agent = Agent(init, update, act, measure=measure, kind=KIND, distribution=distribution, value=expected)
+    return _resets.switched(config, agent, value, lambda s, rows: (standardise(s.statistics, rows.observation),))
