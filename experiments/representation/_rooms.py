@@ -85,12 +85,15 @@ def read_off(place: World, features: jax.Array) -> dict[str, jax.Array]:
 
 
 def of_arms(
-    arms: dict[str, Callable[[jax.Array], dict[str, jax.Array]]], seeds: Any, say: Callable[[str], None]
+    arms: dict[str, Callable[[jax.Array], dict[str, jax.Array]]],
+    seeds: Any,
+    say: Callable[[str], None],
+    metric: str = "success",
 ) -> dict[str, list[float]]:
-    """``success`` of each arm ``key -> metrics``, seeds side by side; the means of all metrics are said."""
+    """One ``metric`` of each arm ``key -> metrics``, seeds side by side; the means of all are said."""
     keys, values = jax.vmap(jax.random.key)(jnp.asarray(list(seeds))), {}
     for name, run in arms.items():
         found = jax.jit(jax.vmap(run))(keys)
-        say(f"{name}: " + ", ".join(f"{metric} {float(np.mean(each)):.3g}" for metric, each in found.items()))
-        values[name] = np.asarray(found["success"], float).tolist()
+        say(f"{name}: " + ", ".join(f"{one} {float(np.mean(each)):.3g}" for one, each in found.items()))
+        values[name] = np.asarray(found[metric], float).tolist()
     return values

@@ -6,6 +6,11 @@ sin 3y, cos 3x, cos 3y) with x and y in [-1, 1], and takes 8,000 AdamW steps (1e
 every 200. Its kernels begin uniform with variance 2 / inputs: with PyTorch's sixth of that the plain network hardly
 fails. Judged by the share of cells whose greedy path reaches the goal within 40 moves, beside the error to Q*, the
 rank of the features (srank), dormant units, and the product of consecutive features.
+
+On seeds 0 to 4 means of success and error were: plain 0.14, 0.99; SimNorm 0.78, 0.12; spectral 0.60, 0.11; DR3 0.31,
+0.18; InFeR 0.18, 1.31; continual backprop 0.15, 1.14; L2-init 0.09, 1.40; churn 0.05, 0.96; LayerNorm 0.00, 0.64. DR3
+has the lowest rank (20 of 64) and the most dormant units (0.67): these are diagnostics, not goals. What keeps a network
+able to learn is measured in ``relearning``, CrossQ's normalisation in ``joint_normalisation``.
 """
 
 from __future__ import annotations
@@ -25,19 +30,19 @@ from jaxrl_reg.transforms import adam
 
 CLAIM = Claim(
     statement="Q-learning on sparse data with a critic whose last hidden layer is SimNormed (softmax in groups of 8) "
-    "reaches the goal from at least 0.3 more of the cells than a plain critic, one with LayerNorm, or one with an "
-    "auxiliary loss that holds its initial features (InFeR). Not claimed, because it is not so here: that LayerNorm, "
-    "InFeR, L2-init or a churn penalty help (the failure is extrapolation, not plasticity); DR3 and spectral "
-    "normalisation are printed beside",
+    "reaches the goal from at least 0.2 more of the cells than a plain critic, or one with LayerNorm. Not claimed, "
+    "because it is not so here: that LayerNorm, InFeR, L2-init, a churn penalty or continual backprop help (what fails "
+    "is extrapolation, not plasticity), or that DR3 does for sure; DR3 and spectral normalisation are printed beside",
     paper="https://arxiv.org/abs/2310.16828",
     method="SimNorm",
-    baselines=("plain", "LayerNorm", "InFeR"),
+    baselines=("plain", "LayerNorm"),
     ablation=None,
     metric="share of cells from which the goal is reached",
-    margin=0.3,
-    seeds=5,
-    chosen="over plain 0.818, sd 0.170, on seeds 100 to 104 of a study before this one; power above 0.99",
-    note="tried at a hundredth of its updates only: claim and margin are those of a study before this one",
+    margin=0.2,
+    seeds=20,
+    chosen="tuning seeds 0 to 4: over plain 0.642, sd 0.484; over LayerNorm 0.782, sd 0.438; power 0.96",
+    revision=2,
+    note="tried on five tuning seeds; no record yet",
 )
 BATCH, COPY, RATE = 64, 200, 1e-3
 UPDATES = {"small": 8_000, "full": 40_000}
