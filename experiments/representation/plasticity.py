@@ -30,7 +30,7 @@ from jaxrl_reg.transforms import adam
 
 CLAIM = Claim(
     statement="Q-learning on sparse data with a critic whose last hidden layer is SimNormed (softmax in groups of 8) "
-    "reaches the goal from at least 0.2 more of the cells than a plain critic, or one with LayerNorm. Not claimed, "
+    "reaches the goal from at least 0.3 more of the cells than a plain critic, or one with LayerNorm. Not claimed, "
     "because it is not so here: that LayerNorm, InFeR, L2-init, a churn penalty or continual backprop help (what fails "
     "is extrapolation, not plasticity), or that DR3 does for sure; DR3 and spectral normalisation are printed beside",
     paper="https://arxiv.org/abs/2310.16828",
@@ -38,11 +38,11 @@ CLAIM = Claim(
     baselines=("plain", "LayerNorm"),
     ablation=None,
     metric="share of cells from which the goal is reached",
-    margin=0.2,
-    seeds=20,
-    chosen="tuning seeds 0 to 4: over plain 0.642, sd 0.484; over LayerNorm 0.782, sd 0.438; power 0.96",
+    margin=0.3,
+    seeds=12,
+    chosen="tuning seeds 0 to 9: over plain 0.819, sd 0.373; power 0.99",
     revision=2,
-    note="tried on five tuning seeds; no record yet",
+    note="tried on ten tuning seeds; no record yet",
 )
 BATCH, COPY, RATE = 64, 200, 1e-3
 UPDATES = {"small": 8_000, "full": 40_000}

@@ -28,7 +28,7 @@ from jaxrl_reg.types import Array, Key, Metrics, Network, PyTree, Transition, se
 
 COEFFICIENT = "weight of BEER's penalty on features more alike than Bellman's equation allows (paper 0.001); 0: off"
 MEASURED_ROWS = 512  # of a trajectory, for ranks: their price grows with rows
-MEASURED = "report rank, dormant units and likeness of the critics' features, once per segment"
+MEASURED = "report rank, dormant units and norms of the critics, PPO's value among them, once per segment"
 
 
 class Following(NamedTuple):
