@@ -63,8 +63,8 @@ def scale_rewards(dataset: Dataset, scale: float | Array = 1.0, shift: float | A
     Reference scores keep their meaning: they belong to the environment's own rewards.
     """
 
-    def scaled_of(reward):
-        return None if reward is None else reward * jnp.float32(scale) + jnp.float32(shift)
+    def scaled_of(reward):  # by NumPy: on a device each operation would be a program to compile first
+        return None if reward is None else jnp.asarray(np.asarray(reward) * np.float32(scale) + np.float32(shift))
 
     dropped = scaled_of(dataset.dropped_reward)
     scaled = dataclasses.replace(dataset, reward=scaled_of(dataset.reward), dropped_reward=dropped)
@@ -169,10 +169,15 @@ def sparse_rewards(dataset: Dataset) -> bool:
 
 def preprocess(dataset: Dataset, preprocessing: Preprocessing) -> Dataset:
     """The data set as an agent trains on it; reference scores keep belonging to the environment's own rewards."""
+    mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
+
+    def observed_of(observation):  # by NumPy, as ``scale_rewards``
+        return jnp.asarray((np.asarray(observation) - mean) / std)
+
     observed = dataclasses.replace(
         dataset,
-        observation=preprocessing.observe(dataset.observation),
-        next_observation=preprocessing.observe(dataset.next_observation),
+        observation=observed_of(dataset.observation),
+        next_observation=observed_of(dataset.next_observation),
     )
     if not dataset.rewarded:
         return observed

@@ -196,8 +196,8 @@ def parameters(agent: Agent, member: Learner) -> int:
     """Trained parameters of one member; targets and optimiser states are not counted."""
     import jax
 
-    hyper = jax.tree.map(lambda leaf: leaf[0], member.hypers)
-    state = jax.eval_shape(agent.init, jax.random.key(0), hyper)
+    hyper = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape[1:], leaf.dtype), member.hypers)
+    state = jax.eval_shape(lambda hyper: agent.init(jax.random.key(0), hyper), hyper)
 
     def is_model(node: Any) -> bool:
         return hasattr(node, "params") and hasattr(node, "opt_state")

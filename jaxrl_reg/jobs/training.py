@@ -88,8 +88,6 @@ def sweep(
       population.Interrupted, KeyboardInterrupt: when stopped; ``resume(directory)`` goes on from the last checkpoint.
     """
     need("pandas", "pyarrow", "orbax", *(() if lean else ("jinja2", "matplotlib")))  # some only once all is trained
-    import pandas as pd
-
     from jaxrl_reg.population import hosts
 
     writes = hosts.first()  # of several processes the first writes; the others train their members and say nothing
@@ -115,6 +113,8 @@ def sweep(
             say(line)
     rivals = [] if lean else [_train(member, job, session) for member in job.rivals]
     results = [_train(member, job, session, own=True) for member in job.learners]
+    import pandas as pd  # here, not before: it takes half a second, and nothing of it trains
+
     outcome = Outcome(session.path, results, rivals[0] if rivals else None, pd.DataFrame())
     if not writes:
         return outcome

@@ -60,11 +60,16 @@ def seed_numbers(seeds: int | Sequence[int]) -> np.ndarray:
     return numbers
 
 
+@jax.jit
+def _keys(seeds: jax.Array) -> jax.Array:
+    return jax.vmap(jax.random.key)(seeds)
+
+
 def layout(seeds: np.ndarray, hypers: PyTree, members: np.ndarray) -> tuple[jax.Array, PyTree]:
     """Keys and settings of these members: number ``h S + s`` is seed ``s`` of setting ``h``."""
     setting_of, seed_of = np.divmod(members, seeds.size)
-    keys = jax.vmap(jax.random.key)(jnp.asarray(seeds[seed_of]))
-    return keys, jax.tree.map(lambda leaf: leaf[setting_of], hypers)
+    keys = _keys(jnp.asarray(seeds[seed_of]))
+    return keys, jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[setting_of]), hypers)  # nothing to compile
 
 
 def members_of(tree: PyTree, hypers: PyTree, seeds: np.ndarray) -> PyTree:

@@ -47,7 +47,8 @@ def grid(hyper: HyperT, **axes: Any) -> HyperT:
 
 def stack(hypers: Sequence[HyperT]) -> HyperT:
     """Settings given one by one as a single one with leaves ``[H]``."""
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *[as_float32(hyper) for hyper in hypers])
+    # By NumPy: as an operation of JAX it would be a program to compile before the first one that trains.
+    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *[as_float32(hyper) for hyper in hypers])
 
 
 def setting_count(hypers: Any) -> int:

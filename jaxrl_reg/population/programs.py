@@ -67,7 +67,7 @@ def compile_programs(
 ) -> Programs:
     """Trace and compile, asking the compiler for the memory; halves the chunk until the program fits."""
     keys, hypers = members
-    alive = placing.place(jnp.ones(keys.shape[0], jnp.float32), devices)
+    alive = placing.place(np.ones(keys.shape[0], np.float32), devices)
     index = placing.replicate(jnp.int32(0), devices)
     init = jax.jit(placing.over_members(lambda member, _: run.init(*member), chunk, devices))
     states = jax.eval_shape(init, (keys, hypers), None)
