@@ -37,10 +37,12 @@ def unless_failed(before: PyTree, after: PyTree, alive: jax.Array) -> tuple[PyTr
         for old, new in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True)
         if jnp.issubdtype(old.dtype, jnp.inexact)
     ]
-    fine = [jnp.all(jnp.isfinite(new) | ~jnp.isfinite(old)).astype(jnp.float32) for old, new in numbers]
-    # A sort, because XLA fuses it with nothing: a product of all would be written out again for every leaf, and states
-    # of some hundred leaves would take minutes to compile.
-    alive = alive * jnp.sort(jnp.stack([jnp.float32(1.0), *fine]))[0]
+    # Counts in float32, which a CPU sums by a library; "all" of truth values is a program of its own for every shape.
+    bad = [jnp.where(jnp.isfinite(new) | ~jnp.isfinite(old), 0.0, 1.0).sum() for old, new in numbers]
+    # A sort, because XLA fuses it with nothing: a sum of all would be written out again for every leaf, and states of
+    # some hundred leaves would take minutes to compile.
+    worst = jnp.sort(jnp.stack([jnp.float32(0.0), *bad]))[-1]
+    alive = alive * (worst == 0.0).astype(jnp.float32)
     return jax.tree.map(lambda old, new: jnp.where(alive > 0, new, old), before, after), alive
 
 
