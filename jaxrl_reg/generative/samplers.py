@@ -28,7 +28,9 @@ from jaxrl_reg.generative.schedules import vp_coefficients
 from jaxrl_reg.generative.shapes import expand
 
 Guide = Callable[[Array, Array, Array], Array]
-# Above this many steps the scan body is rematerialised in the backward pass: memory of one step, one more forward.
+# Above this many steps the scan body is rematerialised in the backward pass: memory of one step, one more forward. Else
+# what its matrix products gave is kept and the rest made again: for every array that is kept, a loop on a GPU begins
+# with a copy of zeros, and one activation alone would keep six.
 REMATERIALISE_ABOVE = 5
 
 
@@ -36,8 +38,8 @@ def scan_steps(body: Callable, carry: Any, inputs: Any, steps: int) -> Any:
     """The final carry of ``lax.scan``, rematerialised when long; a scan of no steps costs no compilation."""
     if steps == 0:
         return carry
-    if steps > REMATERIALISE_ABOVE:
-        body = jax.checkpoint(body, prevent_cse=False)
+    kept = None if steps > REMATERIALISE_ABOVE else jax.checkpoint_policies.dots_saveable
+    body = jax.checkpoint(body, prevent_cse=False, policy=kept)
     return jax.lax.scan(body, carry, inputs)[0]
 
 
