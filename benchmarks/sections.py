@@ -134,8 +134,8 @@ def scaling(setup: Setup) -> Results:
 def online(setup: Setup) -> Results:
     """PPO and SAC on Pendulum against rejax, which does the same work where its settings allow.
 
-    PPO: 64 environments x 64 steps, 4 passes of 8 minibatches, networks of 64 x 64 with silu, no normalisation. SAC: one
-    update a step, 256 x 256, 256 random steps first. Beside the speed, what ten seeds of each have learned after more steps.
+    PPO: 64 environments x 64 steps, 4 passes of 8 minibatches, 64 x 64 with silu, no normalisation. SAC: one update a
+    step, 256 x 256, 256 random steps first. Beside the speed, what ten seeds of each have learned after more steps.
     """
     seeds = {"seeds": 2 if setup.quick else 10, "episodes": 16}
     ppo = {"kind": "online", "agent": "ppo", "steps": 65_536, "members": 1, **setup.one}

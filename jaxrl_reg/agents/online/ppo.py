@@ -50,7 +50,7 @@ PROTOCOL = Protocol(note="Learns in the environment and standardises observation
 @dataclasses.dataclass(frozen=True)
 class Config(_switches.Switches):
     hidden: tuple[int, ...] = setting(default=(64, 64), help="widths of the hidden layers of actor and value")
-    activation: str = setting(default="tanh", help="nonlinearity of the hidden layers; silu reaches returns of hundreds sooner")
+    activation: str = setting(default="tanh", help="nonlinearity of the hidden layers; silu where returns are large")
     layer_norm: str = setting(default="none", help="LayerNorm in actor and value: none, before, every or first_tanh")
     epochs: int = setting(default=10, help="passes over each trajectory")
     minibatches: int = setting(default=16, help="parts of each pass; must divide the rows of a trajectory")
