@@ -92,6 +92,7 @@ def zeroshot(
     Raises:
       UserError: if the directory holds no run or no checkpoint, the agent serves no tasks, or a reward does not work.
     """
+    need("pandas")
     import numpy as np
 
     from jaxrl_reg.evaluation import report as reporting
@@ -221,7 +222,6 @@ def _served(
 
 def _stored(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
     """Rows in the place of earlier ones of the same tasks; gives all that are in the file then."""
-    need("pandas")
     import pandas as pd
 
     from jaxrl_reg.io.sinks import read_parquet
