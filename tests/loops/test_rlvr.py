@@ -92,7 +92,8 @@ def test_a_member_alone_is_the_one_of_the_population_and_goes_on_bit_by_bit(trai
     for ours, theirs in zip(
         jax.tree.leaves(jax.tree.map(lambda leaf: leaf[1, 1], trained[0])), jax.tree.leaves(states[3]), strict=True
     ):
-        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=1e-5)
+        # Adam makes steps of the rounding of small gradients: 1.9e-5 on one kind of processor, below 1e-5 on others.
+        np.testing.assert_allclose(ours, theirs, rtol=1e-4, atol=5e-5)
 
 
 def test_the_warm_start_is_the_same_whatever_learning_rate_is_swept():
