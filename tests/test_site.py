@@ -59,6 +59,13 @@ def test_an_agents_page_names_all_there_is_to_set(name, written):
     assert module.PAPER.url in text
 
 
+def test_an_agents_page_has_the_rate_of_all_members_as_it_was_estimated(pages, written):
+    for members in (1, 64):
+        rate = pages.measured()[f"h100 {members} iql"]["updates_per_second"]
+        row = next(line for line in written["agents/iql.md"].splitlines() if line.startswith(f"| H100 | {members} |"))
+        assert row.endswith(f"| {rate:,.0f} |")
+
+
 def test_every_loss_is_on_one_page_with_what_it_is(pages, written):
     for name in pages.public_losses():
         found = [

@@ -178,7 +178,8 @@ def agent_page(name: str) -> str:
     for path, stored in found:
         claim = systems.claim_of(stored)
         lines += [f"### {stored['name']}", "", cell(literal(claim["statement"])) + ".", ""]
-        lines += [f"{claim['metric'].capitalize()}; {systems.verdict(stored)}. {systems.command(stored)}", ""]
+        metric = claim["metric"][:1].upper() + claim["metric"][1:]
+        lines += [f"{metric}; {systems.verdict(stored)}. {systems.command(stored)}", ""]
         if (picture := path.with_suffix(".png")).exists():
             lines += [f"![{stored['name']}](../figures/{picture.name})", ""]
     if not found:
@@ -197,9 +198,16 @@ def compiled(name: str) -> list[str]:
                 rows.append((title, members, f"no: {cell(one['error'])}", "", "", ""))
             else:
                 launches = "" if one["launches"] is None else f"{one['launches']:.0f}"
-                speed = f"{one['updates_per_second'] * members:,.0f}" if one.get("updates_per_second") else ""
+                speed = f"{one['updates_per_second']:,.0f}" if one.get("updates_per_second") else ""
                 rows.append((title, members, "yes", launches, f"{one['fit']:,}" if one.get("fit") else "", speed))
-    head = ("for", "members", "compiles", "launches per update", "members that fit", "updates per second, estimated")
+    head = (
+        "for",
+        "members",
+        "compiles",
+        "launches per update",
+        "members that fit",
+        "updates per second of all, estimated",
+    )
     return ["## On an accelerator", "", table(head, rows), "How: [accelerators](../accelerators.md).", ""]
 
 
