@@ -666,6 +666,27 @@ SHARED = (
         "redo_draws_dead_units",
     ),
     Mutant(
+        "utility without what a unit says",
+        "jaxrl_reg/transforms/recycling.py",
+        "varied * outgoing / jnp.where(reads, incoming, 1.0)",
+        "varied / jnp.where(reads, incoming, 1.0)",
+        "tests/transforms/test_recycling.py",
+    ),
+    Mutant(
+        "a replaced unit's mean output is not corrected for its start",
+        "jaxrl_reg/transforms/recycling.py",
+        "constant = jnp.where(here, _corrected(was.mean, was.age, decay), 0.0)",
+        "constant = jnp.where(here, was.mean, 0.0)",
+        "tests/transforms/test_recycling.py",
+    ),
+    Mutant(
+        "BRO's block without its second LayerNorm",
+        "jaxrl_reg/networks/residual.py",
+        'h = h + (written if simba else _layer_norm(part["LayerNorm_1"], written))',
+        "h = h + written",
+        "tests/networks/test_residual.py",
+    ),
+    Mutant(
         "the target's actions from the actor, not its copy",
         "jaxrl_reg/agents/_td3.py",
         "actor_network.apply(state.target_actor, batch.next_observation)",
