@@ -222,6 +222,7 @@ def _served(
 
 def _stored(path: pathlib.Path, rows: Sequence[Mapping[str, Any]], names: Sequence[str]) -> pd.DataFrame:
     """Rows in the place of earlier ones of the same tasks; gives all that are in the file then."""
+    need("pandas")
     import pandas as pd
 
     from jaxrl_reg.io.sinks import read_parquet
