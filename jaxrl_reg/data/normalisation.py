@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -169,15 +170,11 @@ def sparse_rewards(dataset: Dataset) -> bool:
 
 def preprocess(dataset: Dataset, preprocessing: Preprocessing) -> Dataset:
     """The data set as an agent trains on it; reference scores keep belonging to the environment's own rewards."""
-    mean, std = np.asarray(preprocessing.mean), np.asarray(preprocessing.std)
-
-    def observed_of(observation):  # by NumPy, as ``scale_rewards``
-        return jnp.asarray((np.asarray(observation) - mean) / std)
-
+    by_numpy = jax.tree.map(np.asarray, preprocessing)  # as ``scale_rewards``
     observed = dataclasses.replace(
         dataset,
-        observation=observed_of(dataset.observation),
-        next_observation=observed_of(dataset.next_observation),
+        observation=jnp.asarray(by_numpy.observe(np.asarray(dataset.observation))),
+        next_observation=jnp.asarray(by_numpy.observe(np.asarray(dataset.next_observation))),
     )
     if not dataset.rewarded:
         return observed
