@@ -236,7 +236,7 @@ def test_prepare_gives_one_device_per_core_flags_and_a_cache(tmp_path):
     code = (
         "import jaxrl_reg.cli as cli; cli.prepare(); import jax, os;"
         "print(len(jax.devices()), len(os.sched_getaffinity(0)), jax.config.jax_compilation_cache_dir);"
-        "print(os.environ['XLA_FLAGS'])"
+        "print(os.environ['XLA_FLAGS']); import gc; print(gc.get_threshold()[0])"
     )
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_", "XLA_"))}
     environment = clean | {
@@ -248,12 +248,13 @@ def test_prepare_gives_one_device_per_core_flags_and_a_cache(tmp_path):
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, cwd=_root(), env=environment
     )
     assert done.returncode == 0, done.stderr
-    first, flags = done.stdout.splitlines()
+    first, flags, objects = done.stdout.splitlines()
     devices, cores, cache = first.split()
     assert devices == cores
     assert cache == str(tmp_path / "jaxrl-reg")
     assert flags.startswith("--xla_backend_optimization_level=1 ")
     assert flags.endswith("--xla_cpu_enable_concurrency_optimized_scheduler=false")
+    assert int(objects) >= 100_000  # new objects between two searches for garbage; a trace makes millions that stay
 
 
 def test_progress_says_how_far_how_fast_and_how_long():

@@ -44,7 +44,7 @@ def orthogonal(key: Key, params: PyTree, gain: float = 1.0) -> PyTree:
     """``params`` with every leaf named ``kernel``, ``[in, out]``, drawn anew with orthogonal rows or columns.
 
     Those are of length ``gain``. As for ``_torch_uniform`` all come from one vector of random numbers; kernels of one
-    shape are made together, by ``_polar``.
+    shape are made together.
     """
     leaves, tree = jax.tree_util.tree_flatten_with_path(params)
     by_shape: dict[tuple[int, ...], list[int]] = {}
@@ -55,35 +55,57 @@ def orthogonal(key: Key, params: PyTree, gain: float = 1.0) -> PyTree:
     filled, start = [leaf for _, leaf in leaves], 0
     for (rows, columns), found in by_shape.items():
         tall = (len(found), max(rows, columns), min(rows, columns))
-        q = gain * _polar(numbers[start : start + math.prod(tall)].reshape(tall))
+        q = gain * _orthonormal(numbers[start : start + math.prod(tall)].reshape(tall))
         for i, kernel in zip(found, q if rows >= columns else q.mT, strict=True):
             filled[i] = kernel
         start += math.prod(tall)
     return jax.tree.unflatten(tree, filled)
 
 
-def _polar(normal: Array) -> Array:
-    """The nearest matrices with orthogonal columns to ``normal [K, n, m]``, ``n >= m``, standard normal.
+def _orthonormal(normal: Array) -> Array:
+    """Matrices with orthonormal columns made of ``normal [K, n, m]``, ``n >= m``, standard normal, one after another.
 
-    They are uniform over such matrices, like those of a QR decomposition, but made of products alone (Newton and
-    Schulz): on a CPU LAPACK's threads, called from several devices at once, may wait for one another for ever.
+    They are uniform over such matrices, like those of a QR decomposition, but made of products alone: on a CPU
+    LAPACK's threads, called from several devices at once, may wait for one another for ever. Wide ones are made in
+    blocks of columns, each in the complement of those before it, where a normal block is as uniform as the first. A
+    block is far from singular, so that its few turns are cheap; a square as a whole takes ten times the operations.
     """
-    _, n, m = normal.shape
+    kernels, n, m = normal.shape
+    blocks = 8 if m >= 512 and m % 8 == 0 else 1
+    width = m // blocks
+    scale = 1.0 / (math.sqrt(n) + math.sqrt(width) + 4.0)  # singular values below 1; they must be below sqrt(3)
+    if blocks == 1:
+        return _polar(normal * scale)
 
-    def product(x: Array, y: Array) -> Array:
-        return jnp.matmul(x, y, precision="highest")
+    def block(i: Array, done: Array) -> Array:
+        columns = scale * jax.lax.dynamic_slice_in_dim(normal, i * width, width, 2)
+        for _ in range(2):  # what the first leaves of rounding, a nearly singular block magnifies
+            columns = _polar(columns - _product(done, _product(done.mT, columns)))
+        return jax.lax.dynamic_update_slice_in_dim(done, columns, i * width, 2)
+
+    return jax.lax.fori_loop(0, blocks, block, jnp.zeros((kernels, n, m), normal.dtype))
+
+
+def _polar(x: Array) -> Array:
+    """The nearest matrices with orthonormal columns to ``x [K, n, m]``, ``n >= m``, by Newton and Schulz's iteration.
+
+    Singular values must be below ``sqrt(3)``.
+    """
 
     def step(carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
         x, gram, count = carry
-        x = 1.5 * x - 0.5 * product(x, gram)
-        return x, product(x.mT, x), count + 1
+        x = 1.5 * x - 0.5 * _product(x, gram)
+        return x, _product(x.mT, x), count + 1
 
     def unfinished(carry: tuple[Array, Array, Array]) -> Array:
         _, gram, count = carry
-        return (jnp.abs(gram - jnp.eye(m)).max() > 1e-5) & (count < 60)
+        return (jnp.abs(gram - jnp.eye(x.shape[-1])).max() > 1e-5) & (count < 60)
 
-    x = normal / (math.sqrt(n) + math.sqrt(m) + 4.0)  # singular values below 1; they must be below sqrt(3)
-    return jax.lax.while_loop(unfinished, step, (x, product(x.mT, x), jnp.int32(0)))[0]
+    return jax.lax.while_loop(unfinished, step, (x, _product(x.mT, x), jnp.int32(0)))[0]
+
+
+def _product(x: Array, y: Array) -> Array:
+    return jnp.matmul(x, y, precision="highest")
 
 
 class _MLP(nn.Module):

@@ -40,7 +40,6 @@ from jaxrl_reg.population.programs import (
     compile_programs,
     going_on,
     smaller_chunks,
-    with_evaluation,
 )
 from jaxrl_reg.population.results import Result, warn, went_nan
 from jaxrl_reg.types import PyTree, Run, as_float32
@@ -129,8 +128,7 @@ def race(
     def for_blocks(chunk: int, evaluation_chunk: int) -> Programs:
         """For blocks of ``size`` and ``evaluated`` members, so many of each side by side."""
         block, examined = (block_of(np.arange(min(n, count)), n)[0] for n in (size, evaluated))
-        programs = compile_programs(dataclasses.replace(run, evaluate=None), block, data, chunk, placed_on, count)
-        return with_evaluation(programs, run, examined, evaluation_chunk, placed_on)
+        return compile_programs(run, block, data, chunk, placed_on, count, evaluation_chunk, None, examined)
 
     programs = for_blocks(side_by_side, evaluated // len(placed_on))
     plan = dataclasses.replace(programs.plan, members=settings * numbers.size, devices=processes * len(placed_on))

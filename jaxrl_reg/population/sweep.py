@@ -26,7 +26,15 @@ from jaxrl_reg.population.checkpointing import (
 )
 from jaxrl_reg.population.generations import PREFIX, Generations
 from jaxrl_reg.population.grid import setting_count
-from jaxrl_reg.population.programs import ALIVE, Programs, compile_programs, going_on, judged, smaller_chunks
+from jaxrl_reg.population.programs import (
+    ALIVE,
+    EVALUATION_CHUNK,
+    Programs,
+    compile_programs,
+    going_on,
+    judged,
+    smaller_chunks,
+)
 from jaxrl_reg.population.results import Progress, Result, warn, went_nan
 from jaxrl_reg.types import PyTree, Run, as_float32
 
@@ -110,7 +118,7 @@ class _Population:
         from jaxrl_reg.io import checkpoint
 
         assert self.directory is not None
-        directory, states = self.directory, jax.eval_shape(self.programs.init, self.members, None)
+        directory, states = self.directory, self.programs.states
 
         def like(info: dict[str, Any]) -> PyTree:
             refuse_another(directory, self.identity, info)
@@ -279,7 +287,10 @@ def sweep(
     data = placing.replicate(data, placed_on)
     begun = () if start is None else (members_of(start, hypers, numbers),)
     begun = placing.place(jax.tree.map(lambda leaf: leaf[again], begun), placed_on)
-    programs = compile_programs(run, members, data, chunk, placed_on, count)
+    goes_on = resume and directory is not None and _has_checkpoint(directory)
+    programs = compile_programs(
+        run, members, data, chunk, placed_on, count, EVALUATION_CHUNK, None if goes_on else begun
+    )
     identity = identity_of(run, numbers, hypers)
     held = _Population(
         run, numbers, hypers, members, begun, data, placed_on, programs, generations, directory, identity
@@ -320,3 +331,9 @@ def sweep(
             if stopping:
                 raise Interrupted(f"stopped after segment {held.segment} of {run.segments}")
     return held.result()
+
+
+def _has_checkpoint(directory: str | pathlib.Path) -> bool:
+    from jaxrl_reg.io import checkpoint
+
+    return bool(checkpoint.steps(directory))

@@ -273,11 +273,27 @@ def test_linear_layers_start_orthogonal_with_zero_biases():
 def test_orthogonal_kernels_are_uniform_and_call_no_lapack():
     """LAPACK's threads, called from two devices of a CPU at once, wait for one another for ever."""
     normal = np.random.default_rng(0).normal(size=(400, 3, 2)).astype(np.float32)
-    kernels = np.asarray(jax.jit(feedforward._polar)(normal))
+    kernels = np.asarray(jax.jit(feedforward._orthonormal)(normal))
     np.testing.assert_allclose(kernels.mT @ kernels, np.tile(np.eye(2), (400, 1, 1)), atol=1e-4)
     np.testing.assert_allclose(kernels.mean(axis=0), 0.0, atol=5 * 3**-0.5 / 20)
     np.testing.assert_allclose(np.square(kernels).mean(axis=0), 1 / 3, atol=5 * 0.3 / 20)
-    square = np.asarray(feedforward._polar(np.random.default_rng(1).normal(size=(1, 64, 64)).astype(np.float32)))[0]
+    square = np.asarray(feedforward._orthonormal(np.random.default_rng(1).normal(size=(1, 64, 64)).astype(np.float32)))[
+        0
+    ]
     np.testing.assert_allclose(square.T @ square, np.eye(64), atol=1e-4)
     for network in SMALL.values():
         assert "lapack" not in jax.jit(network.init).lower(jax.random.key(0)).as_text()
+
+
+def test_wide_orthogonal_kernels_are_made_in_blocks_and_are_as_uniform():
+    """Entries of a uniform orthogonal matrix have mean 0, second moment 1/n and fourth moment 3/(n (n + 2))."""
+    n, normal = 512, np.random.default_rng(0).normal(size=(1, 512, 512)).astype(np.float32)
+    kernel = np.asarray(jax.jit(feedforward._orthonormal)(normal), np.float64)[0]
+    np.testing.assert_allclose(kernel.T @ kernel, np.eye(n), atol=2e-5)
+    for columns in np.split(kernel, 8, axis=1):  # 32,768 entries each
+        np.testing.assert_allclose(columns.mean() * n**0.5, 0.0, atol=0.03)
+        np.testing.assert_allclose(np.square(columns).mean() * n, 1.0, rtol=1e-4)
+        np.testing.assert_allclose((columns**4).mean() * n * (n + 2), 3.0, atol=0.25)
+    first = normal[0, :, :64]  # the first block is the nearest to its normal numbers, which make it positive
+    left, _, right = np.linalg.svd(first.astype(np.float64), full_matrices=False)
+    np.testing.assert_allclose(kernel[:, :64], left @ right, atol=2e-5)

@@ -305,7 +305,7 @@ def test_a_member_that_goes_nan_is_noted_and_its_setting_stops():
 
 def test_out_of_memory_at_run_time_does_the_block_again_in_smaller_chunks(raced, monkeypatch):
     module, notes, chunks = sys.modules["jaxrl_reg.population.race"], [], []
-    compile_ = module.with_evaluation
+    compile_ = module.compile_programs
 
     def compile_small(*args):
         programs = compile_(*args)
@@ -325,7 +325,7 @@ def test_out_of_memory_at_run_time_does_the_block_again_in_smaller_chunks(raced,
             evaluate=unless(chunks[-1][1] > 1, 3, -1, programs.evaluate),
         )
 
-    monkeypatch.setattr(module, "with_evaluation", compile_small)
+    monkeypatch.setattr(module, "compile_programs", compile_small)
     how = {"placement": "vmap", "devices": jax.devices()[:1], "on_note": notes.append}
     result = population.race(make_run(SEGMENTS), stopping.halving(), **REQUEST, **how)
     assert chunks == [(3, 3), (2, 2), (1, 1)]

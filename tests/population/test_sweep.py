@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 import time
+import types
 
 import jax
 import jax.numpy as jnp
@@ -250,6 +251,37 @@ def test_a_frozen_member_stays_frozen_after_a_resume(tmp_path):
     again = population.sweep(failing_run(), resume=True, **request)
     assert same(whole.state, again.state)
     np.testing.assert_array_equal(again.failed_at, whole.failed_at)
+
+
+@pytest.mark.parametrize(
+    ("flags", "platform", "options"),
+    [
+        ("", "cpu", {"xla_backend_optimization_level": 1}),
+        ("--xla_backend_optimization_level=0", "cpu", {}),
+        ("--xla_cpu_enable_fast_math=false", "gpu", {}),
+    ],
+)
+def test_on_a_cpu_llvm_leaves_out_what_no_update_gains_by(monkeypatch, flags, platform, options):
+    from jaxrl_reg.population.programs import compiler_options
+
+    monkeypatch.setenv("XLA_FLAGS", flags)
+    assert compiler_options([types.SimpleNamespace(platform=platform)]) == options
+
+
+def test_initialisation_is_compiled_ahead_where_members_begin(monkeypatch, tmp_path):
+    """With training and evaluation, and not at all where a checkpoint is there to go on from."""
+    module, made = sys.modules["jaxrl_reg.population.sweep"], []
+    compile_ = module.compile_programs
+    monkeypatch.setattr(module, "compile_programs", lambda *args: made.append(compile_(*args)) or made[-1])
+    request = {"seeds": 2, "hypers": population.grid(Hyper()), "data": make_data(), "directory": tmp_path}
+    for _ in range(2):
+        population.sweep(make_run(), resume=True, **request)
+    begun, restored = made
+    assert isinstance(begun.init, jax.stages.Compiled)
+    assert not isinstance(restored.init, jax.stages.Compiled)
+    assert begun.plan.compilations == restored.plan.compilations == 2 + (begun.evaluate is not None)
+    assert begun.plan.trace_seconds > 0.0
+    assert begun.plan.compile_seconds > 0.0
 
 
 def test_infinities_from_the_start_are_no_failure():
