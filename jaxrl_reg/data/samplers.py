@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxrl_reg.data.draws import integers
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Dataset, Key, Transition
 
@@ -108,7 +109,7 @@ def mixture(first: int, share: float = 0.5) -> Sampler:
         count = round(share * batch_size)
         low = jnp.where(jnp.arange(batch_size) < count, 0, first)
         high = jnp.where(jnp.arange(batch_size) < count, first, dataset.size)
-        return take(dataset, jax.random.randint(key, (batch_size,), low, high))
+        return take(dataset, integers(key, (batch_size,), low, high))
 
     return sample
 
@@ -127,7 +128,7 @@ def future(most: int) -> Sampler:
     def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
         row_key, ahead_key = jax.random.split(key)
         rows = _rows(dataset, row_key, batch_size)
-        ahead = jax.random.randint(ahead_key, rows.shape, 1, jnp.minimum(most, dataset.end[rows] - rows) + 1)
+        ahead = integers(ahead_key, rows.shape, 1, jnp.minimum(most, dataset.end[rows] - rows) + 1)
         batch = take(dataset, rows)
         batch.extras["ahead"], batch.extras["episode"] = ahead, dataset.episode[rows]
         following = dataset.next_observation.at[rows + ahead - 1].get(mode="clip")
@@ -363,7 +364,7 @@ def hindsight(
         u = 1.0 - jax.random.uniform(geometric_key, (batch_size,))
         steps = jnp.floor(jnp.log(u) / jnp.log(jnp.minimum(gamma, 1.0 - 1e-7)))
         steps = jnp.minimum(steps, (last_row - first).astype(jnp.float32)).astype(jnp.int32)
-        within = jax.random.randint(uniform_key, (batch_size,), first, last_row + 1)
+        within = integers(uniform_key, (batch_size,), first, last_row + 1)
         anywhere = _rows(dataset, random_key, batch_size)
         rule = jax.random.uniform(rule_key, (batch_size,))
         goal_row = jnp.select(
@@ -379,4 +380,4 @@ def hindsight(
 
 
 def _rows(dataset: Dataset, key: Key, batch_size: int) -> Array:
-    return jax.random.randint(key, (batch_size,), 0, dataset.size)
+    return integers(key, (batch_size,), 0, dataset.size)
