@@ -3,7 +3,8 @@
 Every contestant is a process of its own that waits for its turn; the turns go round-robin, so that whatever else the
 machine does hits all alike. On a CPU, ratios are medians of per-round ratios of CPU time, which a busy machine disturbs
 least; on an accelerator of wall time, and the files are docs/benchmark-gpu.md and .json. Sections measured earlier stay
-in the files. Peers are installed from the package index into environments of their own below ``.venv-peers``.
+in the files. Peers are installed from the package index into environments of their own below ``.venv-peers``; one that is a repository only
+is measured where ``--clone`` names a clone of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import sys
 from benchmarks import accelerators
 from benchmarks.contest import ROOT
 from benchmarks.page import page
-from benchmarks.sections import SECTIONS, Setup, measure
+from benchmarks.sections import NEEDS_CLONE, SECTIONS, Setup, measure
 
 ACCELERATORS = "accelerators"
 
@@ -52,7 +53,15 @@ def main() -> int:
     parser.add_argument("--quick", action="store_true", help="no peers, fewer sizes, to try the machinery")
     parser.add_argument("--out", type=pathlib.Path, default=ROOT / "docs", help="folder of the page and the record")
     parser.add_argument(
-        "--only", default="", help=f"sections, by comma: {', '.join([*SECTIONS, ACCELERATORS])} (all but the last)"
+        "--only",
+        default="",
+        help=f"sections, by comma: {', '.join([*SECTIONS, ACCELERATORS])} (all but {', '.join([*NEEDS_CLONE, ACCELERATORS])})",
+    )
+    parser.add_argument(
+        "--clone",
+        type=pathlib.Path,
+        metavar="DIR",
+        help="of the repository that section unifloral measures beside ours",
     )
     options = parser.parse_args()
     wanted = [name for name in options.only.split(",") if name]
@@ -64,10 +73,14 @@ def main() -> int:
     name, devices, kind = found()
     if name != "cpu" and "cores" in wanted:
         parser.error("section 'cores' is about CPUs; choose scaling")
-    wanted = wanted or [section for section in SECTIONS if section != "cores" or name == "cpu"]
+    left_out = () if name == "cpu" else ("cores",)
+    wanted = wanted or [section for section in SECTIONS if section not in (*left_out, *NEEDS_CLONE)]
+    for section in set(wanted) & set(NEEDS_CLONE):
+        if options.clone is None or not (options.clone / "algorithms").is_dir():
+            parser.error(f"section {section!r} needs --clone DIR, a clone of {section}; its algorithms/ is not there")
     path = options.out / ("benchmark.json" if name == "cpu" else f"benchmark-{name}.json")
     record = json.loads(path.read_text()) if path.exists() else {"sections": {}, "absent": {}}
-    setup = Setup(name, devices, options.rounds, options.quick)
+    setup = Setup(name, devices, options.rounds, options.quick, dict.fromkeys(NEEDS_CLONE, options.clone))
     about = {"machine": machine(name, devices, kind), "python": platform.python_version()}
     options.out.mkdir(parents=True, exist_ok=True)
     for section in wanted:

@@ -13,6 +13,7 @@ import pathlib
 import statistics
 import subprocess
 import sys
+import time
 
 FOLDER = pathlib.Path(__file__).parent
 ROOT = FOLDER.parent
@@ -133,6 +134,21 @@ def contest(contestants: list[Contestant], rounds: int) -> dict[str, Result]:
                 alive.remove(contestant)
                 lost(contestant, error)
     return {contestant.name: contestant.stop() for contestant in alive}
+
+
+def fresh(script: str, options: dict) -> dict:
+    """A turn that is a process of its own, from its start to its end; ``wall`` counts the interpreter's start too."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(FOLDER)]), "PYTHONWARNINGS": "ignore"}
+    environment = {name: value for name, value in environment.items() if not name.startswith(("JAX_", "XLA_"))}
+    before, begun = busy(), time.perf_counter()
+    command = [sys.executable, str(FOLDER / script), json.dumps(options)]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment)
+    wall = time.perf_counter() - begun
+    if done.returncode:
+        raise RuntimeError(f"{script} died: {(done.stderr.strip().splitlines() or ['silently'])[-1]}")
+    reply = {"wall": wall, **json.loads(done.stdout.splitlines()[-1])}
+    others = (busy() - before) - reply["cpu"]
+    return {**reply, "clean": others <= 0.05 * wall * (os.cpu_count() or 1)}
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -48,6 +48,25 @@ def table(*rows: list[str]) -> list[str]:
     return [head, "|" + "---|" * len(rows[0]), *body]
 
 
+def of_start(results: Results, about: dict, clock: str) -> list[str]:
+    rows = [["agent", "seconds (min, max)", "CPU-seconds (min, max)", "imports", "trace", "compile", "peak memory"]]
+    for name, r in results.items():
+        parts = [spread([turn[what] for turn in r.turns]) for what in ("imports", "trace_seconds", "compile_seconds")]
+        rows.append(
+            [
+                f"{name}, {r.facts['updates']} update{'s' if r.facts['updates'] > 1 else ''}",
+                *(within(spread(r.per_unit(clock)), ".1f") for clock in ("wall", "cpu")),
+                *(f"{part['median']:.1f}" for part in parts),
+                f"{r.peak_bytes / MIB:,.0f} MiB",
+            ]
+        )
+    text = (
+        "From the start of the interpreter to the end of the first updates of one member, on all cores, with nothing "
+        "compiled before; programs compile side by side, while the next is traced. Imports are CPU-seconds."
+    )
+    return ["## From nothing to the first updates", "", text, "", *table(*rows)]
+
+
 def of_single(results: Results, about: dict, clock: str) -> list[str]:
     mix = results["gemm training mix"]
     rate = {name: GEMM_GFLOP / spread(r.per_unit(clock))["median"] for name, r in results.items() if "gemm" in name}
@@ -218,19 +237,23 @@ def of_zero_shot(results: Results, about: dict, clock: str) -> list[str]:
     rows = [
         [
             *("population", f"{seconds} per update and member (min, max)", f"updates per {second}, all members"),
-            *("compile s", "temporaries", "states", "peak memory"),
+            *("initial states s", "trace s", "compile s", "temporaries", "states", "peak memory"),
         ]
     ]
     for name, r in results.items():
         cost = spread(r.per_unit(clock))
         rows.append(
             [
-                *(name, within(cost, ".3g"), f"{1 / cost['median']:.3g}", f"{r.facts['compile_seconds']:.1f}"),
+                *(name, within(cost, ".3g"), f"{1 / cost['median']:.3g}"),
+                *(f"{r.facts[f'{what}_seconds']:.1f}" for what in ("initial", "trace", "compile")),
                 *(f"{r.facts[what] / MIB:,.0f} MiB" for what in ("temporary_bytes", "state_bytes")),
                 f"{r.peak_bytes / MIB:,.0f} MiB",
             ]
         )
-    text = "The agents' default sizes, which are the papers'; batch 512, 24 observations, 6 actions."
+    text = (
+        "The agents' default sizes, which are the papers'; batch 512, 24 observations, 6 actions. Initial states: the "
+    )
+    text += "seconds until they are there, their own program compiled."
     text = "Layers of at most 32, to try the machinery." if about["quick"] else text
     title = "## Zero-shot agents" + (", one core" if about["platform"] == "cpu" else "")
     return [title, "", text, "", *table(*rows)]
@@ -284,7 +307,25 @@ def of_repertoires(results: Results, about: dict, clock: str) -> list[str]:
     return found
 
 
+def of_unifloral(results: Results, about: dict, clock: str) -> list[str]:
+    ms = "CPU-ms" if clock == "cpu" else "ms"
+    rows = [["population", f"ours, {ms} per update and member", "Unifloral's", "Unifloral's over ours (min, max)"]]
+    ours = [name for name in results if not name.startswith("unifloral")]
+    for name in ours:
+        pair = results[name], results[f"unifloral {name}"]
+        costs = [within(spread(r.per_unit(clock)), ".2f", 1e3) for r in pair]
+        rows.append([name, *costs, within(ratio(pair[1], pair[0], clock), ".2f")])
+    commit = results[f"unifloral {ours[0]}"].facts["commit"]
+    text = (
+        f"Unifloral's own training step (commit {commit}) in one compiled scan, members side by side by vmap; with its "
+        "losses, as ours with its metrics. Its TD3+BC makes both critic steps and the actor's on one batch, ours draws "
+        "a batch for each critic step. Measured with `--only unifloral --clone DIR`."
+    )
+    return ["## Beside Unifloral, one core", "", text, "", *table(*rows)]
+
+
 PARTS: dict[str, Callable[[Results, dict, str], list[str]]] = {
+    "start": of_start,
     "single": of_single,
     "members": of_members,
     "cores": of_cores,
@@ -294,6 +335,7 @@ PARTS: dict[str, Callable[[Results, dict, str], list[str]]] = {
     "zero_shot": of_zero_shot,
     "tokens": of_tokens,
     "repertoires": of_repertoires,
+    "unifloral": of_unifloral,
 }
 
 

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable
 
-from benchmarks.contest import ROOT, Contestant, Result, contest
+from benchmarks.contest import ROOT, Contestant, Result, contest, fresh
 
 PEERS = {
     # torch's default build for Linux carries CUDA libraries; this environment is the benchmark's alone.
@@ -31,6 +31,7 @@ class Setup:
     devices: int
     rounds: int
     quick: bool
+    clones: dict[str, pathlib.Path] = dataclasses.field(default_factory=dict)  # repositories that are no packages
     absent: dict[str, str] = dataclasses.field(default_factory=dict)  # why a peer is no contestant; filled on the way
 
     @property
@@ -91,6 +92,32 @@ def members(setup: Setup, agent: str) -> Results:
     other = "vmap" if setup.cpu else "map"
     options = setup.offline(agent=agent, members=16, placement=other)
     return contest([*found, Contestant(f"{agent} x16 {other}", OURS, options)], setup.rounds)
+
+
+def start(setup: Setup) -> Results:
+    """What a user waits for first: a new process until its first updates are done, again in every round."""
+    agents: dict[str, dict] = {
+        "iql": {"observation": 17, "hidden": [256, 256], "batch_size": 256, "updates": 100},
+        "td3_bc": {"observation": 17, "hidden": [256, 256], "batch_size": 256, "updates": 100},
+    }
+    if not setup.quick:
+        agents["fb"] = {"observation": 24, "hidden": None, "batch_size": 512, "updates": 1}
+    turns: dict[str, list[dict]] = {agent: [] for agent in agents}
+    for _ in range(min(setup.rounds, 5)):
+        for agent, options in agents.items():
+            turns[agent].append(fresh("worker_start.py", {"agent": agent, **options}))
+    return {agent: Result(1, {"unit": 1, "updates": agents[agent]["updates"]}, turns[agent]) for agent in agents}
+
+
+def unifloral(setup: Setup) -> Results:
+    """Unifloral's IQL and TD3+BC beside ours, one member and 16, on one core; see ``worker_unifloral``."""
+    found = []
+    for agent in ("iql", "td3_bc"):
+        for n in (1, 16):
+            options = setup.offline(agent=agent, members=n, clone=str(setup.clones["unifloral"]))
+            found.append(Contestant(f"unifloral {agent} x{n}", "worker_unifloral.py", options))
+            found.append(Contestant(f"{agent} x{n}", OURS, options))
+    return contest(found, setup.rounds)
 
 
 def cores(setup: Setup) -> Results:
@@ -218,6 +245,7 @@ def repertoires(setup: Setup) -> Results:
 
 
 SECTIONS: dict[str, Callable[[Setup], Results]] = {
+    "start": start,
     "single": single,
     "members": lambda setup: members(setup, "iql") | members(setup, "td3_bc"),
     "cores": cores,
@@ -227,7 +255,9 @@ SECTIONS: dict[str, Callable[[Setup], Results]] = {
     "zero_shot": zero_shot,
     "tokens": tokens,
     "repertoires": repertoires,
+    "unifloral": unifloral,
 }
+NEEDS_CLONE = ("unifloral",)
 
 
 def measure(name: str, setup: Setup) -> dict:
