@@ -137,18 +137,18 @@ def contest(contestants: list[Contestant], rounds: int) -> dict[str, Result]:
 
 
 def fresh(script: str, options: dict) -> dict:
-    """A turn that is a process of its own, from its start to its end; ``wall`` counts the interpreter's start too."""
+    """A turn that is a process of its own, which is told when it was ``begun`` and says what it took until when."""
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(FOLDER)]), "PYTHONWARNINGS": "ignore"}
     environment = {name: value for name, value in environment.items() if not name.startswith(("JAX_", "XLA_"))}
-    before, begun = busy(), time.perf_counter()
-    command = [sys.executable, str(FOLDER / script), json.dumps(options)]
+    before, begun = busy(), time.time()
+    command = [sys.executable, str(FOLDER / script), json.dumps({**options, "begun": begun})]
     done = subprocess.run(command, capture_output=True, text=True, env=environment)
-    wall = time.perf_counter() - begun
+    whole = time.time() - begun
     if done.returncode:
         raise RuntimeError(f"{script} died: {(done.stderr.strip().splitlines() or ['silently'])[-1]}")
-    reply = {"wall": wall, **json.loads(done.stdout.splitlines()[-1])}
-    others = (busy() - before) - reply["cpu"]
-    return {**reply, "clean": others <= 0.05 * wall * (os.cpu_count() or 1)}
+    reply = json.loads(done.stdout.splitlines()[-1])
+    others = (busy() - before) - reply["cpu"]  # its farewell is taken for others' work, which is little
+    return {**reply, "clean": others <= 0.05 * whole * (os.cpu_count() or 1) + 0.5}
 
 
 def spread(values: list[float]) -> dict[str, float]:

@@ -54,17 +54,17 @@ def of_start(results: Results, about: dict, clock: str) -> list[str]:
         parts = [spread([turn[what] for turn in r.turns]) for what in ("imports", "trace_seconds", "compile_seconds")]
         rows.append(
             [
-                f"{name}, {r.facts['updates']} update{'s' if r.facts['updates'] > 1 else ''}",
+                name,
                 *(within(spread(r.per_unit(clock)), ".1f") for clock in ("wall", "cpu")),
                 *(f"{part['median']:.1f}" for part in parts),
                 f"{r.peak_bytes / MIB:,.0f} MiB",
             ]
         )
     text = (
-        "From the start of the interpreter to the end of the first updates of one member, on all cores, with nothing "
-        "compiled before; programs compile side by side, while the next is traced. Imports are CPU-seconds."
+        "From the start of the interpreter to the end of one member's first update, on all cores, nothing compiled "
+        "before; programs compile side by side, while the next is traced. Imports are CPU-seconds."
     )
-    return ["## From nothing to the first updates", "", text, "", *table(*rows)]
+    return ["## From nothing to the first update", "", text, "", *table(*rows)]
 
 
 def of_single(results: Results, about: dict, clock: str) -> list[str]:

@@ -95,18 +95,14 @@ def members(setup: Setup, agent: str) -> Results:
 
 
 def start(setup: Setup) -> Results:
-    """What a user waits for first: a new process until its first updates are done, again in every round."""
-    agents: dict[str, dict] = {
-        "iql": {"observation": 17, "hidden": [256, 256], "batch_size": 256, "updates": 100},
-        "td3_bc": {"observation": 17, "hidden": [256, 256], "batch_size": 256, "updates": 100},
-    }
-    if not setup.quick:
-        agents["fb"] = {"observation": 24, "hidden": None, "batch_size": 512, "updates": 1}
+    """What a user waits for first: a new process until its first update is done, again in every round."""
+    usual = {"observation": 17, "hidden": [256, 256], "batch_size": 256}
+    agents = {"iql": usual, "td3_bc": usual, "fb": {"observation": 24, "hidden": None, "batch_size": 512}}
     turns: dict[str, list[dict]] = {agent: [] for agent in agents}
     for _ in range(min(setup.rounds, 5)):
         for agent, options in agents.items():
             turns[agent].append(fresh("worker_start.py", {"agent": agent, **options}))
-    return {agent: Result(1, {"unit": 1, "updates": agents[agent]["updates"]}, turns[agent]) for agent in agents}
+    return {agent: Result(1, {"unit": 1}, turns[agent]) for agent in agents}
 
 
 def unifloral(setup: Setup) -> Results:

@@ -1,4 +1,4 @@
-"""From nothing to the first updates: imports, data, compiling, one segment; one line of JSON with the CPU-seconds.
+"""From nothing to the first update: imports, data, compiling, one update; one line of JSON with the seconds.
 
 Nothing that was compiled before is used. As the command line does it, with all cores.
 """
@@ -30,11 +30,12 @@ def main() -> None:
         module = jr.agents.load(options["agent"])
         sizes = {"hidden": tuple(options["hidden"])} if options["hidden"] else {}
         agent = module.make(module.Config(**sizes), table.spec)
-        run = jr.loops.offline(agent, batch_size=options["batch_size"], updates=options["updates"])
+        run = jr.loops.offline(agent, batch_size=options["batch_size"], updates=1)
         found = jr.population.sweep(run, seeds=1, hypers=jr.population.stack([module.Hyper()]), data=table)
+    wall, cpu = time.time() - options["begun"], time.process_time()
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     plan = {"trace_seconds": found.plan.trace_seconds, "compile_seconds": found.plan.compile_seconds}
-    print(json.dumps({"cpu": time.process_time(), "imports": imported, "peak_bytes": peak, **plan}))
+    print(json.dumps({"wall": wall, "cpu": cpu, "imports": imported, "peak_bytes": peak, **plan}))
 
 
 if __name__ == "__main__":
