@@ -10,7 +10,6 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from jaxrl_reg.data.draws import integers
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Key, Transition, pytree
 
@@ -78,7 +77,7 @@ def add(buffer: Buffer, batch: Transition) -> Buffer:
 
 def sample(buffer: Buffer, key: Key, batch_size: int) -> Transition:
     """``batch_size`` valid rows drawn uniformly with replacement; all zeros while nothing has been added."""
-    index = integers(key, (batch_size,), 0, jnp.maximum(buffer.size, 1))
+    index = jax.random.randint(key, (batch_size,), 0, jnp.maximum(buffer.size, 1))
     return jax.tree.map(lambda column: column.at[index].get(mode="clip"), buffer.rows)
 
 
@@ -126,7 +125,7 @@ def _ages(buffer: Buffer, key: Key, batch_size: int, stride: int) -> Array:
             "larger"
         )
     others = buffer.size - stride
-    return integers(key, (batch_size,), 0, jnp.where(others > 0, others, jnp.maximum(buffer.size, 1)))
+    return jax.random.randint(key, (batch_size,), 0, jnp.where(others > 0, others, jnp.maximum(buffer.size, 1)))
 
 
 def _rows(buffer: Buffer, ages: Array) -> Array:

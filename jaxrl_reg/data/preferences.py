@@ -17,7 +17,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.data.draws import integers
 from jaxrl_reg.data.samplers import Sampler, take_windows, uniform, window_starts
 from jaxrl_reg.errors import UserError, need
 from jaxrl_reg.types import Array, Dataset, Key, Transition, pytree
@@ -128,7 +127,7 @@ def batches(length: int, rows_per_pair: int = 0) -> Sampler:
         row_key, pair_key = jax.random.split(key)
         batch = uniform(data, row_key, batch_size)
         count = max(1, batch_size // rows_per_pair) if rows_per_pair else batch_size
-        which = integers(pair_key, (count,), 0, pairs.first.shape[0])
+        which = jax.random.randint(pair_key, (count,), 0, pairs.first.shape[0])
         segments = take_windows(data, jnp.stack([pairs.first[which], pairs.second[which]]), length, "right")
         extras = {
             "segment_observation": segments.observation,

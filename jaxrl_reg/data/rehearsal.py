@@ -19,7 +19,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.data.draws import integers
 from jaxrl_reg.data.samplers import Sampler, take
 from jaxrl_reg.errors import UserError, unknown
 from jaxrl_reg.types import Array, Dataset, Key, Transition
@@ -138,7 +137,7 @@ def rehearse(
             task_key, phase, batch_size, tasks=edges.size - 1, share=share, kind=kind, exponent=exponent
         )
         low, high = (jnp.asarray(ends, jnp.int32)[task] for ends in (edges[:-1], edges[1:]))
-        batch = take(dataset, integers(row_key, (batch_size,), low, high))
+        batch = take(dataset, jax.random.randint(row_key, (batch_size,), low, high))
         batch.extras["task"] = task
         return batch
 

@@ -13,7 +13,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.data.draws import integers
 from jaxrl_reg.errors import UserError
 from jaxrl_reg.types import Array, Dataset, Key, Transition
 
@@ -109,7 +108,7 @@ def mixture(first: int, share: float = 0.5) -> Sampler:
         count = round(share * batch_size)
         low = jnp.where(jnp.arange(batch_size) < count, 0, first)
         high = jnp.where(jnp.arange(batch_size) < count, first, dataset.size)
-        return take(dataset, integers(key, (batch_size,), low, high))
+        return take(dataset, jax.random.randint(key, (batch_size,), low, high))
 
     return sample
 
@@ -128,7 +127,7 @@ def future(most: int) -> Sampler:
     def sample(dataset: Dataset, key: Key, batch_size: int) -> Transition:
         row_key, ahead_key = jax.random.split(key)
         rows = _rows(dataset, row_key, batch_size)
-        ahead = integers(ahead_key, rows.shape, 1, jnp.minimum(most, dataset.end[rows] - rows) + 1)
+        ahead = jax.random.randint(ahead_key, rows.shape, 1, jnp.minimum(most, dataset.end[rows] - rows) + 1)
         batch = take(dataset, rows)
         batch.extras["ahead"], batch.extras["episode"] = ahead, dataset.episode[rows]
         following = dataset.next_observation.at[rows + ahead - 1].get(mode="clip")
@@ -364,7 +363,7 @@ def hindsight(
         u = 1.0 - jax.random.uniform(geometric_key, (batch_size,))
         steps = jnp.floor(jnp.log(u) / jnp.log(jnp.minimum(gamma, 1.0 - 1e-7)))
         steps = jnp.minimum(steps, (last_row - first).astype(jnp.float32)).astype(jnp.int32)
-        within = integers(uniform_key, (batch_size,), first, last_row + 1)
+        within = jax.random.randint(uniform_key, (batch_size,), first, last_row + 1)
         anywhere = _rows(dataset, random_key, batch_size)
         rule = jax.random.uniform(rule_key, (batch_size,))
         goal_row = jnp.select(
@@ -380,4 +379,4 @@ def hindsight(
 
 
 def _rows(dataset: Dataset, key: Key, batch_size: int) -> Array:
-    return integers(key, (batch_size,), 0, dataset.size)
+    return jax.random.randint(key, (batch_size,), 0, dataset.size)

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxrl_reg.data.draws import integers
 from jaxrl_reg.data.samplers import take_windows, window_starts
 from jaxrl_reg.types import Array, Dataset, Key, Transition, pytree
 
@@ -113,7 +113,7 @@ class Trajectories:
 
     def sample(self, key: Key, batch_size: int) -> Array:
         """``batch_size`` windows in channels, ``[B, L, C]``."""
-        which = integers(key, (batch_size,), 0, self.starts.shape[0])
+        which = jax.random.randint(key, (batch_size,), 0, self.starts.shape[0])
         return self.scaler.encode(take_windows(self.dataset, self.starts[which], self.length))
 
 

@@ -26,7 +26,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxrl_reg import generative
-from jaxrl_reg.data.draws import integers
 from jaxrl_reg.data.samplers import uniform
 from jaxrl_reg.data.trajectories import Trajectories, TrajectoryScaler
 from jaxrl_reg.errors import UserError
@@ -272,7 +271,7 @@ def synthetic(
 
             def body(state: PyTree, i: Array) -> tuple[PyTree, Metrics]:
                 real_key, synthetic_key, update_key = jax.random.split(jax.random.fold_in(learn_key, i), 3)
-                chosen = integers(synthetic_key, (batch_size - real_rows,), 0, rows.reward.shape[0])
+                chosen = jax.random.randint(synthetic_key, (batch_size - real_rows,), 0, rows.reward.shape[0])
                 drawn = jax.tree.map(lambda leaf: leaf[chosen], rows)
                 # A synthetic window has no rank among the episodes, so no row of the batch has one.
                 real = dataclasses.replace(uniform(data.real, real_key, real_rows), return_rank=None, extras={})

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from jaxrl_reg import data
-from jaxrl_reg.data.draws import integers
 from jaxrl_reg.errors import UserError
 
 BATCH = 256
@@ -278,21 +277,3 @@ def test_rewards_ahead_against_a_loop_through_a_time_out_and_a_termination():
         assert batch.extras["steps_ahead"][i] == len(left)
         assert batch.extras["known"][i] == known
         assert batch.extras["cut_reward"][i] == (reward[int(end) - 1] if known and end != 4 else 0.0)
-
-
-@pytest.mark.parametrize("high", [1, 7, 2**16 - 1, 2**16 + 1, 100_000, 2**31 - 1])
-def test_row_numbers_are_those_of_jax(high):
-    """Drawn in one piece where JAX makes two, they stay what they were: runs and records rest on them."""
-    keys = jax.random.split(jax.random.key(3), 2)
-    drawn = jax.jit(jax.vmap(lambda key: integers(key, (64,), 0, high)))(keys)
-    assert drawn.dtype == jnp.int32
-    np.testing.assert_array_equal(drawn, jax.vmap(lambda key: jax.random.randint(key, (64,), 0, high))(keys))
-
-
-def test_row_numbers_within_bounds_of_their_own():
-    low, high = jnp.array([0, 5, 9, 3]), jnp.array([4, 6, 9, 90_000])  # nothing lies between 9 and 9
-    drawn = jax.jit(lambda key, low, high: integers(key, (500, 4), low, high))(jax.random.key(1), low, high)
-    np.testing.assert_array_equal(drawn, jax.random.randint(jax.random.key(1), (500, 4), low, high))
-    assert (drawn >= low).all()
-    assert (drawn < jnp.maximum(high, low + 1)).all()
-    assert set(np.asarray(drawn[:, 0]).tolist()) == {0, 1, 2, 3}
