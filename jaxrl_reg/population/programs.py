@@ -121,8 +121,8 @@ def compile_programs(
       examined: as many members are evaluated in a call; ``members`` by default.
     """
     keys = members[0]
-    examined = members if examined is None else examined
-    evaluation_chunk = min(evaluation_chunk, examined[0].shape[0] // len(devices))
+    evaluated = members if examined is None else examined
+    evaluation_chunk = min(evaluation_chunk, evaluated[0].shape[0] // len(devices))
     index, options = placing.replicate(jnp.int32(0), devices), compiler_options(devices)
     alive = placing.place(np.ones(keys.shape[0], np.float32), devices)
     limit = placing.memory_limit(devices[0] if hosts.alone() else jax.local_devices()[0])
@@ -142,7 +142,7 @@ def compile_programs(
             metrics, training = tuple(lowered.out_info[1]), compiler.start(lowered)
             if run.evaluate is not None and judging is None:  # is traced while training compiles
                 evaluate = _evaluation(run.evaluate, evaluation_chunk, devices, options)
-                lowered = compiler.lower(evaluate, (_like(states, examined[0]), *examined), index)
+                lowered = compiler.lower(evaluate, (_like(states, evaluated[0]), *evaluated), index)
                 told, judging = tuple(lowered.out_info), compiler.start(lowered)
             compiled = training.result()
             plan = placing.Plan(
