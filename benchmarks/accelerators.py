@@ -49,12 +49,12 @@ What pays, for an H100 and one member (two layers of 256, or the sizes an agent'
   launches, where 44 arrays had 32 and 521. On a CPU the update is no dearer (42.5 ms, 46.7 before).
 - A minibatch of PPO is one gather and one write of metrics: 55 launches, no copy.
 
-Compiling for a CPU is measured by the [benchmark](benchmark.md), from nothing to the first update and at the sizes of the
-papers. What pays there, in CPU-seconds:
+Compiling for a CPU is measured by the [benchmark](benchmark.md), from nothing to the first update and at the sizes of
+the papers. What pays there, in CPU-seconds:
 
-- With eight members at the sizes of their papers the longest wait was for no compiler but for orthogonal kernels: 55 for
-  FB and 43 for BREEZE, which compile in 7 and 21. In blocks of columns, each in the complement of those before, they
-  are there in 11 and 21, random numbers included.
+- With eight members at the sizes of their papers the longest wait was for no compiler but for orthogonal kernels: 55
+  for FB and 43 for BREEZE, which compile in 7 and 21. In blocks of columns, each in the complement of those before,
+  they are there in 11 and 21, random numbers included.
 - LLVM's last levels make no update faster: IQL, TD3+BC, DiffusionQL, Decision Transformer, PPO, FB and an evaluation in
   Brax take 0.98 to 1.02 times as long without, half of them to the last bit the same. Without them FB compiles in 6 and
   BREEZE in 17, DiffusionQL in 5.7 for 7.2. So a population's programs are compiled, and side by side.
@@ -63,10 +63,11 @@ papers. What pays there, in CPU-seconds:
 - Row numbers in one draw of two words for each, where JAX makes two: 0.3 of IQL's 2.7, but a launch more on an H100 (66
   for 65), because the two were part of the gather. Not taken.
 - Two updates in a turn of the loop: a quarter more to compile, an update of IQL or TD3+BC no faster (0.98 to 1.01).
-  Weight gradients as products with a transposed copy: alone 12% cheaper, in an update of either no difference.
+  Weight gradients as products with a transposed copy: alone 12% cheaper, in an update of either no difference, because
+  the copies cost what the products save.
 
-The programs of FB and BREEZE with eight members are 850 and 2,465 fused kernels; 210 and 641 of them each write one array
-of the members' states, optimiser step included.
+The programs of FB and BREEZE with eight members are 850 and 2,465 fused kernels; 210 and 641 of them each write one
+array of the members' states, optimiser step included.
 
 Where the seconds go, by a sampling profile of FB on another machine (11.2 CPU-seconds): tracing 0.9, lowering 0.5,
 passes over the program 1.0, buffers and scheduling 0.9, emitting kernels 1.7, LLVM 4.4, and the rest is memory of all

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jaxrl_reg.population import kernels, targets
 from jaxrl_reg.population import placement as placing
 from jaxrl_reg.population.grid import setting_count
-from jaxrl_reg.population.programs import ALIVE, EVALUATION_CHUNK, SAFE_FRACTION, unless_failed
+from jaxrl_reg.population.programs import ALIVE, EVALUATION_CHUNK, SAFE_FRACTION, out_of_memory, unless_failed
 from jaxrl_reg.types import PyTree, Run, as_float32
 
 
@@ -241,6 +241,9 @@ def plan_for(
                 device, one.platform, train, of(state), of(key), of(hyper), of(number), index, data
             )
         except Exception as error:  # whatever the compiler says
+            if chunk > 1 and out_of_memory(error):  # a TPU's plans the memory itself
+                chunk = -(-chunk // 2)
+                continue
             seconds = time.perf_counter() - clock
             return Forecast(
                 **sizes, **counts, chunk=chunk, flops=each * chunk, used_flops=None, compile_seconds=seconds,

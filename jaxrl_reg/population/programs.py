@@ -94,8 +94,28 @@ class _Compiler:
     def start(self, lowered: Any) -> concurrent.futures.Future:
         future = self.pool.submit(lowered.compile)
         if not hosts.alone():
-            future.result()
+            concurrent.futures.wait([future])
         return future
+
+    def fitting(self, started: concurrent.futures.Future, lower: Callable[[int], Any], chunk: int) -> tuple[Any, int]:
+        """What compiles, and its chunk: halved as long as the compiler itself says that memory does not suffice.
+
+        A TPU's does, where others leave that to the run.
+
+        Raises:
+          UserError: if it says so of one member.
+        """
+        while True:
+            try:
+                return started.result(), chunk
+            except jax.errors.JaxRuntimeError as error:
+                if not out_of_memory(error):
+                    raise
+                if chunk == 1:
+                    reason = str(error).strip().splitlines()[0]
+                    raise UserError(f"one member does not fit: {reason}; take a smaller network or batch") from error
+            chunk = -(-chunk // 2)
+            started = self.start(lower(chunk))
 
     @property
     def compile_seconds(self) -> float:
@@ -129,22 +149,30 @@ def compile_programs(
     limit = int(hosts.gather(np.float32(limit)).min())  # so that every process chooses the same chunk
     initialised = placing.over_members(lambda member, _: run.init(*member), chunk, devices)
     init: Callable = jax.jit(initialised, compiler_options=options)
-    states, starting, judging, told = None, None, None, ()
+    states: PyTree = None
+    starting, judging, told = None, None, ()
+
+    def lower_training(chunk: int) -> Any:
+        train = _training(run, chunk, devices, options)
+        return compiler.lower(train, _like(states, keys), alive, *members, index, data)
+
+    def lower_evaluation(chunk: int) -> Any:
+        evaluate = _evaluation(run, chunk, devices, options)
+        return compiler.lower(evaluate, (_like(states, evaluated[0]), *evaluated), index)
+
     with _Compiler() as compiler:
         if begun is None:
             states = jax.eval_shape(init, members, None)
         else:
             lowered = compiler.lower(init, (*members, *begun), None)
             states, starting = lowered.out_info, compiler.start(lowered)
+        lowered = lower_training(chunk)
+        metrics, training = tuple(lowered.out_info[1]), compiler.start(lowered)
+        if run.evaluate is not None:  # traced while training compiles
+            lowered = lower_evaluation(evaluation_chunk)
+            told, judging = tuple(lowered.out_info), compiler.start(lowered)
         while True:
-            train = _training(run, chunk, devices, options)
-            lowered = compiler.lower(train, _like(states, keys), alive, *members, index, data)
-            metrics, training = tuple(lowered.out_info[1]), compiler.start(lowered)
-            if run.evaluate is not None and judging is None:  # is traced while training compiles
-                evaluate = _evaluation(run.evaluate, evaluation_chunk, devices, options)
-                lowered = compiler.lower(evaluate, (_like(states, evaluated[0]), *evaluated), index)
-                told, judging = tuple(lowered.out_info), compiler.start(lowered)
-            compiled = training.result()
+            compiled, chunk = compiler.fitting(training, lower_training, chunk)
             plan = placing.Plan(
                 members=count,
                 devices=len(devices),
@@ -160,10 +188,13 @@ def compile_programs(
             if chunk == 1:
                 raise _too_large(plan, limit)
             chunk = -(-chunk // 2)
+            training = compiler.start(lower_training(chunk))
         init = init if starting is None else starting.result()
-        evaluation = None if judging is None else judging.result()
+        evaluate = None
+        if judging is not None:
+            evaluate, evaluation_chunk = compiler.fitting(judging, lower_evaluation, evaluation_chunk)
         plan = dataclasses.replace(plan, trace_seconds=compiler.trace_seconds, compile_seconds=compiler.compile_seconds)
-    return Programs(init, compiled, evaluation, evaluation_chunk, plan, (*metrics, *told), states)
+    return Programs(init, compiled, evaluate, evaluation_chunk, plan, (*metrics, *told), states)
 
 
 def _training(run: Run, chunk: int, devices: list[placing.Device], options: dict[str, int]) -> Callable:
@@ -184,8 +215,10 @@ def _training(run: Run, chunk: int, devices: list[placing.Device], options: dict
     return jax.jit(train, donate_argnums=0, compiler_options=options)
 
 
-def _evaluation(evaluate: Callable, chunk: int, devices: list[placing.Device], options: dict[str, int]) -> Callable:
-    """What ``evaluate`` tells of every member: ``((states, keys, hypers), index) -> metrics``."""
+def _evaluation(run: Run, chunk: int, devices: list[placing.Device], options: dict[str, int]) -> Callable:
+    """What ``run.evaluate`` tells of every member: ``((states, keys, hypers), index) -> metrics``."""
+    evaluate = run.evaluate
+    assert evaluate is not None
 
     def one(member, index):
         state, key, hyper = member
@@ -217,10 +250,14 @@ def _too_large(plan: placing.Plan, limit: int) -> UserError:
     )
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether it says that memory does not suffice, be it the runtime's error or the compiler's."""
+    return any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
+
+
 def smaller_chunks(programs: Programs, error: Exception, members: int, segment: int) -> tuple[int, int]:
     """Chunks of training and evaluation to go on with after ``error``, which is raised if it is of another kind."""
-    out_of_memory = any(words in str(error) for words in ("RESOURCE_EXHAUSTED", "Out of memory", "out of memory"))
-    if not out_of_memory or not hosts.alone():  # the others would not know of smaller chunks
+    if not out_of_memory(error) or not hosts.alone():  # the others would not know of smaller chunks
         raise error
     if programs.plan.chunk == 1 and (programs.evaluate is None or programs.evaluation_chunk == 1):
         raise UserError(

@@ -177,6 +177,31 @@ def test_a_run_that_goes_on_is_planned_from_the_shapes_of_its_states(monkeypatch
     assert "--seeds is as the offline run has it" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("most", "error"), [(2, ""), (0, "RESOURCE_EXHAUSTED")])
+def test_a_compiler_that_plans_the_memory_itself_has_its_say(most, error, monkeypatch):
+    """A TPU's refuses what does not fit, where that of a GPU compiles it and leaves the rest to the run."""
+    compiled_here(monkeypatch)
+    compile_for, sizes = targets.compile_for, []
+
+    def refusing(device, platform, function, states, *rest, **options):
+        sizes.append(states.shape[0] if states.ndim > 2 else 1)
+        if sizes[-1] > most:
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM")
+        return compile_for(device, platform, function, states, *rest, **options)
+
+    monkeypatch.setattr(targets, "compile_for", refusing)
+
+    def train(state, index, key, hyper, data):
+        return state @ state * hyper["rate"], {"loss": state.sum()}
+
+    run = Run(lambda key, hyper: jnp.eye(3), train, None, 1, 1)
+    one = forecast.plan_for(run, "h100", seeds=4, hypers={"rate": jnp.ones(2)})
+    assert sizes == ([8, 4, 2] if most else [8, 4, 2, 1])
+    assert one.chunk == sizes[-1]
+    assert error in one.error
+    assert bool(error) == ("does not compile" in one.lines()[0])
+
+
 @pytest.mark.parametrize("told", [True, False])
 def test_counts_are_per_update_where_a_turn_has_several(told, monkeypatch):
     """A TPU's compiler does not write down how often a loop turns; then the traced program tells."""

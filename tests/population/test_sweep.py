@@ -324,6 +324,49 @@ def test_out_of_memory_at_run_time_goes_on_with_smaller_chunks(monkeypatch, tmp_
     np.testing.assert_allclose(result.metrics["loss"], whole.metrics["loss"], rtol=1e-5)
 
 
+def refuse(monkeypatch, name, most):
+    """The compiler of a device that plans its memory itself: a program ``name`` of more than ``most`` side by side does
+    not fit."""
+    from jaxrl_reg.population import programs
+
+    made = getattr(programs, name)
+
+    def of(run, chunk, *rest):
+        function = made(run, chunk, *rest)
+
+        def compile_():
+            raise jax.errors.JaxRuntimeError("RESOURCE_EXHAUSTED: Ran out of memory on HBM\nmore of it")
+
+        def lower(*args):
+            lowered = function.lower(*args)
+            return lowered if chunk <= most else types.SimpleNamespace(out_info=lowered.out_info, compile=compile_)
+
+        return types.SimpleNamespace(lower=lower)
+
+    monkeypatch.setattr(programs, name, of)
+
+
+@pytest.mark.parametrize(("name", "chunks"), [("_training", (2, 8)), ("_evaluation", (8, 2))])
+def test_chunks_are_halved_until_the_compiler_finds_that_they_fit(monkeypatch, name, chunks):
+    module, made = sys.modules["jaxrl_reg.population.sweep"], []
+    compile_ = module.compile_programs
+    request = {"seeds": 8, "hypers": population.grid(Hyper()), "data": make_data(), "placement": "vmap"}
+    request |= {"devices": jax.devices()[:1]}
+    whole = population.sweep(make_run(), **request)
+    refuse(monkeypatch, name, 2)
+    monkeypatch.setattr(module, "compile_programs", lambda *args: made.append(compile_(*args)) or made[-1])
+    found = population.sweep(make_run(), **request)
+    assert (made[0].plan.chunk, made[0].evaluation_chunk) == chunks
+    np.testing.assert_allclose(found.metrics["loss"], whole.metrics["loss"], rtol=1e-5)
+    np.testing.assert_allclose(found.metrics["eval/return"], whole.metrics["eval/return"], rtol=1e-4)
+
+
+def test_one_member_that_the_compiler_refuses_is_one_line(monkeypatch):
+    refuse(monkeypatch, "_training", 0)
+    with pytest.raises(UserError, match=r"one member does not fit: .*Ran out of memory on HBM; take a smaller network"):
+        population.sweep(make_run(), seeds=2, hypers=population.grid(Hyper()), data=make_data())
+
+
 def test_other_errors_of_the_runtime_are_not_taken_for_memory(monkeypatch):
     module = sys.modules["jaxrl_reg.population.sweep"]
     compile_ = module.compile_programs
