@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -206,17 +206,20 @@ def plan_for(
     def many(tree: PyTree, size: int) -> PyTree:
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((size, *leaf.shape), leaf.dtype), tree)
 
-    def train(states, keys, hypers, alive, index, data):
-        def once(state, key, hyper, alive):
-            after, metrics = run.train(state, index, key, hyper, data)
-            state, alive = unless_failed(state, after, alive)
-            return state, {**metrics, ALIVE: alive}
+    def compiled(size: int) -> Any:
+        def train(states, keys, hypers, alive, index, data):
+            def once(state, key, hyper, alive):
+                after, metrics = run.train(state, index, key, hyper, data)
+                state, alive = unless_failed(state, after, alive)
+                return state, {**metrics, ALIVE: alive}
 
-        if states_are_one:
-            return once(states, keys, hypers, alive)
-        return jax.vmap(once)(states, keys, hypers, alive)
+            return (once if size == 1 else jax.vmap(once))(states, keys, hypers, alive)
 
-    clock, index, number = time.perf_counter(), jnp.int32(0), jax.ShapeDtypeStruct((), jnp.float32)
+        member = state, key, hyper, jax.ShapeDtypeStruct((), jnp.float32)
+        shapes = member if size == 1 else many(member, size)
+        return targets.compile_for(device, one.platform, train, *shapes, index, data)
+
+    clock, index = time.perf_counter(), jnp.int32(0)
     jaxpr = jax.make_jaxpr(run.train)(state, index, key, hyper, data)
     flops, known = needed_flops(jaxpr.jaxpr)
     each = flops / run.updates_per_segment if known else flops
@@ -233,27 +236,13 @@ def plan_for(
         return Forecast(
             **sizes, **counts, chunk=chunk, flops=0.0, used_flops=None, compile_seconds=0.0, trains=False, **judged()
         )
-    while True:
-        states_are_one = chunk == 1
-        of = (lambda tree: tree) if states_are_one else (lambda tree, size=chunk: many(tree, size))
-        try:
-            program = targets.compile_for(
-                device, one.platform, train, of(state), of(key), of(hyper), of(number), index, data
-            )
-        except Exception as error:  # whatever the compiler says
-            if chunk > 1 and out_of_memory(error):  # a TPU's plans the memory itself
-                chunk = -(-chunk // 2)
-                continue
-            seconds = time.perf_counter() - clock
-            return Forecast(
-                **sizes, **counts, chunk=chunk, flops=each * chunk, used_flops=None, compile_seconds=seconds,
-                error=_first_line(error),
-            )  # fmt: skip
-        temporaries = int(program.memory_analysis().temp_size_in_bytes)
-        if chunk == 1 or data_bytes + 2 * chunk * state_bytes + temporaries <= SAFE_FRACTION * one.memory:
-            break
-        chunk = -(-chunk // 2)
-
+    program, chunk, error = _fitting(compiled, chunk, room, state_bytes)
+    if program is None:
+        seconds = time.perf_counter() - clock
+        return Forecast(
+            **sizes, **counts, chunk=chunk, flops=each * chunk, used_flops=None, compile_seconds=seconds, error=error
+        )
+    temporaries = _temporaries(program)
     counted = kernels.main_loop(program.as_text())
     turns = main_turns(jaxpr.jaxpr) if counted.turns is None else counted.turns
     whole = turns is not None and turns > 0 and run.updates_per_segment % turns == 0
@@ -276,6 +265,24 @@ def plan_for(
         unit="update" if whole else "iteration",
         **judged(),
     )
+
+
+def _fitting(compiled: Callable[[int], Any], chunk: int, room: float, state_bytes: int) -> tuple[Any, int, str]:
+    """The program of the most members side by side that ``room`` holds, and their number; None and what the compiler
+    says where it makes none."""
+    while True:
+        try:
+            program = compiled(chunk)
+            if chunk == 1 or 2 * chunk * state_bytes + _temporaries(program) <= room:
+                return program, chunk, ""
+        except Exception as error:  # whatever the compiler says
+            if chunk == 1 or not out_of_memory(error):  # a TPU's plans the memory itself
+                return None, chunk, _first_line(error)
+        chunk = -(-chunk // 2)
+
+
+def _temporaries(program: Any) -> int:
+    return int(program.memory_analysis().temp_size_in_bytes)
 
 
 def _evaluation(
