@@ -3,8 +3,8 @@
 Every contestant is a process of its own that waits for its turn; the turns go round-robin, so that whatever else the
 machine does hits all alike. On a CPU, ratios are medians of per-round ratios of CPU time, which a busy machine disturbs
 least; on an accelerator of wall time, and the files are docs/benchmark-gpu.md and .json. Sections measured earlier stay
-in the files. Peers are installed from the package index into environments of their own below ``.venv-peers``; one that is a repository only
-is measured where ``--clone`` names a clone of it.
+in the files. Peers are installed from the package index into environments of their own below ``.venv-peers``; one that
+is no package is measured where ``--clone`` names a clone of its repository.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def main() -> int:
         "--clone",
         type=pathlib.Path,
         metavar="DIR",
-        help="of the repository that section unifloral measures beside ours",
+        help="a clone of the repository that section unifloral measures beside ours",
     )
     options = parser.parse_args()
     wanted = [name for name in options.only.split(",") if name]

@@ -252,8 +252,8 @@ def of_zero_shot(results: Results, about: dict, clock: str) -> list[str]:
         )
     text = (
         "The agents' default sizes, which are the papers'; batch 512, 24 observations, 6 actions. Initial states: the "
+        "seconds until they are there, their own program compiled."
     )
-    text += "seconds until they are there, their own program compiled."
     text = "Layers of at most 32, to try the machinery." if about["quick"] else text
     title = "## Zero-shot agents" + (", one core" if about["platform"] == "cpu" else "")
     return [title, "", text, "", *table(*rows)]

@@ -22,7 +22,7 @@ def prepare() -> None:
 
     One CPU device per core lets members train side by side; the scheduler flag avoids a standstill of XLA's CPU runtime
     on a busy machine; compiled programs are kept between runs. Traces are many small objects that live long, in which
-    Python looks for garbage a tenth of the time until the first update, so it looks less often.
+    Python looks for garbage a twentieth of the time until the first update, so it looks less often.
     """
     gc.set_threshold(max(gc.get_threshold()[0], 100_000), 50, 100)
     flags = os.environ.get("XLA_FLAGS", "")

@@ -1456,4 +1456,47 @@ OF_LEVELS = (
     ),
 )
 
-MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH + OF_BEHAVIOUR + OF_LEVELS
+OF_POPULATIONS = (
+    Mutant(
+        "a block of an orthogonal kernel is not in the complement of those before",
+        "jaxrl_reg/networks/feedforward.py",
+        "_polar(columns - _product(done, _product(done.mT, columns)))",
+        "_polar(columns)",
+        "tests/networks/test_successor.py",
+        "in_blocks",
+    ),
+    Mutant(
+        "what the compiler says of memory is not heard",
+        "jaxrl_reg/population/programs.py",
+        '("RESOURCE_EXHAUSTED", "Out of memory", "out of memory")',
+        '("no memory",)',
+        "tests/population/test_sweep.py",
+        "halved_until_the_compiler",
+    ),
+    Mutant(
+        "a plan does not halve what the compiler refuses",
+        "jaxrl_reg/population/forecast.py",
+        "if chunk == 1 or not out_of_memory(error):",
+        "if True:",
+        "tests/population/test_forecast.py",
+        "has_its_say",
+    ),
+    Mutant(
+        "initialisation compiles where a checkpoint is there",
+        "jaxrl_reg/population/sweep.py",
+        "None if goes_on else begun",
+        "begun",
+        "tests/population/test_sweep.py",
+        "compiled_ahead",
+    ),
+    Mutant(
+        "a level that the environment names is overruled",
+        "jaxrl_reg/population/programs.py",
+        'told = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")',
+        "told = False",
+        "tests/population/test_sweep.py",
+        "llvm",
+    ),
+)
+
+MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH + OF_BEHAVIOUR + OF_LEVELS + OF_POPULATIONS
