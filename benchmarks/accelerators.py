@@ -33,8 +33,8 @@ program are the library's.
 Launches, branches and copies are per update of all members side by side (on-policy agents and curricula: per
 iteration). A launch is a kernel that the device starts; on a GPU about 2 to 5 microseconds each, so that one member
 alone is bound by them. A branch is a condition that the device takes up with the host. `fit`: members side by side in
-80% of the memory. `done / needed`: operations of the matrix products in the compiled program over those that the
-algorithm needs, where the program's text tells.
+80% of the memory; where 64 are too many, so many as are said are counted. `done / needed`: operations of the matrix
+products in the compiled program over those that the algorithm needs, where the program's text tells.
 
 What pays, for an H100 and one member (two layers of 256, or the sizes an agent's paper has):
 
@@ -154,8 +154,9 @@ def page(record: dict) -> str:
                 lines.append(f"| {agent} | does not compile: {one['error'].replace('|', '/')} | | | | | | |")
                 continue
             waste = f"{one['used_flops'] / one['flops']:.2f}" if one["used_flops"] and one["flops"] else "-"
+            of = agent if one["chunk"] == members else f"{agent}, {one['chunk']} side by side"
             lines.append(
-                f"| {agent} | {one['launches']:.4g} | {one['branches']:.3g} | {one['copies']:.3g} | "
+                f"| {of} | {one['launches']:.4g} | {one['branches']:.4g} | {one['copies']:.4g} | "
                 f"{megabytes(one['state_bytes'])} | {megabytes(one['temporary_bytes'])} | {one['fit']:,} | {waste} |"
             )
         if left:
