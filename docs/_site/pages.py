@@ -199,14 +199,15 @@ def compiled(name: str) -> list[str]:
             else:
                 launches = "" if one["launches"] is None else f"{one['launches']:.0f}"
                 speed = f"{one['updates_per_second']:,.0f}" if one.get("updates_per_second") else ""
-                rows.append((title, members, "yes", launches, f"{one['fit']:,}" if one.get("fit") else "", speed))
+                of = members if one["chunk"] == members else f"{one['chunk']} of {members}"
+                rows.append((title, of, "yes", launches, f"{one['fit']:,}" if one.get("fit") else "", speed))
     head = (
         "for",
-        "members",
+        "members side by side",
         "compiles",
         "launches per update",
         "members that fit",
-        "updates per second of all, estimated",
+        "updates per second of all side by side, estimated",
     )
     return ["## On an accelerator", "", table(head, rows), "How: [accelerators](../accelerators.md).", ""]
 
