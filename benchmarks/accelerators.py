@@ -56,8 +56,10 @@ the papers. What pays there, in CPU-seconds:
   for FB and 43 for BREEZE, which compile in 7 and 21. In blocks of columns, each in the complement of those before,
   they are there in 11 and 21, random numbers included.
 - LLVM's last levels make no update faster: IQL, TD3+BC, DiffusionQL, Decision Transformer, PPO, FB and an evaluation in
-  Brax take 0.98 to 1.02 times as long without, half of them to the last bit the same. Without them FB compiles in 6 and
-  BREEZE in 17, DiffusionQL in 5.7 for 7.2. So a population's programs are compiled, and side by side.
+  Brax take 0.98 to 1.02 times as long without. Without them FB compiles in 6 and BREEZE in 17, DiffusionQL in 5.7 for
+  7.2: `XLA_FLAGS=--xla_backend_optimization_level=1`. It is no default, because half of these programs round otherwise:
+  data collected in Brax then are other data, and every record of ours rests on those that are collected now.
+- A population's programs compile side by side, each while the next is traced.
 - No other option of the compiler gains anything: its preset for fast compiling, one part for code generation, no
   expensive passes, the older emitters, fusions of several outputs.
 - Row numbers in one draw of two words for each, where JAX makes two: 0.3 of IQL's 2.7, but a launch more on an H100 (66

@@ -357,7 +357,8 @@ def page(record: dict) -> str:
         f"a turn is about {TARGET_SECONDS} {'CPU-' if cpu else ''}seconds or one call, if that is longer.",
         ("CPU-milliseconds count all threads. " if cpu else "")
         + "One update is one gradient step on the critics; where nothing else is said batch 256, two hidden layers of "
-        "256, 17 observations, 6 actions, 100,000 rows. Evaluation is left out.",
+        "256, 17 observations, 6 actions, 100,000 rows. Evaluation is left out."
+        + (" Offline updates are compiled at LLVM's level 1, see [accelerators](accelerators.md)." if cpu else ""),
     ]
     for name, part in PARTS.items():
         if name in record["sections"]:

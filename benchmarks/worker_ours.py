@@ -40,7 +40,7 @@ def offline(options):
     import jax.numpy as jnp
 
     from jaxrl_reg import agents, loops, population
-    from jaxrl_reg.population import placement, programs
+    from jaxrl_reg.population import placement
     from jaxrl_reg.types import as_float32
 
     module = agents.load(options["agent"])
@@ -55,7 +55,7 @@ def offline(options):
     keys = jax.vmap(jax.random.key)(jnp.arange(members))
     hypers = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (members,)), as_float32(module.Hyper()))
     keys, hypers = placement.place((keys, hypers), devices)
-    level = programs.compiler_options(devices)
+    level = {} if devices[0].platform != "cpu" else {"xla_backend_optimization_level": 1}
     begun = time.perf_counter()
     initialise = population.over_members(lambda member, _: run.init(*member), chunk, devices)
     states = placement.place(jax.jit(initialise, compiler_options=level)((keys, hypers), None), devices)

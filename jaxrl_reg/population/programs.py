@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
-import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -60,16 +59,6 @@ class Programs:
     plan: placing.Plan
     metrics: tuple[str, ...]  # what training and evaluation tell
     states: PyTree  # the shapes of what ``init`` makes
-
-
-def compiler_options(devices: list[placing.Device]) -> dict[str, int]:
-    """What the programs of a population are compiled with: on a CPU without LLVM's costliest passes.
-
-    They take a tenth to a fifth of the compiler's seconds, and no update is faster for them (measured for seven agents
-    and an evaluation in Brax: within 1.6%). A level that ``XLA_FLAGS`` names is left alone.
-    """
-    told = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")
-    return {} if told or devices[0].platform != "cpu" else {"xla_backend_optimization_level": 1}
 
 
 class _Compiler:
@@ -143,21 +132,21 @@ def compile_programs(
     keys = members[0]
     evaluated = members if examined is None else examined
     evaluation_chunk = min(evaluation_chunk, evaluated[0].shape[0] // len(devices))
-    index, options = placing.replicate(jnp.int32(0), devices), compiler_options(devices)
+    index = placing.replicate(jnp.int32(0), devices)
     alive = placing.place(np.ones(keys.shape[0], np.float32), devices)
     limit = placing.memory_limit(devices[0] if hosts.alone() else jax.local_devices()[0])
     limit = int(hosts.gather(np.float32(limit)).min())  # so that every process chooses the same chunk
     initialised = placing.over_members(lambda member, _: run.init(*member), chunk, devices)
-    init: Callable = jax.jit(initialised, compiler_options=options)
+    init: Callable = jax.jit(initialised)
     states: PyTree = None
     starting, judging, told = None, None, ()
 
     def lower_training(chunk: int) -> Any:
-        train = _training(run, chunk, devices, options)
+        train = _training(run, chunk, devices)
         return compiler.lower(train, _like(states, keys), alive, *members, index, data)
 
     def lower_evaluation(chunk: int) -> Any:
-        evaluate = _evaluation(run, chunk, devices, options)
+        evaluate = _evaluation(run, chunk, devices)
         return compiler.lower(evaluate, (_like(states, evaluated[0]), *evaluated), index)
 
     with _Compiler() as compiler:
@@ -197,7 +186,7 @@ def compile_programs(
     return Programs(init, compiled, evaluate, evaluation_chunk, plan, (*metrics, *told), states)
 
 
-def _training(run: Run, chunk: int, devices: list[placing.Device], options: dict[str, int]) -> Callable:
+def _training(run: Run, chunk: int, devices: list[placing.Device]) -> Callable:
     """One segment of every member: ``(states, alive, keys, hypers, index, data) -> (states, metrics)``."""
 
     def one(member, shared):
@@ -212,10 +201,10 @@ def _training(run: Run, chunk: int, devices: list[placing.Device], options: dict
     def train(states, alive, keys, hypers, *shared):
         return side_by_side((states, alive, keys, hypers), shared)
 
-    return jax.jit(train, donate_argnums=0, compiler_options=options)
+    return jax.jit(train, donate_argnums=0)
 
 
-def _evaluation(run: Run, chunk: int, devices: list[placing.Device], options: dict[str, int]) -> Callable:
+def _evaluation(run: Run, chunk: int, devices: list[placing.Device]) -> Callable:
     """What ``run.evaluate`` tells of every member: ``((states, keys, hypers), index) -> metrics``."""
     evaluate = run.evaluate
     assert evaluate is not None
@@ -224,7 +213,7 @@ def _evaluation(run: Run, chunk: int, devices: list[placing.Device], options: di
         state, key, hyper = member
         return evaluate(state, index, key, hyper)
 
-    return jax.jit(placing.over_members(one, chunk, devices), compiler_options=options)
+    return jax.jit(placing.over_members(one, chunk, devices))
 
 
 def judged(judge: Judge, members: tuple[PyTree, jax.Array, PyTree], segment: int, count: int) -> dict[str, np.ndarray]:

@@ -1489,14 +1489,6 @@ OF_POPULATIONS = (
         "tests/population/test_sweep.py",
         "compiled_ahead",
     ),
-    Mutant(
-        "a level that the environment names is overruled",
-        "jaxrl_reg/population/programs.py",
-        'told = "xla_backend_optimization_level" in os.environ.get("XLA_FLAGS", "")',
-        "told = False",
-        "tests/population/test_sweep.py",
-        "llvm",
-    ),
 )
 
 MUTANTS = AGENTS + SHARED + OF_LOSSES + OF_SEARCH + OF_BEHAVIOUR + OF_LEVELS + OF_POPULATIONS

@@ -253,21 +253,6 @@ def test_a_frozen_member_stays_frozen_after_a_resume(tmp_path):
     np.testing.assert_array_equal(again.failed_at, whole.failed_at)
 
 
-@pytest.mark.parametrize(
-    ("flags", "platform", "options"),
-    [
-        ("", "cpu", {"xla_backend_optimization_level": 1}),
-        ("--xla_backend_optimization_level=0", "cpu", {}),
-        ("--xla_cpu_enable_fast_math=false", "gpu", {}),
-    ],
-)
-def test_on_a_cpu_llvm_leaves_out_what_no_update_gains_by(monkeypatch, flags, platform, options):
-    from jaxrl_reg.population.programs import compiler_options
-
-    monkeypatch.setenv("XLA_FLAGS", flags)
-    assert compiler_options([types.SimpleNamespace(platform=platform)]) == options
-
-
 def test_initialisation_is_compiled_ahead_where_members_begin(monkeypatch, tmp_path):
     """With training and evaluation, and not at all where a checkpoint is there to go on from."""
     module, made = sys.modules["jaxrl_reg.population.sweep"], []
